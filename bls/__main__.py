@@ -1,0 +1,124 @@
+"""Single files: `python -m bls encode IN OUT.bls --quality Q`, `decode IN.bls OUT.png`, `info IN.bls`."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from PIL import Image, ImageOps
+
+from bls import bitstream, quality
+from bls.bitstream import BitstreamError
+from bls.codec import Codec
+
+Input = Annotated[Path, tyro.conf.Positional]
+
+
+def encode(
+    image: Input,
+    output: Annotated[Path, tyro.conf.Positional],
+    /,
+    quality: int = 4,
+    coder: str = "adaptive",
+    bundle: Path | None = None,
+) -> None:
+    """Compress an image file to a .bls file.
+
+    Args:
+        image: Any image that Pillow reads; transparency is refused, not dropped.
+        output: The .bls file.
+        quality: Of the bundle's models: higher is better and larger.
+        coder: Entropy coder, `adaptive` or `static`.
+        bundle: Folder of fitted models; by default the one that comes with the package.
+    """
+    codec = Codec.load(bundle)
+    pixels = _read_image(image)
+    data = bitstream.pack_file(
+        codec.compress(pixels, quality=quality, coder=coder), fingerprint=codec.model_fingerprint(quality)
+    )
+    _write(output, data)
+    height, width = pixels.shape[:2]
+    print(f"{output}: {width}x{height}, {len(data)} bytes, {_bpp(data, height, width):.4f} bpp")
+
+
+def decode(
+    file: Input, output: Annotated[Path, tyro.conf.Positional], /, bundle: Path | None = None
+) -> None:
+    """Decompress a .bls file to an image file.
+
+    Args:
+        file: The .bls file.
+        output: Image file; its extension chooses the format.
+        bundle: Folder of fitted models; by default the one that comes with the package.
+    """
+    codec = Codec.load(bundle)
+    fingerprint, data = bitstream.unpack_file(file.read_bytes())
+    expected = codec.model_fingerprint(bitstream.parse_header(data).lmbda_index)
+    bitstream.check_fingerprint(fingerprint, model=expected)
+    image = Image.fromarray(codec.decompress(data))
+    extension = output.suffix.lower()
+    if extension not in Image.registered_extensions():
+        raise ValueError(f"{output} has extension {extension or 'none'}, which Pillow cannot write: use .png")
+    temporary = output.with_name(f".{output.name}.tmp{extension}")
+    image.save(temporary)
+    os.replace(temporary, output)
+    print(f"{output}: {image.width}x{image.height}, {'grayscale' if image.mode == 'L' else 'RGB'}")
+
+
+def info(file: Input, /) -> None:
+    """Print what a .bls file says of itself; needs no model.
+
+    Args:
+        file: The .bls file.
+    """
+    data = file.read_bytes()
+    fingerprint, stream = bitstream.unpack_file(data)
+    header = bitstream.parse_header(stream)
+    print(f"size         {header.width}x{header.height} {'grayscale' if header.gray else 'RGB'}")
+    print(f"quality      {header.lmbda_index}")
+    print(f"coder        {header.coder.name.lower()}")
+    print(f"model        {fingerprint.hex()}")
+    print(f"bytes        {len(data)} ({_bpp(data, header.height, header.width):.4f} bpp), checksum intact")
+
+
+def _bpp(data: bytes, height: int, width: int) -> float:
+    return quality.bpp(len(data), height=height, width=width)
+
+
+def _read_image(path: Path) -> np.ndarray:
+    # A picture too large to be plausible is an error here, not a warning.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = ImageOps.exif_transpose(Image.open(path))
+    if image.has_transparency_data:
+        raise ValueError(f"{path} has transparency, which a .bls file cannot hold: flatten it first")
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if image.mode in ("P", "RGB", "CMYK", "YCbCr"):
+        return np.asarray(image.convert("RGB"))
+    raise ValueError(f"{path} has mode {image.mode}, expected 8-bit grayscale or colour: convert it first")
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"encode": encode, "decode": decode, "info": info}
+
+
+def main() -> None:
+    """Run the command that the arguments name; exit code 1 on failure, 2 on wrong usage."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m bls")
+    except (BitstreamError, ValueError, OSError, Warning, Image.DecompressionBombError) as error:
+        sys.exit(f"bls: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""A family of fitted models on disk: a folder with `bundle.json` and one safetensors file per quality.
+
+A file holds the filters and GDN parameters of one model in half precision, and the integers that the entropy coders start from.
+Its content hash is the model's fingerprint: what a bitstream is bound to. Integers are stored, never derived again, so symbols
+decode identically on every machine and in every later release.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load, save
+from torch import Tensor
+
+from bls.arithmetic_coder import AdaptiveModel
+from bls.bitstream import FINGERPRINT_NUM_BYTES
+from bls.gdn import GDN
+from bls.probability_table import ProbabilityTable
+from bls.transforms import AnalysisTransform, Downsample, SynthesisTransform, TransformConfig, Upsample
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+LMBDAS = {1: 0.0018, 2: 0.0035, 3: 0.0067, 4: 0.0130, 5: 0.0250, 6: 0.0483, 7: 0.0932, 8: 0.1800}
+"""The field's usual ladder: quality to the weight of `lmbda * 255**2 * mse + bpp`."""
+
+
+class BundleError(ValueError):
+    """The folder is no bundle that this codec can load."""
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """One model of a bundle: all that coding needs, and how it came about."""
+
+    quality: int
+    lmbda: float
+    config: TransformConfig
+    weights: Mapping[str, np.ndarray]
+    """Parameters of `analysis.*` and `synthesis.*`, float16, filters in space."""
+    table: ProbabilityTable
+    adaptive: AdaptiveModel
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """How it was fitted: free-form, for people and for comparisons."""
+
+    def to_bytes(self) -> bytes:
+        """Serialise weights and integers; equal models give equal bytes."""
+        arrays = dict(self.weights)
+        arrays |= {f"table.{name}": array for name, array in self.table.to_arrays().items()}
+        arrays |= {f"adaptive.{name}": array for name, array in self.adaptive.to_arrays().items()}
+        return save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The first 8 bytes of the hash of weights and integers."""
+        return fingerprint(self.to_bytes())
+
+    def transforms(self) -> tuple[AnalysisTransform, SynthesisTransform]:
+        """Return the transforms with these weights, in float32."""
+        analysis, synthesis = AnalysisTransform(self.config), SynthesisTransform(self.config)
+        for name, transform in (("analysis.", analysis), ("synthesis.", synthesis)):
+            transform.load_state_dict(
+                {
+                    key.removeprefix(name): torch.from_numpy(value).float()
+                    for key, value in self.weights.items()
+                    if key.startswith(name)
+                }
+            )
+        return analysis.eval().requires_grad_(False), synthesis.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Fitted models by quality, in ascending order."""
+
+    models: Mapping[int, FittedModel]
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The first 8 bytes of the hash of the models' qualities and fingerprints."""
+        parts = (quality.to_bytes(2, "big") + model.fingerprint for quality, model in sorted(self.models.items()))
+        return fingerprint(b"".join(parts))
+
+
+def fingerprint(data: bytes) -> bytes:
+    """Return the first 8 bytes of the SHA-256 hash."""
+    return hashlib.sha256(data).digest()[:FINGERPRINT_NUM_BYTES]
+
+
+def half_precision_weights(analysis: AnalysisTransform, synthesis: SynthesisTransform) -> dict[str, np.ndarray]:
+    """Return the parameters as a bundle stores them: filters in space (not their DCT), rounded to float16."""
+    weights: dict[str, Tensor] = {}
+    for prefix, transform in (("analysis", analysis), ("synthesis", synthesis)):
+        for index, layer in enumerate(transform):
+            if isinstance(layer, GDN):
+                named = {"beta_root": layer.beta_root, "gamma_root": layer.gamma_root}
+            else:
+                assert isinstance(layer, Downsample | Upsample) and layer.bias is not None
+                named = {"weight": layer.weight, "bias": layer.bias}
+            weights |= {f"{prefix}.{index}.{name}": value for name, value in named.items()}
+    return {name: value.detach().cpu().half().numpy() for name, value in weights.items()}
+
+
+def shipped_bundle() -> Path:
+    """Return the folder of the bundle that comes with the package."""
+    return Path(str(resources.files("bls"))) / "bundles" / "default"
+
+
+def save_bundle(folder: Path, models: Sequence[FittedModel]) -> None:
+    """Write a bundle; the manifest comes last, so that a folder without one is no bundle yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for model in sorted(models, key=lambda model: model.quality):
+        name = f"quality-{model.quality}.safetensors"
+        _replace(folder / name, model.to_bytes())
+        entries.append(
+            {
+                "quality": model.quality,
+                "lmbda": model.lmbda,
+                "file": name,
+                "fingerprint": model.fingerprint.hex(),
+                "config": asdict(model.config),
+                "training": dict(model.training),
+            }
+        )
+    _replace(folder / MANIFEST, json.dumps({"format": FORMAT, "models": entries}, indent=2).encode() + b"\n")
+
+
+def load_bundle(folder: Path | str | None = None) -> Bundle:
+    """Read and verify a bundle; `None` stands for the shipped one.
+
+    Raises:
+        BundleError: no bundle there, of another format, or a file does not match its fingerprint.
+    """
+    path = shipped_bundle() if folder is None else Path(folder)
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise BundleError(f"{path} has no {MANIFEST}: pass the folder that jobs/train.py wrote") from None
+    except ValueError as error:
+        raise BundleError(f"{path / MANIFEST} is no JSON ({error}): copy the bundle again") from error
+    if manifest.get("format") != FORMAT:
+        raise BundleError(
+            f"{path} is a bundle of format {manifest.get('format')}, this release reads format {FORMAT}: "
+            "load it with the release that wrote it"
+        )
+    return Bundle({entry["quality"]: _load_model(path, entry) for entry in manifest["models"]})
+
+
+def _load_model(folder: Path, entry: Mapping[str, Any]) -> FittedModel:
+    path = folder / entry["file"]
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(f"{path} is missing, {MANIFEST} names it: copy the bundle again") from None
+    if fingerprint(data).hex() != entry["fingerprint"]:
+        raise BundleError(
+            f"{path} has fingerprint {fingerprint(data).hex()}, {MANIFEST} says {entry['fingerprint']}: "
+            "it is damaged or was exchanged, copy the bundle again"
+        )
+    arrays = load(data)
+    known = {f.name for f in fields(TransformConfig)}
+    try:
+        return FittedModel(
+            quality=entry["quality"],
+            lmbda=entry["lmbda"],
+            config=TransformConfig(**{name: value for name, value in entry["config"].items() if name in known}),
+            weights={name: array for name, array in arrays.items() if name.startswith(("analysis.", "synthesis."))},
+            table=ProbabilityTable.from_arrays(_with_prefix(arrays, "table.")),
+            adaptive=AdaptiveModel.from_arrays(_with_prefix(arrays, "adaptive.")),
+            training=entry["training"],
+        )
+    except (ValueError, KeyError) as error:
+        raise BundleError(f"{path} holds no model that this release can use: {error}") from error
+
+
+def _with_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

@@ -1,0 +1,239 @@
+"""Images to bitstreams and back: the whole codec in one place.
+
+    y = analysis(x);  symbols = quantize(y);  bitstream = header + entropy_code(symbols) + checksum
+    symbols = entropy_decode(bitstream);  x_hat = synthesis(symbols)
+
+Ballé, Laparra, Simoncelli, "End-to-end Optimized Image Compression", ICLR 2017. `compress` and `decompress` do it in one call; the
+stages stand beside them for pipelines that overlap and time them. Every method may be called from several threads.
+
+Letters in shapes: b batch, c latent channels, h and w image rows and columns, hl and wl latent rows and columns.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int32, UInt8
+from PIL import Image
+from torch import Tensor
+
+from bls import arithmetic_coder, bitstream, range_coder
+from bls.bitstream import BitstreamError, Coder, Header
+from bls.bundle import Bundle, FittedModel, load_bundle
+from bls.distortion import LUMA_WEIGHTS
+from bls.quantization import quantize
+from bls.tiling import analyze_tiled, synthesize_tiled
+from bls.transforms import DOWNSAMPLING
+
+Pixels = UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]
+Symbols = Int32[np.ndarray, "c hl wl"]
+
+MAX_PIXELS = 2**27
+"""Default limit of what is decoded: a few damaged or hostile bytes may claim 4 gigapixels."""
+
+
+def padded_shape(height: int, width: int) -> tuple[int, int]:
+    """Return the size at which an image is coded: the next multiples of 16."""
+    return -height % DOWNSAMPLING + height, -width % DOWNSAMPLING + width
+
+
+class Codec:
+    """A bundle of fitted models, ready to compress and decompress."""
+
+    def __init__(self, bundle: Bundle, *, device: str = "cpu", max_pixels: int = MAX_PIXELS) -> None:
+        self._models = bundle.models
+        self._device = torch.device(device)
+        self._max_pixels = max_pixels
+        self._transforms = {
+            quality: [
+                transform.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                for transform in model.transforms()
+            ]
+            for quality, model in bundle.models.items()
+        }
+        self._fingerprints = {quality: model.fingerprint for quality, model in bundle.models.items()}
+        self.fingerprint = bundle.fingerprint.hex()
+
+    @classmethod
+    def load(
+        cls, bundle: str | Path | None = None, *, device: str = "cpu", max_pixels: int = MAX_PIXELS
+    ) -> "Codec":
+        """Load a bundle from its folder; None stands for the one that comes with the package.
+
+        Raises:
+            BundleError: the folder holds no bundle that this release can load.
+        """
+        return cls(load_bundle(bundle), device=device, max_pixels=max_pixels)
+
+    @property
+    def qualities(self) -> tuple[int, ...]:
+        """The qualities that can be chosen: the lambda indices of the bundle, the lowest rate first."""
+        return tuple(sorted(self._models))
+
+    def lmbda(self, quality: int) -> float:
+        """Return the weight of `lmbda * 255**2 * mse + bpp` that a quality was fitted for."""
+        return self._model(quality).lmbda
+
+    def model_fingerprint(self, quality: int) -> bytes:
+        """Return the 8 bytes that bind a bitstream to the model of a quality."""
+        self._model(quality)
+        return self._fingerprints[quality]
+
+    def compress(self, image: Image.Image | Pixels, *, quality: int, coder: str = "adaptive") -> bytes:
+        """Compress one image: PIL (modes L and RGB) or uint8, (h, w) grayscale or (h, w, 3) RGB.
+
+        Raises:
+            ValueError: the bundle has no such quality, or the image is of another kind.
+        """
+        return self.compress_batch([image], quality=quality, coder=coder)[0]
+
+    def compress_batch(
+        self, images: Sequence[Image.Image | Pixels], *, quality: int, coder: str = "adaptive"
+    ) -> list[bytes]:
+        """Compress several images; those of equal padded shapes go through the transform together."""
+        pixels = [as_pixels(image) for image in images]
+        coder_value = as_coder(coder)
+        headers = [
+            Header(
+                height=x.shape[0], width=x.shape[1], gray=x.ndim == 2, lmbda_index=quality, coder=coder_value
+            )
+            for x in pixels
+        ]
+        symbols = self.analyze(pixels, quality=quality)
+        return [self.encode(q, header=header) for q, header in zip(symbols, headers, strict=True)]
+
+    def decompress(self, data: bytes) -> Pixels:
+        """Decompress one bitstream to a uint8 array, (h, w) if it was grayscale, else (h, w, 3).
+
+        Raises:
+            BitstreamError: truncated, altered, of a model that this bundle lacks, or larger than `max_pixels`.
+        """
+        return self.decompress_batch([data])[0]
+
+    def decompress_batch(self, data: Sequence[bytes]) -> list[Pixels]:
+        """Decompress several bitstreams; those of equal padded shapes and quality share the transform."""
+        return self.synthesize([self.decode(item) for item in data])
+
+    def analyze(self, images: Sequence[Pixels], *, quality: int) -> list[Symbols]:
+        """Transform and quantise images to the symbols that are coded."""
+        model = self._model(quality)
+        groups = defaultdict(list)
+        for index, image in enumerate(images):
+            groups[padded_shape(*image.shape[:2])].append(index)
+        symbols: dict[int, Symbols] = {}
+        for shape, indices in groups.items():
+            x = torch.stack([_to_tensor(images[i], shape, model.config.channels) for i in indices])
+            with torch.inference_mode():
+                y = analyze_tiled(self._transforms[quality][0], self._on_device(x))
+                symbols |= zip(indices, quantize(y).to(torch.int32).cpu().contiguous().numpy(), strict=True)
+        return [symbols[index] for index in range(len(images))]
+
+    def encode(self, symbols: Symbols, *, header: Header) -> bytes:
+        """Entropy code symbols into a bitstream; `header.lmbda_index` is the quality."""
+        model = self._model(header.lmbda_index)
+        if header.coder is Coder.STATIC:
+            payload = range_coder.encode(symbols, model.table)
+        else:
+            payload = arithmetic_coder.encode(symbols, model.adaptive)
+        return bitstream.pack(header, payload, fingerprint=self._fingerprints[header.lmbda_index])
+
+    def decode(self, data: bytes) -> tuple[Header, Symbols]:
+        """Decode a bitstream to its header and symbols, without any float arithmetic.
+
+        Raises:
+            BitstreamError: as `decompress`.
+        """
+        header = bitstream.parse_header(data)
+        model = self._models.get(header.lmbda_index)
+        if model is None:
+            raise BitstreamError(
+                f"bitstream has quality {header.lmbda_index}, the bundle has {self.qualities}: "
+                "pass the bundle that wrote it"
+            )
+        header, payload = bitstream.unpack(data, fingerprint=self._fingerprints[header.lmbda_index])
+        if header.height * header.width > self._max_pixels:
+            raise BitstreamError(
+                f"image has {header.width}x{header.height} pixels, the limit is {self._max_pixels}: "
+                "load the codec with a larger max_pixels if you trust the source"
+            )
+        height, width = padded_shape(header.height, header.width)
+        shape = (model.config.num_filters, height // DOWNSAMPLING, width // DOWNSAMPLING)
+        if header.coder is Coder.STATIC:
+            return header, range_coder.decode(payload, shape, model.table)
+        return header, arithmetic_coder.decode(payload, shape, model.adaptive)
+
+    def synthesize(self, decoded: Sequence[tuple[Header, Symbols]]) -> list[Pixels]:
+        """Transform decoded symbols to images, as uint8 arrays."""
+        groups = defaultdict(list)
+        for index, (header, symbols) in enumerate(decoded):
+            groups[header.lmbda_index, symbols.shape].append(index)
+        images: dict[int, Pixels] = {}
+        for (quality, _), indices in groups.items():
+            y = torch.from_numpy(np.stack([decoded[i][1] for i in indices])).float()
+            with torch.inference_mode():
+                x_hat = synthesize_tiled(self._transforms[quality][1], self._on_device(y))
+                images |= {i: _to_pixels(x, decoded[i][0]) for i, x in zip(indices, x_hat, strict=True)}
+        return [images[index] for index in range(len(decoded))]
+
+    def estimate_bits(self, symbols: Symbols, *, quality: int) -> float:
+        """Return the model's estimate of the payload: the ideal code length under the density's samples."""
+        return self._model(quality).table.code_length_bits(symbols)
+
+    def _model(self, quality: int) -> FittedModel:
+        model = self._models.get(quality)
+        if model is None:
+            raise ValueError(f"quality is {quality}, the bundle has {self.qualities}: choose one of these")
+        return model
+
+    def _on_device(self, x: Tensor) -> Tensor:
+        return x.to(self._device, memory_format=torch.channels_last)
+
+
+def as_coder(name: str) -> Coder:
+    """Return the entropy coder of a name, `adaptive` or `static`."""
+    try:
+        return Coder[name.upper()]
+    except KeyError:
+        names = ", ".join(coder.name.lower() for coder in Coder)
+        raise ValueError(f"coder is {name!r}, expected one of {names}") from None
+
+
+def as_pixels(image: Image.Image | Pixels) -> Pixels:
+    """Return an image's uint8 array, checked.
+
+    Raises:
+        ValueError: neither grayscale nor RGB, not uint8, or without pixels.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode not in ("L", "RGB"):
+            raise ValueError(
+                f"image has mode {image.mode}, expected L or RGB: convert it first, as image.convert('RGB')"
+            )
+        return np.asarray(image)
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
+        raise ValueError(
+            f"image is {image.dtype} of shape {image.shape}, expected uint8 of (h, w) grayscale or (h, w, 3) RGB"
+        )
+    return image
+
+
+def _to_tensor(image: Pixels, shape: tuple[int, int], channels: int) -> Tensor:
+    """Return a float image of `shape`, extended by its mirror image; grayscale is replicated for RGB models."""
+    if channels == 1 and image.ndim == 3:
+        raise ValueError("image is RGB, the model codes grayscale: convert it, or use a bundle of 3 channels")
+    height, width = image.shape[:2]
+    padding = ((0, shape[0] - height), (0, shape[1] - width))
+    # Transposed before it is padded, so that both kinds of image take one path.
+    planes = np.broadcast_to(image, (channels, height, width)) if image.ndim == 2 else image.transpose(2, 0, 1)
+    return torch.from_numpy(np.pad(planes, ((0, 0), *padding), mode="symmetric")).float() / 255
+
+
+def _to_pixels(x: Tensor, header: Header) -> Pixels:
+    x = x[:, : header.height, : header.width].float()
+    if header.gray and x.shape[0] == 3:
+        x = (x * x.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(0, keepdim=True)
+    # A 1-channel model's image is grayscale whatever the header says.
+    pixels: Pixels = (x * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

@@ -1,0 +1,57 @@
+"""The trainable model: transforms and density, and the relaxed rate-distortion loss (ICLR 2017, section 4).
+
+    loss = lmbda * 255**2 * mse + bpp          images in [0, 1]
+
+is the weight's meaning throughout this project. Letters in shapes: b batch, c image channels, h and w image size, n filters.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bls.density import Density
+from bls.distortion import Distortion, mse_255
+from bls.quantization import add_uniform_noise
+from bls.transforms import AnalysisTransform, SynthesisTransform, TransformConfig
+
+
+class RelaxedLoss(NamedTuple):
+    """What one relaxed forward pass gives; scalars but for the latents."""
+
+    loss: Tensor
+    bpp: Tensor
+    distortion: Tensor
+    mse_255: Tensor
+    y: Tensor
+    """Latents before the noise, detached: what the density is updated with."""
+
+
+class Model(nn.Module):
+    """One fitted point of the rate-distortion curve: g_a, g_s, and the density of the latents."""
+
+    def __init__(self, config: TransformConfig, *, half_range: int = 16) -> None:
+        super().__init__()
+        self.config = config
+        self.analysis = AnalysisTransform(config)
+        self.synthesis = SynthesisTransform(config)
+        self.density = Density(config.num_filters, half_range=half_range)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c h w"],
+        *,
+        lmbda: float,
+        distortion: Distortion = mse_255,
+        generator: torch.Generator | None = None,
+    ) -> RelaxedLoss:
+        """Return the relaxed loss of an image batch: uniform noise stands for rounding, the density for the coder."""
+        y = self.analysis(x).float()
+        y_tilde = add_uniform_noise(y, generator)
+        x_tilde = self.synthesis(y_tilde).float()
+        bpp = self.density.bits(y_tilde).sum() / (x.shape[0] * x.shape[2] * x.shape[3])
+        d = distortion(x, x_tilde)
+        with torch.no_grad():
+            mse = d if distortion is mse_255 else mse_255(x, x_tilde)
+        return RelaxedLoss(lmbda * d + bpp, bpp, d, mse, y.detach())

@@ -1,0 +1,16 @@
+"""Uniform scalar quantisation, and the additive noise that stands for it in training (section 4 of the ICLR 2017 paper)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def quantize(y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Round to the nearest integer, halves to even."""
+    return y.round()
+
+
+def add_uniform_noise(y: Float[Tensor, "*shape"], generator: torch.Generator | None = None) -> Float[Tensor, "*shape"]:
+    """Return `y_tilde = y + U(-1/2, 1/2)`: same marginal density at the integers as rounding, but differentiable."""
+    noise = torch.rand(y.shape, generator=generator, device=y.device, dtype=y.dtype)
+    return y + noise - 0.5

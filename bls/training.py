@@ -1,0 +1,196 @@
+"""One training step after another: loss, optimisers, constraints, schedule, checkpoint. Knows batches, not datasets.
+
+The transforms are fitted by Adam, the density by its own closed-form update, the constraints applied after every step
+(Ballé, Laparra, Simoncelli, ICLR 2017, section 5 and appendix). The paper's schedule (1e-4, divided by 10 on a plateau) is
+`schedule="plateau"`; `"cosine"` warms up, holds, and decays over the last part, and suits runs of hours on a CPU.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bls.distortion import Distortion, mse_255
+from bls.model import Model
+from bls.transforms import apply_constraints, parameterize_by_dct
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What fixes the course of one fit, the batches aside."""
+
+    lmbda: float
+    """Weight of the distortion in `lmbda * 255**2 * mse + bpp`."""
+    steps: int
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    learning_rate: float = 1e-3
+    """Of Adam, at its highest; the paper's plateau schedule starts at 1e-4."""
+    warmup_steps: int = 200
+    decay_fraction: float = 0.4
+    """Part of the steps over which the cosine schedule decays, at the end."""
+    plateau_window: int = 1000
+    """Steps whose mean loss is compared by the plateau schedule."""
+    clip_norm: float = 2.0
+    """Largest norm of the gradient of all parameters together."""
+    autocast: bool = True
+    """Run the transforms in bfloat16 where the device has it; latents, density and loss stay in float32."""
+    seed: int = 0
+    """Of the quantisation noise."""
+
+    def __post_init__(self) -> None:
+        if self.lmbda <= 0:
+            raise ValueError(f"lmbda is {self.lmbda}, expected a positive weight such as 0.013")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, expected at least 1")
+        if not 0 <= self.decay_fraction <= 1:
+            raise ValueError(f"decay_fraction is {self.decay_fraction}, expected 0 to 1")
+
+
+class StepMetrics(NamedTuple):
+    """What one training step measured."""
+
+    step: int
+    loss: float
+    estimated_bpp: float
+    psnr_db: float
+    learning_rate: float
+
+
+MIN_LEARNING_RATE = 1e-7
+"""Where the paper's schedule ends."""
+ADAM_BETAS = (0.9, 0.99)
+"""A shorter memory of the squares than Adam's default: the runs here are short, and the density moves along."""
+
+
+class CosineSchedule:
+    """Warm up linearly, hold, and decay to zero along a cosine over the last part of the steps."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.peak = config.learning_rate
+        self.steps = config.steps
+        self.warmup_steps = config.warmup_steps
+        self.decay_steps = config.decay_fraction * config.steps
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of the given step."""
+        warmup = min(1.0, (step + 1) / max(self.warmup_steps, 1))
+        remaining = min(1.0, (self.steps - step) / max(self.decay_steps, 1))
+        return self.peak * warmup * (1 - math.cos(math.pi * remaining)) / 2
+
+    def observe(self, loss: float) -> None:
+        """Take no notice: this schedule depends on the step alone."""
+
+
+class PlateauSchedule:
+    """Divide the learning rate by 10 whenever a window's mean loss is no lower than the one before (the paper's)."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.current = config.learning_rate
+        self.window = config.plateau_window
+        self.losses: list[float] = []
+        self.last_mean = math.inf
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of the given step."""
+        return self.current
+
+    def observe(self, loss: float) -> None:
+        """Take note of a step's loss."""
+        self.losses.append(loss)
+        if len(self.losses) < self.window:
+            return
+        mean = sum(self.losses) / len(self.losses)
+        if mean >= self.last_mean:
+            self.current = max(self.current / 10, MIN_LEARNING_RATE)
+        self.last_mean = mean
+        self.losses = []
+
+
+class Trainer:
+    """Fits one model, step by step; a state saved and loaded again continues exactly."""
+
+    def __init__(
+        self, model: Model, config: TrainingConfig, *, device: str = "cpu", distortion: Distortion = mse_255
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.distortion = distortion
+        self.model = model
+        self.step = 0
+        parameterize_by_dct(model)
+        model.to(self.device, memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=ADAM_BETAS, fused=True)
+        self.schedule = CosineSchedule(config) if config.schedule == "cosine" else PlateauSchedule(config)
+        self.autocast = config.autocast and _has_bfloat16(self.device)
+
+    def train_step(self, x: Float[Tensor, "b c h w"]) -> StepMetrics:
+        """Take one step on a batch of images in [0, 1] whose sides are multiples of 16."""
+        learning_rate = self.schedule.learning_rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        x = x.to(self.device, memory_format=torch.channels_last)
+        generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.step)
+        if self.step == 0:
+            self._start_density(x)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            relaxed = self.model(x, lmbda=self.config.lmbda, distortion=self.distortion, generator=generator)
+        loss = relaxed.loss.item()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"loss is {loss} at step {self.step}: lower the learning rate (now {learning_rate:g}) "
+                "and resume from the last checkpoint"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        relaxed.loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        apply_constraints(self.model, self.model.config)
+        self.model.density.update(relaxed.y)
+        self.schedule.observe(loss)
+        self.step += 1
+        psnr_db = 10 * math.log10(255**2 / max(relaxed.mse_255.item(), 1e-9))
+        return StepMetrics(self.step, loss, relaxed.bpp.item(), psnr_db, learning_rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": copy.deepcopy(vars(self.schedule)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned."""
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        vars(self.schedule).update(state["schedule"])
+
+    @torch.no_grad()
+    def _start_density(self, x: Tensor) -> None:
+        """Give the density the first batch's latents, so that the first rate is a rate."""
+        self.model.density.update(self.model.analysis(x))
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Tell whether bfloat16 products are done in hardware; emulated ones are slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+@torch.no_grad()
+def refit_density(model: Model, batches: Iterator[Float[Tensor, "b c h w"]]) -> None:
+    """Fit the density anew to the latents of all batches, equally weighted: what the integer tables are made from."""
+    momentum = model.density.momentum
+    model.density.reset()
+    model.density.momentum = 1.0
+    for x in batches:
+        model.density.update(model.analysis(x))
+    model.density.momentum = momentum

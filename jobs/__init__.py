@@ -1,0 +1,1 @@
+"""Entry points: a config dataclass, `main`, an exit code."""

@@ -1,0 +1,1 @@
+"""Datasets: rows in, rows out. Storage, images, shards, and Ray around the codec."""

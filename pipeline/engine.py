@@ -1,0 +1,294 @@
+"""Shards on Ray actors. The only file of compress and decompress that imports Ray.
+
+Each actor holds one loaded worker and is given whole shards: references in, markers out, no pixels. An actor whose
+process dies is replaced by a new one, which waits for free resources as the first ones did: workers come and go with
+the nodes of a cluster. Ray's own retries are off. A shard whose worker died is tried once more, then bisected until the
+images that kill are alone; they are quarantined and the rest is committed.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from pipeline.output import Marker
+from pipeline.shards import Shard
+from pipeline.storage import redact
+
+# Ray reads these when it is imported. The first keeps its reports of dead workers, which are handled here, off the
+# terminal; the second keeps it from sending statistics.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+IN_FLIGHT = 2  # shards of an actor: the next one is there when one ends
+MAX_CRASHES = 2  # of a shard, before its images are looked at
+MAX_SEARCHES = 3  # for images that kill, in one shard
+MAX_FAILED_STARTS = 3  # of workers in a row
+
+
+class WorkError(RuntimeError):
+    """The job cannot go on. What is committed stays, and the same command goes on from there."""
+
+
+class ShardWorker(Protocol):
+    """What an actor holds; see pipeline/worker.py."""
+
+    def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:
+        """Do a shard and commit it."""
+        ...
+
+    def probe(self, shard: Shard) -> None:
+        """Do a shard without committing it."""
+        ...
+
+
+class Cluster:
+    """The cluster of RAY_ADDRESS, or Ray on this machine alone; started when it is needed, left at the end.
+
+    Without a number of workers there are as many as the cluster has room for.
+    """
+
+    def __init__(self, *, num_workers: int | None = None, cpus_per_worker: int = 1, gpus_per_worker: float = 0) -> None:
+        self._wanted_num_workers = num_workers
+        self.cpus_per_worker = cpus_per_worker
+        self.gpus_per_worker = gpus_per_worker
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ray.shutdown()
+
+    @cached_property
+    def num_workers(self) -> int:
+        """Connect and return the number of workers.
+
+        Raises:
+            ValueError: there is no cluster, or no room for a single worker.
+        """
+        self._connect()
+        if self._wanted_num_workers is not None:
+            return self._wanted_num_workers
+        available = ray.cluster_resources()
+        num_cpus, num_gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
+        num_workers = int(num_cpus // self.cpus_per_worker)
+        if self.gpus_per_worker > 0:
+            num_workers = min(num_workers, int(num_gpus / self.gpus_per_worker))
+        if num_workers < 1:
+            raise ValueError(
+                f"no room for a worker of {self.cpus_per_worker} CPUs and {self.gpus_per_worker:g} GPUs, there are "
+                f"{num_cpus:g} CPUs and {num_gpus:g} GPUs: change --cpus-per-worker or --gpus-per-worker, "
+                "or set --num-workers to wait for nodes that join"
+            )
+        return num_workers
+
+    def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Iterator[Marker]:
+        """Do shards on actors; yield their markers in the order of completion.
+
+        Raises:
+            WorkError: workers cannot start, a shard cannot be written, or ends its workers with no image to blame.
+        """
+        pool = _Pool(self, make_worker, shards)
+        try:
+            yield from pool.markers()
+        finally:
+            pool.stop()
+
+    def _connect(self) -> None:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if os.environ.get("RAY_ADDRESS"):
+            try:
+                ray.init(**quiet)
+            except ConnectionError as error:
+                raise ValueError(f"no Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}") from error
+            return
+        # A number of workers that was asked for is not cut down to the number of CPUs.
+        num_cpus = self._wanted_num_workers and self._wanted_num_workers * self.cpus_per_worker
+        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+
+
+class _Host:
+    """The class of the actors. The worker is made by a call, so that its errors come back like those of any call."""
+
+    def start(self, make_worker: Callable[[], ShardWorker]) -> None:
+        self._worker = make_worker()
+
+    def run(self, shard: Shard, crashed: frozenset[int]) -> Marker:
+        return self._worker.run(shard, crashed=crashed)
+
+    def probe(self, shard: Shard) -> None:
+        self._worker.probe(shard)
+
+
+@dataclass
+class Task:
+    """A shard on its way to its marker, with what is known of the images that end its workers."""
+
+    shard: Shard
+    num_crashes: int = 0
+    num_errors: int = 0
+    num_searches: int = 0
+    killers: set[int] = field(default_factory=set)  # positions
+    suspects: list[list[int]] = field(default_factory=list)  # groups of positions; the last one is probed next
+
+    def submit(self, actor: Any) -> Any:
+        """Give the next piece of work to an actor: a probe while there are suspects, else the whole shard."""
+        if not self.suspects:
+            return actor.run.remote(self.shard, frozenset(self.killers))
+        items = tuple(self.shard.items[position] for position in self.suspects[-1])
+        return actor.probe.remote(Shard(self.shard.index, items))
+
+    def survived_probe(self) -> None:
+        """Acquit the suspects that were probed."""
+        self.suspects.pop()
+
+    def crashed(self) -> None:
+        """Try the shard once more, then halve groups of suspects until a killer is alone.
+
+        Raises:
+            WorkError: the worker dies again and again, but never of one image.
+        """
+        if self.suspects:
+            positions = self.suspects.pop()
+            if len(positions) == 1:
+                self.killers.update(positions)
+            else:
+                middle = len(positions) // 2
+                self.suspects += [positions[middle:], positions[:middle]]
+            return
+        self.num_crashes += 1
+        if self.num_crashes % MAX_CRASHES == 0:
+            self.num_searches += 1
+            if self.num_searches > MAX_SEARCHES:
+                raise WorkError(
+                    f"shard {self.shard.index} ends its worker again and again, but no image of it does so alone: "
+                    "memory is probably short, try a smaller --num-workers"
+                )
+            self.suspects = [[p for p in range(len(self.shard.items)) if p not in self.killers]]
+
+    def raised(self, error: BaseException) -> None:
+        """Try once more; errors of images never come here, so this one concerns the output.
+
+        Raises:
+            WorkError: the same again.
+        """
+        self.num_errors += 1
+        if self.num_errors == MAX_CRASHES:
+            raise WorkError(f"shard {self.shard.index} cannot be done: {_describe(error)}") from error
+
+
+class _Actor:
+    """An actor and what it was given, oldest first: that is what it is working on."""
+
+    def __init__(self, handle: Any, make_worker: Callable[[], ShardWorker]) -> None:
+        self.handle = handle
+        self.starting = handle.start.remote(make_worker)
+        self.is_ready = False
+        self.given: deque[tuple[Any, Task]] = deque()
+
+    @property
+    def awaited(self) -> Any:
+        """The reference of its next result, None where there is nothing to come."""
+        if not self.is_ready:
+            return self.starting
+        return self.given[0][0] if self.given else None
+
+
+class _Pool:
+    """The actors of a run and the tasks that wait for them."""
+
+    def __init__(self, cluster: Cluster, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> None:
+        self._host = ray.remote(_Host).options(
+            num_cpus=cluster.cpus_per_worker,
+            num_gpus=cluster.gpus_per_worker,
+            max_restarts=0,
+            max_task_retries=0,
+        )
+        self._make_worker = make_worker
+        self._new = (Task(shard) for shard in shards)
+        self._again: deque[Task] = deque()
+        self._num_failed_starts = 0
+        self._actors = [self._new_actor() for _ in range(cluster.num_workers)]
+
+    def markers(self) -> Iterator[Marker]:
+        while self._give():
+            by_reference = {actor.awaited: actor for actor in self._actors if actor.awaited is not None}
+            done, _ = ray.wait(list(by_reference))
+            for reference in done:
+                marker = self._take(by_reference[reference])
+                if marker is not None:
+                    yield marker
+
+    def stop(self) -> None:
+        for actor in self._actors:
+            ray.kill(actor.handle)
+
+    def _new_actor(self) -> _Actor:
+        return _Actor(self._host.remote(), self._make_worker)
+
+    def _give(self) -> bool:
+        """Fill up the actors that are ready; return whether anything is left to wait for."""
+        for _ in range(IN_FLIGHT):
+            for actor in self._actors:
+                if actor.is_ready and len(actor.given) < IN_FLIGHT:
+                    task = self._again.popleft() if self._again else next(self._new, None)
+                    if task is not None:
+                        actor.given.append((task.submit(actor.handle), task))
+        return any(actor.given for actor in self._actors) or not any(actor.is_ready for actor in self._actors)
+
+    def _take(self, actor: _Actor) -> Marker | None:
+        """Take the next result of an actor; return the marker, if it is one."""
+        if not actor.is_ready:
+            self._take_start(actor)
+            return None
+        reference, task = actor.given[0]
+        try:
+            marker: Marker | None = ray.get(reference)
+        except RayTaskError as error:
+            actor.given.popleft()
+            task.raised(error.cause)
+            self._again.append(task)
+            return None
+        except RayError:
+            self._replace(actor)
+            return None
+        actor.given.popleft()
+        if marker is None:
+            task.survived_probe()
+            self._again.append(task)
+        return marker
+
+    def _take_start(self, actor: _Actor) -> None:
+        try:
+            ray.get(actor.starting)
+        except RayTaskError as error:
+            raise WorkError(f"workers cannot start: {_describe(error.cause)}") from error
+        except RayError as error:
+            self._num_failed_starts += 1
+            if self._num_failed_starts == MAX_FAILED_STARTS:
+                raise WorkError(f"workers die when they start: {_describe(error)}") from error
+            self._replace(actor)
+            return
+        self._num_failed_starts = 0
+        actor.is_ready = True
+
+    def _replace(self, actor: _Actor) -> None:
+        """Put a new actor in the place of a dead one. Only the oldest task was being worked on; the others are innocent."""
+        self._actors[self._actors.index(actor)] = self._new_actor()
+        ray.kill(actor.handle)
+        if actor.given:
+            _, task = actor.given.popleft()
+            task.crashed()
+            self._again.append(task)
+        self._again.extend(task for _, task in actor.given)
+
+
+def _describe(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()] or ["no message"]
+    return redact(f"{type(error).__name__}: {lines[-1].strip()}")

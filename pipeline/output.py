@@ -1,0 +1,195 @@
+"""The output folder of a job: its manifest, the files of each shard, and the commit markers that say which files count.
+
+    manifest.json                          what the output is made from; written when the plan is, then frozen
+    plan/part-00000.<plan>.parquet         every input with its shard (pipeline/shards.py)
+    <kind>/shard-000042.<attempt>.parquet  one attempt at a shard; kinds: bitstreams, metrics
+    images/...                             restored images
+    commits/shard-000042.json              names the attempt that counts; written last, once
+
+A killed job leaves at most files that no marker names. Readers see committed files only, and a rerun goes on where the
+markers end.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pipeline.schema import SCHEMA_VERSION
+from pipeline.storage import TEMPORARY_PREFIX, Folder, delete_many, list_names, open_folder, read_many
+from pipeline.summary import Summary
+
+_MANIFEST = "manifest.json"
+_ATTEMPT_FILE = re.compile(r"(?:bitstreams|metrics)/shard-(\d+)\.[0-9a-f]{32}\.parquet")
+_MARKER_FILE = re.compile(r"shard-(\d+)\.json")
+
+
+class OutputError(ValueError):
+    """The output folder holds something else than this job would write."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an output is made from: two runs with the same job and settings write the same rows."""
+
+    job: str
+    settings: Mapping[str, Any]
+    plan: str = ""  # id of this output, new with every overwrite
+    num_images: int = 0
+    num_shards: int = 0
+    shard_size: int = 0
+    keys_sha256: str = ""  # of the keys of all inputs in order
+    skipped: Mapping[str, int] = field(default_factory=dict)  # files that are no images by name: extension -> files
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The attempt at a shard that counts, with its files (kind -> name below the output)."""
+
+    shard: int
+    attempt: str
+    files: Mapping[str, str]
+    summary: Summary
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Marker":
+        """Read a marker from parsed JSON."""
+        return cls(**{**value, "summary": Summary.from_json(value["summary"])})
+
+
+class Output:
+    """The output folder of a job."""
+
+    def __init__(self, uri: str) -> None:
+        self.folder: Folder = open_folder(uri)
+        self._commits = self.folder.child("commits")
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def manifest(self) -> Manifest | None:
+        """Read the manifest, None where no job has begun.
+
+        Raises:
+            OutputError: the file is no manifest.
+        """
+        try:
+            return Manifest(**json.loads(self.folder.read(_MANIFEST)))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise OutputError(
+                f"{self}/{_MANIFEST} is no manifest of this version ({error}): use another folder"
+            ) from error
+
+    def begin(self, manifest: Manifest) -> Manifest:
+        """Freeze the plan: write the manifest unless another run did; return the one that is stored."""
+        self.folder.create(_MANIFEST, _to_json(asdict(manifest)))
+        stored = self.manifest()
+        assert stored is not None
+        return stored
+
+    def committed(self) -> set[int]:
+        """List the shards that are done."""
+        matches = (_MARKER_FILE.fullmatch(name) for name in list_names(self._commits))
+        return {int(match[1]) for match in matches if match}
+
+    def marker(self, shard: int) -> Marker | None:
+        """Read the marker of a shard, None where it is not done."""
+        try:
+            return Marker.from_json(json.loads(self._commits.read(_marker_name(shard))))
+        except FileNotFoundError:
+            return None
+
+    def markers(self) -> list[Marker]:
+        """Read the markers of all shards that are done, in order."""
+        names = [_marker_name(shard) for shard in sorted(self.committed())]
+        return [Marker.from_json(json.loads(data)) for data in read_many(self._commits, names)]
+
+    def commit(self, shard: int, files: Mapping[str, bytes], summary: Summary) -> Marker:
+        """Write the files of an attempt (kind -> content), then its marker; return the marker that is stored.
+
+        Where another attempt was faster its marker stands, and the files of this one are deleted.
+        """
+        attempt = uuid.uuid4().hex
+        names = {kind: f"{kind}/shard-{shard:06d}.{attempt}.parquet" for kind in files}
+        for kind, name in names.items():
+            self.folder.write(name, files[kind])
+        self._commits.create(_marker_name(shard), _to_json(asdict(Marker(shard, attempt, names, summary))))
+        stored = self.marker(shard)
+        assert stored is not None
+        if stored.attempt != attempt:
+            delete_many(self.folder, names.values())
+        return stored
+
+    def sweep(self) -> None:
+        """Delete what killed runs left behind: attempts at committed shards that no marker names, temporary files.
+
+        Attempts at shards without a marker stay: another run may be about to commit them.
+        """
+        manifest, markers = self.manifest(), self.markers()
+        assert manifest is not None
+        counting = {name for marker in markers for name in marker.files.values()}
+        done = {marker.shard for marker in markers}
+
+        def is_left_behind(name: str) -> bool:
+            if name.startswith("plan/"):
+                return f".{manifest.plan}." not in name
+            if name.rpartition("/")[2].startswith(TEMPORARY_PREFIX):
+                return True
+            attempt = _ATTEMPT_FILE.fullmatch(name)
+            return attempt is not None and int(attempt[1]) in done and name not in counting
+
+        delete_many(self.folder, filter(is_left_behind, self._files()))
+
+    def clear(self) -> None:
+        """Delete all that a job wrote, the manifest first: what is half deleted is no output."""
+        self.folder.delete(_MANIFEST)
+        delete_many(self.folder, self._files())
+
+    def _files(self) -> Iterator[str]:
+        for folder in ("plan", "bitstreams", "metrics", "images", "commits"):
+            for name in list_names(self.folder.child(folder)):
+                yield f"{folder}/{name}"
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions that decide what is written: of the schema and of the code."""
+    try:
+        code = version("bls-codec")
+    except PackageNotFoundError:
+        code = "not installed"
+    return {"schema_version": SCHEMA_VERSION, "code_version": code}
+
+
+def check_same(stored: Manifest, *, job: str, settings: Mapping[str, Any], output: Output) -> None:
+    """Refuse to mix rows: what is stored must come from the same job with the same settings.
+
+    Raises:
+        OutputError: says what differs.
+    """
+    if stored.job != job:
+        raise OutputError(f"{output} holds the output of a {stored.job} job, this is {job}: choose another --output")
+    different = [
+        f"{name} was {stored.settings.get(name)}, now {settings.get(name)}"
+        for name in sorted({*stored.settings, *settings})
+        if stored.settings.get(name) != settings.get(name)
+    ]
+    if different:
+        raise OutputError(
+            f"{output} was begun with other settings: {'; '.join(different)}. "
+            "Choose another --output, or --overwrite to delete what is there and begin again"
+        )
+
+
+def _marker_name(shard: int) -> str:
+    return f"shard-{shard:06d}.json"
+
+
+def _to_json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,116 @@
+"""Columns, types and units of every Parquet file that a job writes.
+
+Only plain types, so that DuckDB, pandas and Spark read them without help. A value that does not exist is null, never 0.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1  # raised with every change of a column's name, type or meaning
+
+
+def _field(name: str, type_: pa.DataType, description: str, *, unit: str = "", nullable: bool = True) -> pa.Field:
+    metadata = {"description": description, **({"unit": unit} if unit else {})}
+    return pa.field(name, type_, nullable=nullable, metadata=metadata)
+
+
+_KEY = _field("key", pa.string(), "name of the image, unique in the dataset: its path below the input", nullable=False)
+_SHARD = _field("shard", pa.int32(), "number of the shard that the image belongs to", nullable=False)
+_SOURCE_URI = _field("source_uri", pa.string(), "where the image was read, without credentials", nullable=False)
+_STEM = _field("stem", pa.string(), "path of the restored image, without its extension", nullable=False)
+_STATUS = _field("status", pa.string(), "'ok', or why the image is quarantined", nullable=False)
+_ERROR_CLASS = _field("error_class", pa.string(), "class of the error of a quarantined image")
+_ERROR_MESSAGE = _field("error_message", pa.string(), "message of the error of a quarantined image")
+_WIDTH = _field("width", pa.int32(), "width after EXIF orientation was applied", unit="pixel")
+_HEIGHT = _field("height", pa.int32(), "height after EXIF orientation was applied", unit="pixel")
+
+PLAN = pa.schema([_SHARD, _KEY, _SOURCE_URI, _STEM])
+
+BITSTREAMS = pa.schema(
+    [
+        _KEY,
+        _STEM,
+        _field("bitstream", pa.binary(), "header, payload and checksum: docs/bitstream.md", nullable=False),
+        _field("mode", pa.string(), "Pillow mode of the source image, before conversion"),
+        _field("exif", pa.binary(), "EXIF of the source image, orientation tag reset to 1"),
+        _field("icc_profile", pa.binary(), "ICC profile that the pixels are in; null means sRGB"),
+        _field("alpha_png", pa.binary(), "alpha plane as a grayscale PNG, lossless"),
+    ]
+)
+
+METRICS = pa.schema(
+    [
+        _KEY,
+        _SOURCE_URI,
+        _SHARD,
+        _STATUS,
+        _ERROR_CLASS,
+        _ERROR_MESSAGE,
+        _WIDTH,
+        _HEIGHT,
+        _field("mode", pa.string(), "Pillow mode of the source image, before conversion"),
+        _field("source_format", pa.string(), "file format of the source image"),
+        _field("source_num_bytes", pa.int64(), "size of the source image", unit="byte"),
+        _field("num_bytes", pa.int64(), "size of the bitstream, header and checksum included", unit="byte"),
+        _field("carried_num_bytes", pa.int64(), "size of EXIF, ICC and alpha beside the bitstream", unit="byte"),
+        _field("bpp", pa.float64(), "8 * num_bytes / (width * height)", unit="bit/pixel"),
+        _field("estimated_bpp", pa.float64(), "the density's estimate of the payload", unit="bit/pixel"),
+        _field("source_bpp", pa.float64(), "8 * source_num_bytes / (width * height)", unit="bit/pixel"),
+        _field("mse_255", pa.float64(), "mean squared error of the decoded image, samples in 0..255"),
+        _field("psnr_db", pa.float64(), "10 log10(255^2 / mse_255); null where mse_255 is 0", unit="dB"),
+        _field("ms_ssim", pa.float64(), "MS-SSIM of the decoded image; null below 161 pixels a side"),
+        _field("lmbda_index", pa.int32(), "quality: index of lambda in the bundle"),
+        _field("lmbda", pa.float64(), "weight in lmbda * 255^2 * mse + bpp"),
+        _field("bundle_fingerprint", pa.string(), "content hash of the bundle of models, hexadecimal", nullable=False),
+        _field("coder", pa.string(), "entropy coder"),
+        _field("verified", pa.bool_(), "the stored bitstream was decoded again and gave the same symbols"),
+        _field("decode_seconds", pa.float64(), "fetching and decoding the source image", unit="second"),
+        _field("analysis_seconds", pa.float64(), "analysis transform, share of its batch", unit="second"),
+        _field("entropy_encode_seconds", pa.float64(), "symbols to bitstream", unit="second"),
+        _field("entropy_decode_seconds", pa.float64(), "bitstream to symbols, for verification", unit="second"),
+        _field("synthesis_seconds", pa.float64(), "synthesis transform, share of its batch", unit="second"),
+        _field("quality_seconds", pa.float64(), "MSE, PSNR and MS-SSIM", unit="second"),
+    ]
+)
+
+RESTORED = pa.schema(
+    [
+        _KEY,
+        _SHARD,
+        _STATUS,
+        _ERROR_CLASS,
+        _ERROR_MESSAGE,
+        _field("path", pa.string(), "restored image, below the output's images folder"),
+        _WIDTH,
+        _HEIGHT,
+        _field("num_bytes", pa.int64(), "size of the bitstream", unit="byte"),
+        _field("image_num_bytes", pa.int64(), "size of the restored image file", unit="byte"),
+        _field("entropy_decode_seconds", pa.float64(), "bitstream to symbols", unit="second"),
+        _field("synthesis_seconds", pa.float64(), "synthesis transform, share of its batch", unit="second"),
+        _field("image_encode_seconds", pa.float64(), "pixels to an image file, written", unit="second"),
+    ]
+)
+
+
+def to_parquet(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, *, metadata: Mapping[str, Any]) -> bytes:
+    """Write rows as one Parquet file; absent values are null.
+
+    `metadata` travels as key-value metadata of the file: text as it is, anything else as JSON.
+    """
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    schema = schema.with_metadata({"schema_version": str(SCHEMA_VERSION), **texts})
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    # Bitstreams and PNGs do not compress again and never repeat.
+    opaque = {"bitstream", "alpha_png"}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression={name: "none" if name in opaque else "zstd" for name in schema.names},
+        use_dictionary=[name for name in schema.names if name not in opaque],
+    )
+    return bytes(sink.getvalue())

@@ -1,0 +1,282 @@
+"""Files of any file system that fsspec knows: list, read, write at once or not at all, delete.
+
+A URI is a local path, with or without `file://`, or `scheme://...`. Paths are taken literally: `#`, `?`, `%` and spaces
+are ordinary characters. User and password of a URI reach the file system and nothing else.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import fsspec
+
+TEMPORARY_PREFIX = ".tmp-"  # of local files that are being written
+_NUM_THREADS = 16  # for many small requests, each of which mostly waits
+
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_USER_INFO = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s]*@", re.IGNORECASE)
+
+
+class UnsafeNameError(ValueError):
+    """A name that would lead out of its folder."""
+
+
+def redact(text: str) -> str:
+    """Drop user and password from every URI in a text."""
+    return _USER_INFO.sub(r"\1", text)
+
+
+class Folder(Protocol):
+    """A folder of a file system; its files are named by their path below it, parts joined by `/`.
+
+    `str(folder)` is its URI without credentials. Every method raises UnsafeNameError for a name that leads out.
+    """
+
+    def child(self, name: str) -> "Folder":
+        """Return a folder below this one."""
+        ...
+
+    def exists(self) -> bool:
+        """Tell whether there is a folder here (in object stores: anything below it)."""
+        ...
+
+    def walk(self) -> Iterator[list[str]]:
+        """List the names of all files below, folder by folder: the sorted files of one, then its sorted subfolders.
+
+        A folder that is not there has none.
+        """
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Read a file whole."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file at once: readers see the old content or the new, and the new one lasts."""
+        ...
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file at once unless there is one; return whether this call made it."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is gone already is no error."""
+        ...
+
+
+def open_folder(uri: str) -> Folder:
+    """Return the folder that a URI names, whether it exists or not.
+
+    Raises:
+        ValueError: no file system for the URI's scheme, or its package is not installed.
+    """
+    scheme = _SCHEME.match(uri)
+    if scheme is None or scheme[1].lower() in ("file", "local"):
+        return LocalFolder(os.path.abspath(_SCHEME.sub("", uri)))
+    return RemoteFolder(uri.rstrip("/"))
+
+
+def check_name(name: str) -> str:
+    """Return a name that stays below its folder.
+
+    Raises:
+        UnsafeNameError: the name is absolute or has an empty, `.` or `..` part.
+    """
+    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise UnsafeNameError(f"name {name!r} would not stay inside its folder: expected a relative path without '..'")
+    return name
+
+
+def list_names(folder: Folder) -> Iterator[str]:
+    """List the names of all files below a folder, one by one."""
+    for names in folder.walk():
+        yield from names
+
+
+def read_many(folder: Folder, names: Iterable[str]) -> list[bytes]:
+    """Read files, several at a time, in order."""
+    with ThreadPoolExecutor(_NUM_THREADS) as executor:
+        return list(executor.map(folder.read, names))
+
+
+def delete_many(folder: Folder, names: Iterable[str]) -> None:
+    """Delete files, several at a time."""
+    with ThreadPoolExecutor(_NUM_THREADS) as executor:
+        list(executor.map(folder.delete, names))
+
+
+class LocalFolder:
+    """A folder of this machine."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return self._path
+
+    def child(self, name: str) -> Folder:
+        """Return a folder below this one."""
+        return LocalFolder(self._join(name))
+
+    def exists(self) -> bool:
+        """Tell whether there is a folder here."""
+        return os.path.isdir(self._path)
+
+    def walk(self) -> Iterator[list[str]]:
+        """List all files below, folder by folder. Links to folders are followed, but never round in a circle."""
+        if self.exists():
+            yield from _walk_local(self._path, "", frozenset())
+
+    def read(self, name: str) -> bytes:
+        """Read a file whole."""
+        path = self._join(name)
+        # Opening a named pipe would wait for ever.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        with open(path, "rb") as file:
+            return file.read()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file by renaming a temporary file of the same folder, both on the disk before this returns."""
+        path = self._join(name)
+        with _temporary_file(os.path.dirname(path), data) as temporary:
+            os.replace(temporary, path)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file by linking a temporary file of the same folder, which fails where there is one."""
+        path = self._join(name)
+        try:
+            with _temporary_file(os.path.dirname(path), data) as temporary:
+                os.link(temporary, path)
+        except FileExistsError:
+            return False
+        return True
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is gone already is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._join(name))
+
+    def _join(self, name: str) -> str:
+        return os.path.join(self._path, check_name(name))
+
+
+class RemoteFolder:
+    """A folder of an object store or another file system that fsspec knows; a write is a single put."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        try:
+            # A cached listing would not show what other processes wrote.
+            self._filesystem, self._path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise ValueError(f"cannot open {self}: {redact(str(error))}") from error
+
+    def __reduce__(self) -> tuple[type["RemoteFolder"], tuple[str]]:
+        return RemoteFolder, (self._uri,)
+
+    def __str__(self) -> str:
+        return redact(self._uri)
+
+    def child(self, name: str) -> Folder:
+        """Return a folder below this one."""
+        return RemoteFolder(f"{self._uri}/{check_name(name)}")
+
+    def exists(self) -> bool:
+        """Tell whether there is anything below this name."""
+        return bool(self._filesystem.isdir(self._path))
+
+    def walk(self) -> Iterator[list[str]]:
+        """List all files below, folder by folder."""
+        if self.exists():
+            yield from _walk_remote(self._filesystem, self._path, "")
+
+    def read(self, name: str) -> bytes:
+        """Read a file whole."""
+        return bytes(self._filesystem.cat_file(self._join(name)))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file with a single put."""
+        self._filesystem.pipe_file(self._join(name), data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file with a conditional put; where the store has none, look before the write.
+
+        False may also mean that the put succeeded and its answer was lost: what is stored tells.
+        """
+        path = self._join(name)
+        if self._filesystem.exists(path):
+            return False
+        try:
+            self._filesystem.pipe_file(path, data, mode="create")
+        except OSError:  # stores differ in how they say that the condition failed
+            if self._filesystem.exists(path):
+                return False
+            raise
+        return True
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is gone already is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self._filesystem.rm_file(self._join(name))
+
+    def _join(self, name: str) -> str:
+        return f"{self._path}/{check_name(name)}"
+
+
+def _walk_local(folder: str, prefix: str, above: frozenset[str]) -> Iterator[list[str]]:
+    real_path = os.path.realpath(folder)
+    if real_path in above:
+        return
+    files: list[str] = []
+    folders: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            (folders if entry.is_dir() else files).append(entry.name)
+    yield [prefix + name for name in sorted(files)]
+    for name in sorted(folders):
+        yield from _walk_local(os.path.join(folder, name), f"{prefix}{name}/", above | {real_path})
+
+
+def _walk_remote(filesystem: Any, folder: str, prefix: str) -> Iterator[list[str]]:
+    files: list[str] = []
+    folders: list[str] = []
+    for entry in filesystem.ls(folder, detail=True):
+        path = entry["name"].rstrip("/")
+        # Object stores may list a folder's own empty marker object inside it.
+        if path != folder.rstrip("/"):
+            (folders if entry["type"] == "directory" else files).append(path.rpartition("/")[2])
+    yield [prefix + name for name in sorted(files)]
+    for name in sorted(folders):
+        yield from _walk_remote(filesystem, f"{folder}/{name}", f"{prefix}{name}/")
+
+
+@contextlib.contextmanager
+def _temporary_file(folder: str, data: bytes) -> Iterator[str]:
+    """Write a temporary file for the caller to move or link inside the folder, then make that last and tidy up."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, TEMPORARY_PREFIX + uuid.uuid4().hex)
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield path
+        _sync_folder(folder)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,90 @@
+"""Sums over the images of a shard, which add up to those of a dataset."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+OK = "ok"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean that can be added to others."""
+
+    sum: float = 0.0
+    count: int = 0
+
+    def __add__(self, other: "Mean") -> "Mean":
+        return Mean(self.sum + other.sum, self.count + other.count)
+
+    @property
+    def value(self) -> float | None:
+        """Return the mean, None of nothing."""
+        return self.sum / self.count if self.count else None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of some images; sizes and means are those of the images that are not quarantined."""
+
+    num_images: int = 0  # quarantined ones included
+    quarantined: Mapping[str, int] = field(default_factory=dict)  # status -> images
+    examples: Mapping[str, str] = field(default_factory=dict)  # status -> key and message of one image
+    num_pixels: int = 0
+    num_bytes_in: int = 0
+    num_bytes_out: int = 0
+    bpp: Mean = Mean()
+    psnr_db: Mean = Mean()
+    ms_ssim: Mean = Mean()
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Mapping[str, Any]], *, bytes_in: str, bytes_out: str) -> "Summary":
+        """Sum up rows of a metrics table; `bytes_in` and `bytes_out` are the names of two of its columns."""
+        rows = list(rows)
+        good = [row for row in rows if row["status"] == OK]
+        bad = [row for row in rows if row["status"] != OK]
+        return cls(
+            num_images=len(rows),
+            quarantined=dict(Counter(row["status"] for row in bad)),
+            examples={row["status"]: f"{row['key']}: {row['error_message']}" for row in reversed(bad)},
+            num_pixels=sum(row["width"] * row["height"] for row in good),
+            num_bytes_in=sum(row[bytes_in] for row in good),
+            num_bytes_out=sum(row[bytes_out] for row in good),
+            bpp=_mean(good, "bpp"),
+            psnr_db=_mean(good, "psnr_db"),
+            ms_ssim=_mean(good, "ms_ssim"),
+        )
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Summary":
+        """Read what `to_json` wrote."""
+        means = {name: Mean(**value[name]) for name in ("bpp", "psnr_db", "ms_ssim")}
+        return cls(**{**value, **means})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain numbers, texts and dicts."""
+        return asdict(self)
+
+    def __add__(self, other: "Summary") -> "Summary":
+        return Summary(
+            num_images=self.num_images + other.num_images,
+            quarantined=dict(Counter(self.quarantined) + Counter(other.quarantined)),
+            examples={**other.examples, **self.examples},
+            num_pixels=self.num_pixels + other.num_pixels,
+            num_bytes_in=self.num_bytes_in + other.num_bytes_in,
+            num_bytes_out=self.num_bytes_out + other.num_bytes_out,
+            bpp=self.bpp + other.bpp,
+            psnr_db=self.psnr_db + other.psnr_db,
+            ms_ssim=self.ms_ssim + other.ms_ssim,
+        )
+
+    @property
+    def num_quarantined(self) -> int:
+        """Return how many images are quarantined."""
+        return sum(self.quarantined.values())
+
+
+def _mean(rows: list[Mapping[str, Any]], column: str) -> Mean:
+    values = [row[column] for row in rows if row.get(column) is not None]
+    return Mean(sum(values), len(values))

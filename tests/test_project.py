@@ -1,0 +1,108 @@
+"""The project's own statements: its map, its commands, its requirements, and what its files must not say."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"]
+PACKAGES = ["bls", "pipeline", "jobs"]
+CODE_FOLDERS = [*PACKAGES, "examples", "benchmarks"]
+NO_SOURCES = {"build", "demo-output", "runs", "__pycache__"}
+
+
+def modules() -> set[str]:
+    paths = (path for folder in CODE_FOLDERS for path in (ROOT / folder).rglob("*.py"))
+    return {str(path.relative_to(ROOT)) for path in paths if path.name != "__init__.py"}
+
+
+def mapped_modules() -> list[str]:
+    (code_map,) = re.findall(r"^```map\n(.*?)^```", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [path for path in re.findall(r"^(\S+)  +\S", code_map, re.MULTILINE) if path.endswith(".py")]
+
+
+def imported_packages(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name.split(".")[0] for alias in names)
+            case ast.ImportFrom(module=str(module), level=0):
+                yield module.split(".")[0]
+
+
+def text_files() -> Iterator[tuple[Path, str]]:
+    for path in ROOT.rglob("*"):
+        parts = path.relative_to(ROOT).parts
+        hidden = parts[0].startswith(".") and parts[0] not in {".ci", ".gitignore"}
+        if hidden or NO_SOURCES.intersection(parts) or parts[0].endswith(".egg-info") or not path.is_file():
+            continue
+        try:
+            yield path, path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+
+
+def test_map_names_every_module_once() -> None:
+    assert sorted(mapped_modules()) == sorted(modules())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_make_commands_exist(document: str) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / document).read_text(), re.MULTILINE)
+    assert set(named) <= set(targets)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_jobs_and_links_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if not link.startswith(("http:", "https:"))]
+    jobs = re.findall(r"python (\S+\.py)", text)
+    assert [path for path in links + jobs if not (ROOT / path).exists()] == []
+
+
+def test_readme_names_the_two_commands_and_ci_runs_them() -> None:
+    assert {"make demo", "make test"} <= set(re.findall(r"make [a-z-]+", (ROOT / "README.md").read_text()))
+    ci = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [line for line in ci if line.startswith("make")] == ["make test", "make demo"]
+
+
+def test_torch_range_admits_what_was_tested_and_no_more() -> None:
+    requirements = {r.name: r for r in map(Requirement, PYPROJECT["project"]["dependencies"])}
+    torch = requirements["torch"].specifier
+    assert [torch.contains(version) for version in ("2.9.0", "2.13.0", "2.13.0+cpu")] == [True] * 3
+    assert not torch.contains("2.14.0")
+
+
+def test_every_third_party_import_is_a_dependency() -> None:
+    paths = (path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
+    imported = {name for path in paths for name in imported_packages(path)}
+    distributions = {"PIL": "pillow", "pytorch_msssim": "pytorch-msssim"}
+    third_party = {distributions.get(n, n) for n in imported - sys.stdlib_module_names - set(PACKAGES)}
+    assert third_party == {Requirement(r).name for r in PYPROJECT["project"]["dependencies"]}
+
+
+def test_symbols_are_read_without_torch() -> None:
+    (contract,) = (c for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c.get("forbidden_modules") == ["torch"])
+    program = f"import sys, {', '.join(contract['source_modules'])}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "what"),
+    [
+        (r"(?<![\w.])/(work|root|home)/", "paths of one machine"),
+        (r"pypi\.org|pythonhosted\.org|npmjs\.(org|com)|deb\.debian\.org", "hosts of package registries"),
+    ],
+)
+def test_files_do_not_name(pattern: str, what: str) -> None:
+    found = [str(path.relative_to(ROOT)) for path, text in text_files() if re.search(pattern, text)]
+    assert found == [], what
