@@ -45,9 +45,7 @@ def encode(
     print(f"{output}: {width}x{height}, {len(data)} bytes, {_bpp(data, height, width):.4f} bpp")
 
 
-def decode(
-    file: Input, output: Annotated[Path, tyro.conf.Positional], /, bundle: Path | None = None
-) -> None:
+def decode(file: Input, output: Annotated[Path, tyro.conf.Positional], /, bundle: Path | None = None) -> None:
     """Decompress a .bls file to an image file.
 
     Args:

@@ -1,8 +1,8 @@
 """A family of fitted models on disk: a folder with `bundle.json` and one safetensors file per quality.
 
-A file holds the filters and GDN parameters of one model in half precision, and the integers that the entropy coders start from.
-Its content hash is the model's fingerprint: what a bitstream is bound to. Integers are stored, never derived again, so symbols
-decode identically on every machine and in every later release.
+A file holds the filters and GDN parameters of one model in half precision, and the integers that the entropy coders
+start from. Its content hash is the model's fingerprint: what a bitstream is bound to. Integers are stored, never
+derived again, so symbols decode identically on every machine and in every later release.
 """
 
 import hashlib
@@ -99,7 +99,7 @@ def half_precision_weights(analysis: AnalysisTransform, synthesis: SynthesisTran
     for prefix, transform in (("analysis", analysis), ("synthesis", synthesis)):
         for index, layer in enumerate(transform):
             if isinstance(layer, GDN):
-                named = {"beta_root": layer.beta_root, "gamma_root": layer.gamma_root}
+                named: dict[str, Tensor] = {"beta_root": layer.beta_root, "gamma_root": layer.gamma_root}
             else:
                 assert isinstance(layer, Downsample | Upsample) and layer.bias is not None
                 named = {"weight": layer.weight, "bias": layer.bias}

@@ -3,8 +3,9 @@
     y = analysis(x);  symbols = quantize(y);  bitstream = header + entropy_code(symbols) + checksum
     symbols = entropy_decode(bitstream);  x_hat = synthesis(symbols)
 
-Ballé, Laparra, Simoncelli, "End-to-end Optimized Image Compression", ICLR 2017. `compress` and `decompress` do it in one call; the
-stages stand beside them for pipelines that overlap and time them. Every method may be called from several threads.
+Ballé, Laparra, Simoncelli, "End-to-end Optimized Image Compression", ICLR 2017. `compress` and `decompress` do it in
+one call; the stages stand beside them for pipelines that overlap and time them. Every method may be called from
+several threads.
 
 Letters in shapes: b batch, c latent channels, h and w image rows and columns, hl and wl latent rows and columns.
 """
@@ -57,9 +58,7 @@ class Codec:
         self.fingerprint = bundle.fingerprint.hex()
 
     @classmethod
-    def load(
-        cls, bundle: str | Path | None = None, *, device: str = "cpu", max_pixels: int = MAX_PIXELS
-    ) -> "Codec":
+    def load(cls, bundle: str | Path | None = None, *, device: str = "cpu", max_pixels: int = MAX_PIXELS) -> "Codec":
         """Load a bundle from its folder; None stands for the one that comes with the package.
 
         Raises:
@@ -96,9 +95,7 @@ class Codec:
         pixels = [as_pixels(image) for image in images]
         coder_value = as_coder(coder)
         headers = [
-            Header(
-                height=x.shape[0], width=x.shape[1], gray=x.ndim == 2, lmbda_index=quality, coder=coder_value
-            )
+            Header(height=x.shape[0], width=x.shape[1], gray=x.ndim == 2, lmbda_index=quality, coder=coder_value)
             for x in pixels
         ]
         symbols = self.analyze(pixels, quality=quality)

@@ -1,8 +1,9 @@
 """The density of the noisy latents: piecewise linear, one function per channel, fitted like a histogram.
 
-Ballé, Laparra, Simoncelli (ICLR 2017), section 4 and appendix: 10 samples per unit, fitted on the expected log-likelihood by an
-optimiser of its own, renormalised every step. Here the maximum of that likelihood is tracked in closed form: a running histogram
-of the latents, convolved with the box that the uniform noise adds (docs/decisions/0003-density.md).
+Ballé, Laparra, Simoncelli (ICLR 2017), section 4 and appendix: 10 samples per unit, fitted on the expected
+log-likelihood by an optimiser of its own, renormalised every step. Here the maximum of that likelihood is tracked in
+closed form: a running histogram of the latents, convolved with the box that the uniform noise adds
+(docs/decisions/0003-density.md).
 
 Letters in shapes: b batch, c channels, h and w rows and columns of latents, k nodes.
 """
@@ -47,14 +48,15 @@ class Density(nn.Module):
 
     def bits(self, y: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return `-log2` of the density: at integers the ideal code length, at noisy latents its relaxation."""
-        return -self(y.float()).log2()
+        density: Tensor = self(y.float())
+        return -density.log2()
 
     @torch.no_grad()
     def update(self, y: Float[Tensor, "b c h w"]) -> None:
         """Move the density towards the latents (without noise) of one batch.
 
-        An exponential moving average of `momentum`; a plain average of all batches so far while there are fewer, or for ever
-        where momentum is 1.
+        An exponential moving average of `momentum`; a plain average of all batches so far while there are fewer, or
+        for ever where momentum is 1.
         """
         y = y.detach().float().clamp(-MAX_HALF_RANGE + 2, MAX_HALF_RANGE - 2)
         self._cover(int(y.abs().amax().ceil()) + 1)
@@ -82,7 +84,7 @@ class Density(nn.Module):
         """Return channel, index of the node at or below, and the fraction of the way to the next, of every latent."""
         limit = self.half_range - 1e-3
         position = (y.clamp(-limit, limit) + self.half_range) * SAMPLES_PER_UNIT
-        node = position.detach().long()
+        node = position.detach().nan_to_num().long()  # latents of a diverged fit: the loss says so
         channel = torch.arange(y.shape[1], device=y.device)[:, None, None].expand_as(y)
         return channel, node, position - node
 
@@ -98,7 +100,7 @@ class Density(nn.Module):
         for name in ("histogram", "samples"):
             if prefix + name in state_dict:
                 setattr(self, name, torch.zeros_like(state_dict[prefix + name], device=self.samples.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _add_box(density: Float[Tensor, "c k"]) -> Float[Tensor, "c k"]:

@@ -17,7 +17,12 @@ from bls.quantization import quantize
 
 @torch.no_grad()
 def make_fitted_model(
-    model: Model, batches: Iterable[Float[Tensor, "b c h w"]], *, quality: int, lmbda: float, training: Mapping[str, Any]
+    model: Model,
+    batches: Iterable[Float[Tensor, "b c h w"]],
+    *,
+    quality: int,
+    lmbda: float,
+    training: Mapping[str, Any],
 ) -> FittedModel:
     """Round the weights to what a bundle stores, and fit density and coder anew to the latents these give.
 
@@ -36,6 +41,4 @@ def make_fitted_model(
         symbols.extend(quantize(y).to(torch.int32).numpy())
     probabilities, minimum = density.probabilities()
     table = ProbabilityTable.from_probabilities(probabilities.cpu().numpy(), minimum)
-    return FittedModel(
-        quality, lmbda, model.config, weights, table, AdaptiveModel.fit(table, symbols), training
-    )
+    return FittedModel(quality, lmbda, model.config, weights, table, AdaptiveModel.fit(table, symbols), training)

@@ -1,4 +1,4 @@
-"""Generalised divisive normalisation, the nonlinearity of the transforms (Ballé, Laparra, Simoncelli, ICLR 2017, section 3).
+"""Generalised divisive normalisation, the transforms' nonlinearity (Ballé, Laparra, Simoncelli, ICLR 2017, section 3).
 
 Letters in shapes: b batch, c channels, h and w rows and columns of latents.
 """
@@ -12,7 +12,9 @@ ROOT_FLOOR = 2.0**-5
 
 
 class GDN(nn.Module):
-    """Divide each channel by a pooled measure of all channels' activity: `u_i = w_i / sqrt(beta_i + sum_j gamma_ij w_j^2)`.
+    """Divide each channel by a pooled measure of the activity of all.
+
+        u_i = w_i / sqrt(beta_i + sum_j gamma_ij w_j^2)
 
     With `inverse`, multiply instead: the synthesis transform's IGDN, with parameters of its own. Stored are the roots
     `beta' = sqrt(beta + 2^-10)` and `gamma' = sqrt(gamma + 2^-10)`; `project` keeps them legal after an optimiser step.

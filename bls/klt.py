@@ -1,8 +1,9 @@
 """Initialise a model as an optimal linear transform code of the training images.
 
-Each analysis stage starts as the Karhunen-Loève transform (PCA) of its input's blocks, the synthesis as its transpose, and the
-latents scaled to the step of a uniform quantiser at high resolution: there the rate falls by one bit per halved step and the
-distortion is step^2 / 12, so `lmbda * 255^2 * mse + bpp` has its minimum at `quantizer_step(lmbda)`.
+Each analysis stage starts as the Karhunen-Loève transform (PCA) of its input's blocks, the synthesis as its
+transpose, and the latents scaled to the step of a uniform quantiser at high resolution: there the rate falls by one
+bit per halved step and the distortion is step^2 / 12, so `lmbda * 255^2 * mse + bpp` has its minimum at
+`quantizer_step(lmbda)`.
 """
 
 import math
@@ -18,7 +19,7 @@ from bls.model import Model
 from bls.transforms import Downsample, Upsample, block_offset
 
 UNUSED_FILTER_SCALE = 1.0
-"""Of the default random filters, for filters beyond the input block's dimensions: ready to be learnt from the first step."""
+"""Of the default random filters, for those beyond the input block's dimensions: ready to be learnt at once."""
 PERTURBATION_SCALE = 0.02
 """Of the default random filters, added to all: what the principal components leave at zero receives a gradient."""
 
@@ -30,7 +31,7 @@ def quantizer_step(lmbda: float) -> float:
 
 @torch.no_grad()
 def initialize_from_klt(model: Model, x: Float[Tensor, "b c h w"], *, lmbda: float) -> None:
-    """Set all parameters of the transforms from a batch of training images (some millions of pixels) and the weight lmbda.
+    """Set all parameters of the transforms from a batch of training images, best some millions of pixels.
 
     The perturbation is drawn from torch's global generator.
     """
@@ -54,9 +55,9 @@ def initialize_from_klt(model: Model, x: Float[Tensor, "b c h w"], *, lmbda: flo
         unused = layer.weight.square().sum((1, 2, 3), keepdim=True) == 0
         scale = torch.where(unused & isinstance(layer, Downsample), UNUSED_FILTER_SCALE, PERTURBATION_SCALE)
         layer.weight.add_(scale * weight)
-    for layer in (model.analysis[-1], model.synthesis[0]):
-        if isinstance(layer, GDN):
-            layer.set_(torch.ones_like(layer.beta), torch.zeros_like(layer.gamma))
+    for latent_gdn in (model.analysis[-1], model.synthesis[0]):
+        if isinstance(latent_gdn, GDN):
+            latent_gdn.set_(torch.ones_like(latent_gdn.beta), torch.zeros_like(latent_gdn.gamma))
     _scale_latents(model, quantizer_step(lmbda))
 
 

@@ -2,7 +2,8 @@
 
     loss = lmbda * 255**2 * mse + bpp          images in [0, 1]
 
-is the weight's meaning throughout this project. Letters in shapes: b batch, c image channels, h and w image size, n filters.
+is the weight's meaning throughout this project. Letters in shapes: b batch, c image channels, h and w image size, n
+filters.
 """
 
 from typing import NamedTuple

@@ -107,4 +107,6 @@ def _check_shapes(x: Image, x_hat: Image) -> None:
 
 
 def _to_tensor(x: Shaped[np.ndarray, "h w *c"]) -> Shaped[torch.Tensor, "1 c h w"]:
-    return torch.tensor(np.atleast_3d(x)).permute(2, 0, 1)[None].contiguous()
+    # Channels last in memory, with the strides that torch expects then (those of `x[None]` differ): MS-SSIM of a
+    # 768x512 image takes 45 ms, not 117 (one thread).
+    return torch.tensor(x.reshape(1, *x.shape[:2], -1)).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Uniform scalar quantisation, and the additive noise that stands for it in training (section 4 of the ICLR 2017 paper)."""
+"""Uniform scalar quantisation, and the noise that stands for it in training (Ballé et al., ICLR 2017, section 4)."""
 
 import torch
 from jaxtyping import Float

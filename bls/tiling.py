@@ -1,8 +1,8 @@
 """Run a transform over a large image tile by tile: bounded memory, no seams.
 
-A latent sees 27 pixels before and 14 behind its own block of 16, a pixel less than two latents to each side. So tiles that
-overlap by two latents (32 pixels) a side, their overlap cut off again, give what the whole image would give, up to float
-rounding; at the image's own border the transform mirrors as always.
+A latent sees 27 pixels before and 14 behind its own block of 16, a pixel less than two latents to each side. So tiles
+that overlap by two latents (32 pixels) a side, their overlap cut off again, give what the whole image would give, up
+to float rounding; at the image's own border the transform mirrors as always.
 
 Letters in shapes: b batch, c channels, h and w rows and columns.
 """

@@ -1,8 +1,9 @@
 """One training step after another: loss, optimisers, constraints, schedule, checkpoint. Knows batches, not datasets.
 
 The transforms are fitted by Adam, the density by its own closed-form update, the constraints applied after every step
-(Ballé, Laparra, Simoncelli, ICLR 2017, section 5 and appendix). The paper's schedule (1e-4, divided by 10 on a plateau) is
-`schedule="plateau"`; `"cosine"` warms up, holds, and decays over the last part, and suits runs of hours on a CPU.
+(Ballé, Laparra, Simoncelli, ICLR 2017, section 5 and appendix). The paper's schedule (1e-4, divided by 10 on a
+plateau) is `schedule="plateau"`; `"cosine"` warms up, holds, and decays over the last part, and suits runs of hours
+on a CPU.
 """
 
 import copy
@@ -123,7 +124,7 @@ class Trainer:
         self.model = model
         self.step = 0
         parameterize_by_dct(model)
-        model.to(self.device, memory_format=torch.channels_last)
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=ADAM_BETAS, fused=True)
         self.schedule = CosineSchedule(config) if config.schedule == "cosine" else PlateauSchedule(config)
         self.autocast = config.autocast and _has_bfloat16(self.device)
@@ -181,8 +182,8 @@ class Trainer:
 def _has_bfloat16(device: torch.device) -> bool:
     """Tell whether bfloat16 products are done in hardware; emulated ones are slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 @torch.no_grad()

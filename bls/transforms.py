@@ -3,7 +3,8 @@
 Three stages each: convolution, downsampling, GDN; mirrored as IGDN, upsampling, convolution. 16x in all.
 Where this departs from the paper is decided by `TransformConfig` and measured in docs/decisions/0002-constraints.md.
 
-Letters in shapes: b batch, c image channels, n filters, h and w image rows and columns, hl and wl latent rows and columns.
+Letters in shapes: b batch, c image channels, n filters, h and w image rows and columns, hl and wl latent rows and
+columns.
 """
 
 import math
@@ -44,7 +45,7 @@ class TransformConfig:
 
 
 def mirror_pad(x: Float[Tensor, "b c h w"], before: int, after: int) -> Float[Tensor, "b c hp wp"]:
-    """Extend rows and columns by their mirror image, edge pixel repeated (the paper's boundary; torch has no such mode)."""
+    """Extend rows and columns by their mirror image, edge pixel repeated: the paper's boundary, no mode of torch."""
     for dim in (2, 3):
         size = x.shape[dim]
         parts = [x.narrow(dim, 0, before).flip(dim)] if before else []
@@ -83,7 +84,7 @@ class DCTFilters(nn.Module):
 
 
 class Downsample(nn.Conv2d):
-    """Mirror-pad, filter, and keep every `stride`-th sample: output (i, j) sees the block (stride*i, stride*j) centred."""
+    """Mirror-pad, filter, keep every `stride`-th sample: output (i, j) sees the block at stride * (i, j) centred."""
 
     def __init__(self, channels_in: int, channels_out: int, size: int, stride: int) -> None:
         super().__init__(channels_in, channels_out, size, stride)
@@ -131,7 +132,7 @@ class AnalysisTransform(nn.Sequential):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n hl wl"]:
         """Transform an image batch; rows and columns must be multiples of 16."""
-        y: Tensor = super().forward(x - 0.5)
+        y: Tensor = super().forward(x - 0.5)  # type: ignore[no-untyped-call]
         return y
 
 
@@ -149,7 +150,7 @@ class SynthesisTransform(nn.Sequential):
 
     def forward(self, y: Float[Tensor, "b n hl wl"]) -> Float[Tensor, "b c h w"]:
         """Transform a batch of latents."""
-        x: Tensor = super().forward(y)
+        x: Tensor = super().forward(y)  # type: ignore[no-untyped-call]
         return x + 0.5
 
 

@@ -75,7 +75,7 @@ class Cluster:
         self._connect()
         if self._wanted_num_workers is not None:
             return self._wanted_num_workers
-        available = ray.cluster_resources()
+        available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         num_cpus, num_gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
         num_workers = int(num_cpus // self.cpus_per_worker)
         if self.gpus_per_worker > 0:
@@ -279,7 +279,7 @@ class _Pool:
         actor.is_ready = True
 
     def _replace(self, actor: _Actor) -> None:
-        """Put a new actor in the place of a dead one. Only the oldest task was being worked on; the others are innocent."""
+        """Put a new actor in the place of a dead one; only its oldest task was begun, the others are innocent."""
         self._actors[self._actors.index(actor)] = self._new_actor()
         ray.kill(actor.handle)
         if actor.given:

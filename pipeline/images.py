@@ -16,6 +16,7 @@ from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from bls.bitstream import MAX_SIDE
 
+MAX_PIXELS = 2**27  # by default: some damaged or hostile bytes may claim gigapixels
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 # On Kodak PNG level 1 writes 14 MP/s and level 6, Pillow's default, 4 MP/s for 2 % fewer bytes; WebP method 0 writes

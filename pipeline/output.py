@@ -36,8 +36,8 @@ class OutputError(ValueError):
 class Manifest:
     """What an output is made from: two runs with the same job and settings write the same rows."""
 
-    job: str
-    settings: Mapping[str, Any]
+    job: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
     plan: str = ""  # id of this output, new with every overwrite
     num_images: int = 0
     num_shards: int = 0
@@ -88,7 +88,13 @@ class Output:
             ) from error
 
     def begin(self, manifest: Manifest) -> Manifest:
-        """Freeze the plan: write the manifest unless another run did; return the one that is stored."""
+        """Write the manifest unless another run did; return the one that is stored.
+
+        Raises:
+            OutputError: there are markers but no manifest that says of what.
+        """
+        if self.manifest() is None and self.committed():
+            raise OutputError(f"{self} has commits but no {_MANIFEST}: empty the folder or use another")
         self.folder.create(_MANIFEST, _to_json(asdict(manifest)))
         stored = self.manifest()
         assert stored is not None
@@ -147,8 +153,20 @@ class Output:
 
         delete_many(self.folder, filter(is_left_behind, self._files()))
 
-    def clear(self) -> None:
-        """Delete all that a job wrote, the manifest first: what is half deleted is no output."""
+    def clear(self, job: str) -> None:
+        """Delete all that an earlier run of this job wrote; the markers first, so that no half is taken for a whole.
+
+        Raises:
+            OutputError: the folder holds the output of another job.
+        """
+        stored = self.manifest()
+        if stored is None:
+            return
+        if stored.job != job:
+            raise OutputError(
+                f"{self} holds the output of a {stored.job} job, which is not overwritten: use another folder"
+            )
+        delete_many(self._commits, list_names(self._commits))
         self.folder.delete(_MANIFEST)
         delete_many(self.folder, self._files())
 
@@ -174,7 +192,7 @@ def check_same(stored: Manifest, *, job: str, settings: Mapping[str, Any], outpu
         OutputError: says what differs.
     """
     if stored.job != job:
-        raise OutputError(f"{output} holds the output of a {stored.job} job, this is {job}: choose another --output")
+        raise OutputError(f"{output} holds the output of a {stored.job} job, this is a {job} job: use another folder")
     different = [
         f"{name} was {stored.settings.get(name)}, now {settings.get(name)}"
         for name in sorted({*stored.settings, *settings})
@@ -183,7 +201,7 @@ def check_same(stored: Manifest, *, job: str, settings: Mapping[str, Any], outpu
     if different:
         raise OutputError(
             f"{output} was begun with other settings: {'; '.join(different)}. "
-            "Choose another --output, or --overwrite to delete what is there and begin again"
+            "Use another --output, or --overwrite to delete what is there and begin again"
         )
 
 

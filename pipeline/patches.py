@@ -1,7 +1,8 @@
 """Training batches from a set of images: decoded once, kept in memory, cut into random patches.
 
-Preprocessing follows Ballé, Laparra, Simoncelli (ICLR 2017, section 5): over-saturated images are dropped and uniform noise of
-one grey level is added. A batch depends on the seed and the step alone, so a resumed run sees what an undisturbed one sees.
+Preprocessing follows Ballé, Laparra, Simoncelli (ICLR 2017, section 5): over-saturated images are dropped and uniform
+noise of one grey level is added. A batch depends on the seed and the step alone, so a resumed run sees what an
+undisturbed one sees.
 
 Letters in shapes: b batch, c channels, h and w rows and columns, p patch side.
 """
@@ -72,8 +73,8 @@ class PatchSet:
                     num_bytes += image.nbytes
         if not patches.images:
             raise ValueError(
-                f"no image of {source} can be trained on ({dict(patches.dropped) or 'none found'}): expected images of at "
-                f"least {config.patch_size} pixels a side"
+                f"no image of {source} can be trained on ({dict(patches.dropped) or 'none found'}): "
+                f"expected images of at least {config.patch_size} pixels a side"
             )
         return patches
 

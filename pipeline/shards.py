@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -33,11 +33,17 @@ class Shard:
 
 
 def freeze_plan(
-    output: Output, source: Source, *, job: str, settings: dict[str, Any], shard_size: int | None, num_workers: int
+    output: Output,
+    source: Source,
+    *,
+    job: str,
+    settings: dict[str, Any],
+    shard_size: int | None,
+    num_workers: Callable[[], int],
 ) -> Manifest:
     """Write the plan of a new output, or check that an existing one was made from the same inputs and settings.
 
-    Without a `shard_size`, few images are spread over the workers.
+    Without a `shard_size` a few images are spread over the workers, whose number is asked for only then.
 
     Raises:
         OutputError: the output was begun with other inputs or settings.
@@ -45,7 +51,7 @@ def freeze_plan(
     """
     stored = output.manifest()
     if stored is None:
-        manifest = _write_plan(output, source, Manifest(job, settings), shard_size=shard_size, num_workers=num_workers)
+        manifest = replace(_write_plan(output, source, shard_size, num_workers), job=job, settings=settings)
         stored = output.begin(manifest)
         if stored.plan == manifest.plan:
             return stored
@@ -54,7 +60,7 @@ def freeze_plan(
     if shard_size not in (None, stored.shard_size):
         raise OutputError(
             f"{output} was planned with --shard-size {stored.shard_size}, now {shard_size}: "
-            "leave the option out, choose another --output, or --overwrite to delete what is there and begin again"
+            "leave the option out, use another --output, or --overwrite to delete what is there and begin again"
         )
     return stored
 
@@ -86,27 +92,22 @@ class _Listing:
         return self._sha256.hexdigest()
 
 
-def _write_plan(
-    output: Output, source: Source, manifest: Manifest, *, shard_size: int | None, num_workers: int
-) -> Manifest:
+def _write_plan(output: Output, source: Source, shard_size: int | None, num_workers: Callable[[], int]) -> Manifest:
     listing = _Listing(source)
     references = iter(listing)
+    if (first := next(references, None)) is None:
+        raise ValueError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
+    references = itertools.chain([first], references)
     if shard_size is None:
-        # Only a listing that ends early needs smaller shards: look that far ahead and no further.
-        head = list(itertools.islice(references, MAX_DEFAULT_SIZE * SHARDS_PER_WORKER * num_workers))
-        shard_size = math.ceil(len(head) / (SHARDS_PER_WORKER * num_workers))
-        shard_size = min(max(shard_size, MIN_DEFAULT_SIZE), MAX_DEFAULT_SIZE)
-        references = itertools.chain(head, references)
-    plan, num_shards = uuid.uuid4().hex, 0
+        shard_size, references = _default_size(references, num_workers())
+    plan = uuid.uuid4().hex
+    num_shards = 0
     part_num_shards = math.ceil(_PART_NUM_IMAGES / shard_size)
     for part, shards in enumerate(_chunks(_shards(references, shard_size), part_num_shards)):
         rows = [{"shard": shard.index, **asdict(reference)} for shard in shards for reference in shard.items]
         output.folder.write(f"plan/part-{part:05d}.{plan}.parquet", to_parquet(rows, PLAN, metadata={"plan": plan}))
         num_shards += len(shards)
-    if num_shards == 0:
-        raise ValueError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
-    return replace(
-        manifest,
+    return Manifest(
         plan=plan,
         num_images=listing.num_images,
         num_shards=num_shards,
@@ -114,6 +115,14 @@ def _write_plan(
         keys_sha256=listing.keys_sha256,
         skipped=dict(source.skipped),
     )
+
+
+def _default_size(references: Iterator[ImageReference], num_workers: int) -> tuple[int, Iterator[ImageReference]]:
+    # Only a listing that ends early needs smaller shards: look that far ahead and no further.
+    num_shards = SHARDS_PER_WORKER * num_workers
+    head = list(itertools.islice(references, MAX_DEFAULT_SIZE * num_shards))
+    size = min(max(math.ceil(len(head) / num_shards), MIN_DEFAULT_SIZE), MAX_DEFAULT_SIZE)
+    return size, itertools.chain(head, references)
 
 
 def _shards(references: Iterator[ImageReference], size: int) -> Iterator[Shard]:
@@ -141,5 +150,5 @@ def _check_same_inputs(stored: Manifest, source: Source, output: Output) -> None
     if listing.keys_sha256 != stored.keys_sha256:
         raise OutputError(
             f"{source} no longer holds the images that {output} was planned with: {stored.num_images} then, "
-            f"{listing.num_images} now, or other names. Choose another --output, or --overwrite to delete what is there"
+            f"{listing.num_images} now, or other names. Use another --output, or --overwrite to delete what is there"
         )

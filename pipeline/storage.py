@@ -76,10 +76,16 @@ def open_folder(uri: str) -> Folder:
     Raises:
         ValueError: no file system for the URI's scheme, or its package is not installed.
     """
+    uri = absolute(uri)
+    return LocalFolder(uri) if _SCHEME.match(uri) is None else RemoteFolder(uri.rstrip("/"))
+
+
+def absolute(uri: str) -> str:
+    """Return a URI that means the same in every process: local paths absolute and without a scheme."""
     scheme = _SCHEME.match(uri)
     if scheme is None or scheme[1].lower() in ("file", "local"):
-        return LocalFolder(os.path.abspath(_SCHEME.sub("", uri)))
-    return RemoteFolder(uri.rstrip("/"))
+        return os.path.abspath(_SCHEME.sub("", uri))
+    return uri
 
 
 def check_name(name: str) -> str:

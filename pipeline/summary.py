@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 OK = "ok"
@@ -58,13 +58,9 @@ class Summary:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Summary":
-        """Read what `to_json` wrote."""
+        """Read a summary from parsed JSON."""
         means = {name: Mean(**value[name]) for name in ("bpp", "psnr_db", "ms_ssim")}
         return cls(**{**value, **means})
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain numbers, texts and dicts."""
-        return asdict(self)
 
     def __add__(self, other: "Summary") -> "Summary":
         return Summary(

@@ -71,6 +71,7 @@ class DecompressionConfig:
     output: str
     image_format: str
     bundle: str | None
+    max_pixels: int
     device: str = "cpu"
     num_threads: int = 1
 
@@ -116,7 +117,7 @@ class ShardCompressor:
     def __init__(self, config: CompressionConfig) -> None:
         _own_process(config.num_threads)
         self._config = config
-        self._codec = Codec.load(config.bundle, device=config.device)
+        self._codec = Codec.load(config.bundle, device=config.device, max_pixels=config.max_pixels)
         self._coder = Coder[config.coder.upper()]
         self._source = open_source(config.input)
         self._output = Output(config.output)
@@ -196,7 +197,8 @@ class ShardCompressor:
     def _code(self, item: _SourceItem) -> _SourceItem:
         """Encode the symbols, then decode what is going to be stored: from here on only that counts."""
         if item.ok:
-            assert item.image is not None and (symbols := item.symbols) is not None
+            assert item.image is not None and item.symbols is not None
+            symbols = item.symbols
             height, width = item.image.pixels.shape[:2]
             header = Header(height, width, item.image.pixels.ndim == 2, self._config.quality, self._coder)
             with item.stage("entropy_encode_seconds"):
@@ -227,7 +229,7 @@ class ShardDecompressor:
     def __init__(self, config: DecompressionConfig) -> None:
         _own_process(config.num_threads)
         self._config = config
-        self._codec = Codec.load(config.bundle, device=config.device)
+        self._codec = Codec.load(config.bundle, device=config.device, max_pixels=config.max_pixels)
         self._input = Output(config.input)
         self._output = Output(config.output)
         self._images = self._output.folder.child("images")

@@ -1,0 +1,160 @@
+"""Compress a folder of images: bitstreams and one row of metrics per image, in Parquet."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import tyro
+
+from bls.bundle import load_bundle
+from pipeline import report
+from pipeline.engine import Cluster
+from pipeline.images import MAX_PIXELS
+from pipeline.job import ExitCode, Result, Work, exit_code, run_to_end, usage
+from pipeline.output import Output, versions
+from pipeline.shards import freeze_plan, planned_shards
+from pipeline.sources import open_source
+from pipeline.storage import absolute
+from pipeline.worker import CompressionConfig, ShardCompressor
+
+JOB = "compress"
+
+
+@dataclass(frozen=True)
+class CompressDataset:
+    """Compress a folder of images into bitstreams and metrics, on Ray.
+
+    Every image ends as a verified bitstream, or as a quarantined row that says why not. A run that was stopped goes on
+    where it was when the same command is given again. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done with
+    quarantined images.
+    """
+
+    input: str
+    """Folder with the images, searched with all folders in it: a path, or any URI that fsspec reads."""
+    output: str
+    """Folder to write to: a path or URI."""
+    quality: int = 4
+    """Index of lambda in the bundle: the field's ladder from 1 (smallest files) to 8 (best images)."""
+    coder: Literal["adaptive", "static"] = "adaptive"
+    """Entropy coder; adaptive gives smaller bitstreams."""
+    bundle: str | None = None
+    """Folder of fitted models; without it the one that comes with the package."""
+    num_workers: int | None = None
+    """Number of workers; without it as many as the machine or cluster has room for."""
+    cpus_per_worker: int = 1
+    """CPUs of each worker, and threads that it uses."""
+    gpus_per_worker: float = 0
+    """GPUs of each worker; above 0 the transforms run on a GPU."""
+    shard_size: int | None = None
+    """Images that are committed together; without it 128, or fewer where workers would be idle."""
+    max_failures: int | None = None
+    """Stop when more images than this are quarantined; without it never."""
+    max_pixels: int = MAX_PIXELS
+    """Quarantine images with more pixels than this, before they are decoded."""
+    overwrite: bool = False
+    """Delete what an earlier run left in the output, and begin again."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job from the command line; return its exit code."""
+    config = tyro.cli(CompressDataset, args=arguments)
+    return exit_code(lambda: compress_dataset(config))
+
+
+def compress_dataset(config: CompressDataset) -> ExitCode:
+    """Compress what is not compressed yet, and print a summary."""
+    cluster = Cluster(
+        num_workers=config.num_workers,
+        cpus_per_worker=config.cpus_per_worker,
+        gpus_per_worker=config.gpus_per_worker,
+    )
+    with cluster:
+        with usage():
+            work = _prepare(config, cluster)
+        result = run_to_end(work, cluster, max_failures=config.max_failures)
+    _print_result(work.output, result)
+    return result.exit_code
+
+
+def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
+    bundle = load_bundle(config.bundle)
+    if config.quality not in bundle.models:
+        raise ValueError(f"--quality is {config.quality}, the bundle has {sorted(bundle.models)}: choose one of these")
+    source = open_source(config.input)
+    output = Output(config.output)
+    if config.overwrite:
+        output.clear(JOB)
+    manifest = freeze_plan(
+        output,
+        source,
+        job=JOB,
+        settings={
+            "input": str(source),
+            "bundle_fingerprint": bundle.fingerprint.hex(),
+            "quality": config.quality,
+            "coder": config.coder,
+            "max_pixels": config.max_pixels,
+            **versions(),
+        },
+        shard_size=config.shard_size,
+        num_workers=lambda: cluster.num_workers,
+    )
+    if manifest.skipped:
+        report.say(report.skipped_text(manifest.skipped))
+    worker_config = CompressionConfig(
+        input=absolute(config.input),
+        output=absolute(config.output),
+        quality=config.quality,
+        coder=config.coder,
+        bundle=config.bundle and os.path.abspath(config.bundle),
+        max_pixels=config.max_pixels,
+        device="cuda" if config.gpus_per_worker > 0 else "cpu",
+        num_threads=config.cpus_per_worker,
+    )
+    return Work(
+        verb="compressed",
+        output=output,
+        num_images=manifest.num_images,
+        shards=lambda done: planned_shards(output, manifest, skip=done),
+        make_worker=partial(ShardCompressor, worker_config),
+    )
+
+
+def _print_result(output: Output, result: Result) -> None:
+    total = result.total
+    report.print_table(
+        [
+            ("images", f"{total.num_images - total.num_quarantined} compressed, {total.num_quarantined} quarantined"),
+            *report.size_rows("source", "bitstreams", total),
+            ("bpp", report.mean_text(total.bpp, ".3f")),
+            ("PSNR", report.mean_text(total.psnr_db, ".2f", "dB")),
+            ("MS-SSIM", report.mean_text(total.ms_ssim, ".4f")),
+            ("this run", report.speed_text(result.added, result.seconds)),
+            ("metrics", report.metrics_glob(output)),
+        ]
+    )
+    report.print_quarantined(total)
+    columns = "status, count(*) AS images, round(avg(bpp), 3) AS bpp, round(avg(psnr_db), 2) AS psnr_db"
+    query = f"SELECT {columns} FROM '{report.metrics_glob(output)}' GROUP BY status ORDER BY status"
+    report.print_commands(
+        [
+            ("Query the metrics, for example:", report.query_command(query)),
+            (
+                "Get the images back:",
+                report.job_command(
+                    "decompress_dataset",
+                    "--input",
+                    report.shown(output),
+                    "--output",
+                    f"{report.shown(output)}-restored",
+                ),
+            ),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

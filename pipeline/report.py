@@ -1,0 +1,168 @@
+"""What a job tells the person who started it: progress and errors on stderr, a summary on stdout."""
+
+import importlib.util
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pipeline.output import Output
+from pipeline.summary import Mean, Summary
+
+_SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to draw on
+
+
+class ProgressReport:
+    """One line that is drawn again and again on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, verb: str, *, num_images: int, before: Summary) -> None:
+        self._verb = verb
+        self._num_images = num_images
+        self._done = before
+        self._last_line = time.monotonic()
+        console = Console(stderr=True)
+        self._is_terminal = console.is_terminal
+        self._bar = Progress(
+            TextColumn(verb),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("images{task.fields[quarantined]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._is_terminal,
+        )
+        self._task = self._bar.add_task(verb, total=num_images, completed=before.num_images, quarantined="")
+
+    def __enter__(self) -> "ProgressReport":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def add(self, summary: Summary) -> None:
+        """Count the images of a shard that was committed."""
+        self._done += summary
+        quarantined = f", {self._done.num_quarantined} quarantined" if self._done.num_quarantined else ""
+        self._bar.update(self._task, completed=self._done.num_images, quarantined=quarantined)
+        is_last = self._done.num_images == self._num_images
+        if not self._is_terminal and (is_last or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES):
+            self._last_line = time.monotonic()
+            say(f"{self._verb} {self._done.num_images} of {self._num_images} images{quarantined}")
+
+
+def say(message: str) -> None:
+    """Tell how things go, without disturbing what a program may read from stdout."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_table(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns; long values stay whole, so that they can be copied."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    print()
+    for name, value in rows:
+        print(f"  {name:<{width}}  {value}")
+
+
+def print_quarantined(summary: Summary) -> None:
+    """Print how many images are quarantined for what, with an example each."""
+    if summary.quarantined:
+        print_table(
+            (f"{count} {status}", f"e.g. {summary.examples[status]}")
+            for status, count in sorted(summary.quarantined.items())
+        )
+
+
+def print_commands(commands: Iterable[tuple[str, str]]) -> None:
+    """Print commands to go on with, each under what it does and ready to be pasted."""
+    for purpose, command in commands:
+        print(f"\n{purpose}\n  {command}")
+
+
+def skipped_text(skipped: Mapping[str, int]) -> str:
+    """Say how many files were no images by name, and what they were instead."""
+    reasons = sorted(skipped.items(), key=lambda item: -item[1])
+    named = ", ".join(f"{reason} {count}" for reason, count in reasons[:5])
+    more = ", ..." if len(reasons) > 5 else ""
+    return f"skipped {sum(skipped.values())} files that are no images by name: {named}{more}"
+
+
+def num_bytes_text(num_bytes: int) -> str:
+    """Return a size in the unit that suits it."""
+    value, units = float(num_bytes), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while value >= 1000 and unit != "TB":
+        value, unit = value / 1000, next(units)
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def size_rows(name_in: str, name_out: str, summary: Summary) -> list[tuple[str, str]]:
+    """Return the rows of a table that tell the bytes before and after."""
+    ratio = f", {100 * summary.num_bytes_out / summary.num_bytes_in:.1f} % of it" if summary.num_bytes_in else ""
+    return [
+        (name_in, num_bytes_text(summary.num_bytes_in)),
+        (name_out, num_bytes_text(summary.num_bytes_out) + ratio),
+    ]
+
+
+def mean_text(mean: Mean, spec: str, unit: str = "") -> str:
+    """Return a mean over images, and over how many."""
+    if mean.value is None:
+        return "none"
+    return f"{mean.value:{spec}}{unit and ' '}{unit}, mean of {mean.count} images"
+
+
+def speed_text(summary: Summary, seconds: float) -> str:
+    """Return images and megapixels per second, waiting for workers included."""
+    if not summary.num_images:
+        return "nothing was left to do"
+    rates = f"{summary.num_images / seconds:.1f} images/s, {summary.num_pixels / 1e6 / seconds:.2f} MP/s"
+    return f"{summary.num_images} images in {seconds:.0f} s: {rates}"
+
+
+def shown(output: Output) -> str:
+    """Return the shortest path to an output from where the user is."""
+    path = str(output)
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+
+
+def metrics_glob(output: Output) -> str:
+    """Return the pattern that DuckDB reads an output's metrics with."""
+    return f"{shown(output)}/metrics/*.parquet"
+
+
+def query_command(sql: str) -> str:
+    """Return a shell command that prints a query's result: with the DuckDB of this Python, or else its own program."""
+    if importlib.util.find_spec("duckdb") is None:
+        return f"duckdb -c {shlex.quote(sql)}"
+    return f"{_python()} -c {_quote(f'import duckdb; duckdb.sql({chr(39) * 3}{sql}{chr(39) * 3}).show()')}"
+
+
+def job_command(name: str, *arguments: str) -> str:
+    """Return a shell command that runs another job."""
+    path = str(Path(__file__).parents[1] / "jobs" / f"{name}.py")
+    if Path(path).is_relative_to(Path.cwd()):
+        path = os.path.relpath(path)
+    return f"{_python()} {shlex.join((path, *arguments))}"
+
+
+def _quote(code: str) -> str:
+    """Quote code for the shell; double quotes read better where nothing in it means something to the shell."""
+    return shlex.quote(code) if any(character in code for character in '"$`\\!') else f'"{code}"'
+
+
+def _python() -> str:
+    """Return the shortest way to call this Python."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    is_below = Path(sys.executable).is_relative_to(Path.cwd())
+    return shlex.quote(os.path.relpath(sys.executable) if is_below else sys.executable)

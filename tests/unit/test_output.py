@@ -1,0 +1,129 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.output import Manifest, Output, OutputError, check_same
+from pipeline.summary import Summary
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    output = Output(str(tmp_path))
+    output.begin(Manifest(job="compress", settings={"quality": 4}, plan="1" * 32, num_images=2, num_shards=2))
+    return output
+
+
+def commit(output: Output, shard: int, content: bytes = b"rows", images: int = 1) -> dict[str, str]:
+    files = {"bitstreams": content, "metrics": content}
+    return dict(output.commit(shard, files, Summary(num_images=images)).files)
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_what_is_committed_is_read_back(output: Output, tmp_path: Path) -> None:
+    assert output.committed() == set()
+    assert output.marker(7) is None
+    names = commit(output, 7, images=3)
+    commit(output, 1_000_001)
+    assert output.committed() == {7, 1_000_001}
+    marker = output.marker(7)
+    assert marker is not None
+    assert (marker.files, marker.summary) == (names, Summary(num_images=3))
+    assert [marker.shard for marker in output.markers()] == [7, 1_000_001]
+    assert (tmp_path / names["metrics"]).read_bytes() == b"rows"
+
+
+def test_the_first_commit_stands(output: Output, tmp_path: Path) -> None:
+    first = commit(output, 0, b"first")
+    assert commit(output, 0, b"second") == first
+    assert files(tmp_path) == {"manifest.json", "commits/shard-000000.json", *first.values()}
+    assert output.folder.read(first["metrics"]) == b"first"
+
+
+def test_a_lost_answer_to_the_commit_is_no_loss(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store made the marker but said that it was there already, as after a retried request."""
+    folder = type(output._commits)
+    create = folder.create
+    monkeypatch.setattr(folder, "create", lambda *arguments: create(*arguments) and False)
+    names = commit(output, 0)
+    assert output.folder.read(names["bitstreams"]) == b"rows"
+
+
+def test_sweep_deletes_what_no_marker_names(output: Output, tmp_path: Path) -> None:
+    kept = commit(output, 0)
+    dead, running = "2" * 32, "3" * 32
+    for kind in ("bitstreams", "metrics"):
+        output.folder.write(f"{kind}/shard-000000.{dead}.parquet", b"")
+        output.folder.write(f"{kind}/shard-000001.{running}.parquet", b"")
+    output.folder.write(f"plan/part-00000.{'1' * 32}.parquet", b"")
+    output.folder.write(f"plan/part-00000.{dead}.parquet", b"")
+    output.folder.write("images/a/.tmp-1234", b"")
+    output.folder.write("images/a/tmp.png", b"")
+    output.folder.write("metrics/notes.txt", b"somebody's")
+    output.sweep()
+    assert files(tmp_path) == {
+        "manifest.json",
+        "commits/shard-000000.json",
+        *kept.values(),
+        f"plan/part-00000.{'1' * 32}.parquet",
+        f"bitstreams/shard-000001.{running}.parquet",
+        f"metrics/shard-000001.{running}.parquet",
+        "images/a/tmp.png",
+        "metrics/notes.txt",
+    }
+
+
+def test_clear_leaves_nothing_of_the_job(output: Output, tmp_path: Path) -> None:
+    commit(output, 0)
+    output.folder.write("images/a/b.png", b"")
+    (tmp_path / "unrelated.txt").write_bytes(b"")
+    output.clear("compress")
+    assert files(tmp_path) == {"unrelated.txt"}
+    output.clear("compress")  # of nothing: no error
+
+
+def test_clear_does_not_touch_another_job(output: Output, tmp_path: Path) -> None:
+    commit(output, 0)
+    before = files(tmp_path)
+    with pytest.raises(OutputError, match="not overwritten"):
+        output.clear("decompress")
+    assert files(tmp_path) == before
+
+
+def test_a_killed_clear_leaves_no_half_for_a_whole(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(output, 0)
+    order: list[str] = []
+    folder = type(output.folder)
+    delete = folder.delete
+
+    def record(self: object, name: str) -> None:
+        order.append(name)
+        delete(self, name)
+
+    monkeypatch.setattr(folder, "delete", record)
+    output.clear("compress")
+    assert order[:2] == ["shard-000000.json", "manifest.json"]
+
+
+def test_markers_without_a_manifest_are_refused(output: Output, tmp_path: Path) -> None:
+    commit(output, 0)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(OutputError, match=r"commits but no manifest\.json"):
+        output.begin(Manifest(job="compress"))
+
+
+def test_something_else_named_manifest_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "a web app"}')
+    with pytest.raises(OutputError, match="is no manifest"):
+        Output(str(tmp_path)).manifest()
+
+
+def test_check_same_names_all_that_differs(output: Output) -> None:
+    stored = Manifest(job="compress", settings={"quality": 4, "coder": "static", "input": "/a"})
+    check_same(stored, job="compress", settings=dict(stored.settings), output=output)
+    with pytest.raises(OutputError, match=r"coder was static, now adaptive; quality was 4, now 6\. .*--overwrite"):
+        check_same(stored, job="compress", settings={"quality": 6, "coder": "adaptive", "input": "/a"}, output=output)
+    with pytest.raises(OutputError, match="a compress job, this is a decompress job"):
+        check_same(stored, job="decompress", settings={}, output=output)

@@ -1,0 +1,159 @@
+import os
+import pickle
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.storage import (
+    TEMPORARY_PREFIX,
+    Folder,
+    UnsafeNameError,
+    delete_many,
+    list_names,
+    open_folder,
+    read_many,
+    redact,
+)
+
+NAMES = ["a b.jpg", "a.b/c.jpg", "a/50%25.jpg", "a/what?#1.jpg", "a/ü.jpg", "z::y.jpg"]
+
+
+@pytest.fixture(params=["local", "file", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    path = tmp_path / "in #1 50%20?"
+    uri = {"local": str(path), "file": f"file://{path}", "memory": f"memory://{tmp_path.name}/in #1 50%20?"}
+    return open_folder(uri[request.param])
+
+
+def test_round_trip_of_literal_names(folder: Folder) -> None:
+    for index, name in enumerate(NAMES):
+        folder.write(name, bytes([index]))
+    assert sorted(list_names(folder)) == sorted(NAMES)
+    assert read_many(folder, NAMES) == [bytes([index]) for index in range(len(NAMES))]
+
+
+def test_listing_is_sorted_folder_by_folder(folder: Folder) -> None:
+    for name in ["b.jpg", "a/2.jpg", "a.jpg", "a/1.jpg", "a/c/3.jpg"]:
+        folder.write(name, b"")
+    assert list(folder.walk()) == [["a.jpg", "b.jpg"], ["a/1.jpg", "a/2.jpg"], ["a/c/3.jpg"]]
+
+
+def test_write_replaces_and_create_does_not(folder: Folder) -> None:
+    assert folder.create("x/marker.json", b"first")
+    assert not folder.create("x/marker.json", b"second")
+    assert folder.read("x/marker.json") == b"first"
+    folder.write("x/marker.json", b"third")
+    assert folder.read("x/marker.json") == b"third"
+
+
+def test_delete_is_idempotent(folder: Folder) -> None:
+    folder.write("x", b"")
+    folder.write("y", b"")
+    folder.delete("x")
+    delete_many(folder, ["x", "y"])
+    assert list(list_names(folder)) == []
+
+
+def test_a_missing_folder_has_no_files(folder: Folder) -> None:
+    assert not folder.exists()
+    assert list(folder.walk()) == []
+    with pytest.raises(FileNotFoundError):
+        folder.read("x")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "", "a//b", "./a", "a/.", "x\0y"])
+def test_names_stay_inside(folder: Folder, name: str) -> None:
+    for action in (folder.read, folder.delete, folder.child, lambda name: folder.write(name, b"")):
+        with pytest.raises(UnsafeNameError, match="inside its folder"):
+            action(name)
+
+
+def test_folders_travel_between_processes(folder: Folder) -> None:
+    folder.write("x", b"1")
+    assert pickle.loads(pickle.dumps(folder)).read("x") == b"1"
+
+
+def test_exactly_one_of_many_creates(tmp_path: Path) -> None:
+    folder = open_folder(str(tmp_path))
+    winners: list[int] = []
+
+    def create(index: int) -> None:
+        if folder.create("marker", str(index).encode()):
+            winners.append(index)
+
+    threads = [threading.Thread(target=create, args=(index,)) for index in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [folder.read("marker")] == [str(index).encode() for index in winners]
+    assert os.listdir(tmp_path) == ["marker"]
+
+
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_folder(str(tmp_path))
+    folder.write("x", b"old")
+
+    def no_space(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        folder.write("x", b"new")
+    assert folder.read("x") == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_temporary_files_lie_beside_their_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renaming is atomic within a file system only."""
+    seen = []
+    monkeypatch.setattr(os, "replace", lambda source, target: seen.append((Path(source), Path(target))))
+    open_folder(str(tmp_path)).write("a/x", b"")
+    ((source, target),) = seen
+    assert source.parent == target.parent == tmp_path / "a"
+    assert source.name.startswith(TEMPORARY_PREFIX)
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "x.jpg").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "up").symlink_to(tmp_path)
+    assert list(list_names(open_folder(str(tmp_path)))) == ["link/x.jpg", "real/x.jpg"]
+
+
+def test_a_named_pipe_is_an_error_and_no_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jpg")
+    folder = open_folder(str(tmp_path))
+    assert list(list_names(folder)) == ["x.jpg"]
+    with pytest.raises(OSError, match="not a regular file"):
+        folder.read("x.jpg")
+
+
+def test_relative_paths_do_not_follow_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = open_folder("here")
+    monkeypatch.chdir("/")
+    assert str(folder) == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://key:secret@bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
+        ("cannot open ftp://me:p@ss@host/x", "cannot open ftp://host/x"),
+        ("s3://bucket/a@b", "s3://bucket/a@b"),
+        ("/local/a@b", "/local/a@b"),
+    ],
+)
+def test_redact(text: str, expected: str) -> None:
+    assert redact(text) == expected
+
+
+def test_credentials_stay_out_of_messages() -> None:
+    with pytest.raises(ValueError, match="cannot open nope://host/x") as caught:
+        open_folder("nope://me:secret@host/x")
+    assert "secret" not in str(caught.value)
