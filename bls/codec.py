@@ -93,11 +93,7 @@ class Codec:
     ) -> list[bytes]:
         """Compress several images; those of equal padded shapes go through the transform together."""
         pixels = [as_pixels(image) for image in images]
-        coder_value = as_coder(coder)
-        headers = [
-            Header(height=x.shape[0], width=x.shape[1], gray=x.ndim == 2, lmbda_index=quality, coder=coder_value)
-            for x in pixels
-        ]
+        headers = [make_header(x, quality=quality, coder=coder) for x in pixels]
         symbols = self.analyze(pixels, quality=quality)
         return [self.encode(q, header=header) for q, header in zip(symbols, headers, strict=True)]
 
@@ -188,13 +184,13 @@ class Codec:
         return x.to(self._device, memory_format=torch.channels_last)
 
 
-def as_coder(name: str) -> Coder:
-    """Return the entropy coder of a name, `adaptive` or `static`."""
-    try:
-        return Coder[name.upper()]
-    except KeyError:
-        names = ", ".join(coder.name.lower() for coder in Coder)
-        raise ValueError(f"coder is {name!r}, expected one of {names}") from None
+def make_header(image: Pixels, *, quality: int, coder: str = "adaptive") -> Header:
+    """Return the header of an image's bitstream; `coder` is `adaptive` or `static`."""
+    if coder.upper() not in Coder.__members__:
+        names = " or ".join(name.lower() for name in Coder.__members__)
+        raise ValueError(f"coder is {coder!r}, expected {names}")
+    height, width = image.shape[:2]
+    return Header(height, width, gray=image.ndim == 2, lmbda_index=quality, coder=Coder[coder.upper()])
 
 
 def as_pixels(image: Image.Image | Pixels) -> Pixels:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.output import Manifest, Output, OutputError, check_same
+from pipeline.storage import Folder
 from pipeline.summary import Summary
 
 
@@ -98,7 +99,7 @@ def test_a_killed_clear_leaves_no_half_for_a_whole(output: Output, monkeypatch: 
     folder = type(output.folder)
     delete = folder.delete
 
-    def record(self: object, name: str) -> None:
+    def record(self: Folder, name: str) -> None:
         order.append(name)
         delete(self, name)
 

@@ -1,0 +1,45 @@
+"""What a measurement needs beside it: commit, hardware, versions, command."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def provenance() -> dict[str, Any]:
+    """Return where and how the running measurement was made."""
+    return {
+        "commit": _git("describe", "--always", "--dirty"),
+        "cpu": _cpu(),
+        "num_cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "numba", "numpy", "ray", "pillow")},
+        "command": " ".join(["python", *map(str, [Path(sys.argv[0]).name, *sys.argv[1:]])]),
+    }
+
+
+def write_result(name: str, result: dict[str, Any]) -> Path:
+    """Write a result with its provenance to benchmarks/results/NAME.json."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**provenance(), **result}, indent=2) + "\n")
+    return path
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=False)
+    return run.stdout.strip() or "unknown"
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            flags = "AVX-512 bf16" if "avx512_bf16" in Path("/proc/cpuinfo").read_text() else "no bf16"
+            return f"{line.partition(':')[2].strip()} ({flags})"
+    return platform.processor() or "unknown"

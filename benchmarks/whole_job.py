@@ -1,0 +1,95 @@
+"""The whole compress job against a bare loop of the same work in one process, on one worker and two.
+
+    python benchmarks/whole_job.py --images FOLDER
+
+The loop reads, decodes, compresses, decompresses and measures image by image with one thread: no Ray, no Parquet, no
+overlap. The job's rate is taken between its first and its last commit, so that the start of Ray and of its workers,
+which a large dataset pays once, stands apart. Writes benchmarks/results/whole_job.json.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from provenance import write_result
+
+from bls import quality as measures
+from bls.codec import Codec, make_header
+from pipeline import images
+from pipeline.sources import open_source
+
+JOB = Path(__file__).parent.parent / "jobs" / "compress_dataset.py"
+
+
+@dataclass(frozen=True)
+class WholeJob:
+    """Time the compress job and a bare loop over the same images."""
+
+    images: Path
+    """Folder of images, some hundred of similar size."""
+    quality: int = 4
+    shard_size: int = 16
+
+
+def main(config: WholeJob) -> None:
+    """Time loop, one worker, two workers."""
+    num_images, num_pixels, loop_seconds = _bare_loop(config)
+    result: dict[str, float | int | str] = {
+        "num_images": num_images,
+        "megapixels": num_pixels / 1e6,
+        "bare_loop_images_per_second": num_images / loop_seconds,
+        "bare_loop_mp_per_second": num_pixels / loop_seconds / 1e6,
+    }
+    for num_workers in (1, 2):
+        rate, wall_seconds = _job(config, num_workers)
+        result[f"job_{num_workers}_workers_images_per_second"] = rate
+        result[f"job_{num_workers}_workers_wall_seconds"] = wall_seconds
+        result[f"job_{num_workers}_workers_to_bare_loop"] = rate * loop_seconds / num_images
+    for key, value in result.items():
+        print(f"{key:40} {value:.4g}")
+    print(write_result("whole_job", result))
+
+
+def _bare_loop(config: WholeJob) -> tuple[int, int, float]:
+    """Return images, pixels and seconds of the work that the job does, in the plainest form."""
+    torch.set_num_threads(1)
+    codec = Codec.load()
+    source = open_source(str(config.images))
+    references = list(source.references())
+    num_pixels = 0
+    for warm_up in (True, False):
+        start = time.perf_counter()
+        for reference in references[:2] if warm_up else references:
+            x = images.decode(source.read(reference), max_pixels=images.MAX_PIXELS).pixels
+            (symbols,) = codec.analyze([x], quality=config.quality)
+            bitstream = codec.encode(symbols, header=make_header(x, quality=config.quality))
+            x_hat = codec.decompress(bitstream)
+            measures.mse_255(x, x_hat)
+            measures.ms_ssim(x, x_hat)
+            codec.estimate_bits(symbols, quality=config.quality)
+            num_pixels += 0 if warm_up else x.shape[0] * x.shape[1]
+    return len(references), num_pixels, time.perf_counter() - start
+
+
+def _job(config: WholeJob, num_workers: int) -> tuple[float, float]:
+    """Return the job's images per second between its first and last commit, and its whole wall time."""
+    with tempfile.TemporaryDirectory() as output:
+        command = [sys.executable, JOB, "--input", config.images, "--output", output, "--quality", config.quality]
+        command += ["--num-workers", num_workers, "--shard-size", config.shard_size]
+        start = time.perf_counter()
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+        wall_seconds = time.perf_counter() - start
+        commits = sorted(Path(output, "commits").iterdir(), key=lambda path: path.stat().st_mtime)
+        sizes = [json.loads(path.read_bytes())["summary"]["num_images"] for path in commits]
+        seconds = commits[-1].stat().st_mtime - commits[0].stat().st_mtime
+        return sum(sizes[1:]) / seconds, wall_seconds
+
+
+if __name__ == "__main__":
+    main(tyro.cli(WholeJob))

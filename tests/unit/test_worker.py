@@ -1,0 +1,332 @@
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from bls.codec import Codec
+from bls.quality import mse_255, psnr_db
+from pipeline.output import Manifest, Marker, Output
+from pipeline.schema import BITSTREAMS, METRICS, RESTORED
+from pipeline.shards import Shard
+from pipeline.sources import open_source
+from pipeline.worker import CompressionConfig, DecompressionConfig, ShardCompressor, ShardDecompressor, StoredImage
+from tests.images import random_fields
+
+QUALITY = 4
+SIZES = [(48, 64), (161, 170), (48, 64), (1, 1), (33, 20), (64, 48)]
+
+
+def photograph(height: int, width: int, seed: int = 0) -> Image.Image:
+    field = random_fields(1, max(height, width, 32), seed=seed)[0, :, :height, :width]
+    return Image.fromarray((field * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Return a folder of colour images of several sizes, a gray one, and one with alpha, EXIF and orientation."""
+    folder = tmp_path / "in"
+    (folder / "a b").mkdir(parents=True)
+    for index, (height, width) in enumerate(SIZES):
+        photograph(height, width, index).save(folder / f"{index}.png")
+    photograph(40, 50, 7).convert("L").save(folder / "a b" / "gray.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "Maker"
+    special = photograph(40, 56, 8)
+    special.putalpha(Image.linear_gradient("L").resize((56, 40)))
+    special.save(folder / "a b" / "ünï.png", exif=exif)
+    return folder
+
+
+@pytest.fixture
+def config(photographs: Path, tiny_bundle: Path, tmp_path: Path) -> CompressionConfig:
+    return CompressionConfig(
+        input=str(photographs),
+        output=str(tmp_path / "out"),
+        quality=QUALITY,
+        coder="adaptive",
+        bundle=str(tiny_bundle),
+        max_pixels=100_000,
+    )
+
+
+@pytest.fixture
+def shard(photographs: Path) -> Shard:
+    return Shard(5, tuple(open_source(str(photographs)).references()))
+
+
+def rows_of(marker: Marker, config: CompressionConfig | DecompressionConfig, kind: str) -> list[dict[str, Any]]:
+    return pq.read_table(f"{config.output}/{marker.files[kind]}").to_pylist()  # type: ignore[no-any-return]
+
+
+def restore(config: CompressionConfig, marker: Marker, output: Path, image_format: str = "png") -> Marker:
+    items = tuple(
+        StoredImage(marker.files["bitstreams"], row) for row in range(len(rows_of(marker, config, "bitstreams")))
+    )
+    return ShardDecompressor(decompression(config, output, image_format)).run(Shard(marker.shard, items))
+
+
+def decompression(config: CompressionConfig, output: Path, image_format: str = "png") -> DecompressionConfig:
+    return DecompressionConfig(
+        input=config.output,
+        output=str(output),
+        image_format=image_format,
+        bundle=config.bundle,
+        max_pixels=config.max_pixels,
+    )
+
+
+@pytest.mark.parametrize("coder", ["adaptive", "static"])
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_a_shard_becomes_rows_in_the_order_of_its_items(
+    config: CompressionConfig, shard: Shard, coder: str, num_threads: int
+) -> None:
+    config = replace(config, coder=coder, num_threads=num_threads)
+    marker = ShardCompressor(config).run(shard)
+    metrics, bitstreams = rows_of(marker, config, "metrics"), rows_of(marker, config, "bitstreams")
+    keys = [reference.key for reference in shard.items]
+    assert [row["key"] for row in metrics] == [row["key"] for row in bitstreams] == keys
+    assert [list(row) for row in metrics] == [METRICS.names] * len(keys)
+    assert {row["status"] for row in metrics} == {"ok"}
+    assert all(row["verified"] for row in metrics)
+    assert {row["shard"] for row in metrics} == {5}
+    assert {row["coder"] for row in metrics} == {coder}
+    assert all(row[name] > 0 for row in metrics for name in METRICS.names if name.endswith("_seconds"))
+
+
+def test_metrics_are_those_of_what_the_decoder_shows(config: CompressionConfig, shard: Shard, photographs: Path) -> None:
+    marker = ShardCompressor(config).run(shard)
+    codec = Codec.load(config.bundle)
+    for row, stored in zip(rows_of(marker, config, "metrics"), rows_of(marker, config, "bitstreams"), strict=True):
+        x_hat = codec.decompress(stored["bitstream"])
+        source = Image.open(photographs / row["key"])
+        x = np.array(source.convert("L" if source.mode == "L" else "RGB"))
+        if "ünï" in row["key"]:
+            x = np.rot90(x, -1)  # orientation 6
+        assert (row["height"], row["width"]) == x.shape[:2] == x_hat.shape[:2]
+        mse = mse_255(x, x_hat)
+        assert row["mse_255"] == pytest.approx(mse, rel=0.01)  # other batches may round some pixels differently
+        assert row["psnr_db"] == pytest.approx(psnr_db(mse), abs=0.05)
+        assert row["num_bytes"] == len(stored["bitstream"])
+        assert row["bpp"] == 8 * row["num_bytes"] / x[..., 0].size if x.ndim == 3 else x.size
+        assert row["source_num_bytes"] == (photographs / row["key"]).stat().st_size
+        assert (row["ms_ssim"] is None) == (min(x.shape[:2]) < 161)
+        assert row["lmbda"] == codec.lmbda(QUALITY)
+        assert row["bundle_fingerprint"] == codec.fingerprint
+
+
+def test_files_tell_how_they_were_made(config: CompressionConfig, shard: Shard) -> None:
+    marker = ShardCompressor(config).run(shard)
+    for kind in ("metrics", "bitstreams"):
+        metadata = pq.read_schema(f"{config.output}/{marker.files[kind]}").metadata
+        assert json.loads(metadata[b"lmbda_index"]) == QUALITY
+        assert metadata[b"bundle_fingerprint"].decode() == Codec.load(config.bundle).fingerprint
+
+
+def test_bad_inputs_become_rows_and_disturb_no_other(config: CompressionConfig, photographs: Path) -> None:
+    whole = (photographs / "1.png").read_bytes()
+    (photographs / "1.png").write_bytes(whole[: len(whole) // 2])
+    (photographs / "2.png").write_bytes(b"text")
+    (photographs / "4.png").write_bytes(b"")
+    photograph(400, 300).save(photographs / "huge.png")
+    (photographs / "link.png").symlink_to("nowhere")
+    shard = Shard(0, tuple(open_source(str(photographs)).references()))
+    marker = ShardCompressor(config).run(shard)
+    rows = {row["key"]: row for row in rows_of(marker, config, "metrics")}
+    assert {key: row["status"] for key, row in rows.items() if row["status"] != "ok"} == {
+        "1.png": "truncated",
+        "2.png": "not_an_image",
+        "4.png": "empty",
+        "huge.png": "too_large",
+        "link.png": "unreadable",
+    }
+    assert len(rows) == len(shard.items)
+    assert rows["link.png"]["error_class"] == "FileNotFoundError"
+    assert (rows["huge.png"]["width"], rows["huge.png"]["height"]) == (300, 400)
+    assert all(rows[key][name] is None for key in ("1.png", "4.png") for name in ("num_bytes", "bpp", "psnr_db", "verified"))
+    stored = {row["key"] for row in rows_of(marker, config, "bitstreams")}
+    assert stored == {key for key, row in rows.items() if row["status"] == "ok"}
+    assert marker.summary.quarantined == {name: 1 for name in ("truncated", "not_an_image", "empty", "too_large", "unreadable")}
+
+
+def test_crashed_items_are_quarantined_unseen(
+    config: CompressionConfig, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compressor = ShardCompressor(config)
+    read = compressor._source.read
+    seen: list[str] = []
+    monkeypatch.setattr(compressor._source, "read", lambda reference: (seen.append(reference.key), read(reference))[1])
+    marker = compressor.run(shard, crashed=frozenset({2}))
+    row = rows_of(marker, config, "metrics")[2]
+    assert (row["status"], row["error_class"]) == ("crashed", "WorkerCrashError")
+    assert shard.items[2].key not in seen
+    assert len(seen) == len(shard.items) - 1
+
+
+@pytest.mark.parametrize(
+    ("stage", "status"), [("analyze", "failed"), ("encode", "failed"), ("decode", "corrupt"), ("synthesize", "failed")]
+)
+def test_a_stage_that_fails_for_one_image(
+    config: CompressionConfig, shard: Shard, monkeypatch: pytest.MonkeyPatch, stage: str, status: str
+) -> None:
+    """One bitstream decodes to wrong symbols; one image makes another stage raise."""
+    compressor = ShardCompressor(config)
+    original = getattr(compressor._codec, stage)
+    monkeypatch.setattr(compressor._codec, stage, FAILING[stage](original))
+    rows = rows_of(compressor.run(shard), config, "metrics")
+    assert [row["status"] for row in rows].count("ok") == len(rows) - 1
+    (bad,) = [row for row in rows if row["status"] != "ok"]
+    assert (bad["status"], bad["width"], bad["height"]) == (status, 170, 161)
+    assert bad["verified"] == {"decode": False, "synthesize": True}.get(stage)
+
+
+def _failing_analyze(original: Callable[..., Any]) -> Callable[..., Any]:
+    def analyze(images: Sequence[Any], *, quality: int) -> Any:
+        if any(image.shape[1] == 170 for image in images):
+            raise RuntimeError("out of memory")
+        return original(images, quality=quality)
+
+    return analyze
+
+
+def _failing_encode(original: Callable[..., Any]) -> Callable[..., Any]:
+    def encode(symbols: Any, *, header: Any) -> Any:
+        if header.width == 170:
+            raise RuntimeError("cannot")
+        return original(symbols, header=header)
+
+    return encode
+
+
+def _wrong_decode(original: Callable[..., Any]) -> Callable[..., Any]:
+    def decode(data: bytes) -> Any:
+        header, symbols = original(data)
+        return header, symbols + (header.width == 170)
+
+    return decode
+
+
+def _failing_synthesize(original: Callable[..., Any]) -> Callable[..., Any]:
+    def synthesize(decoded: Sequence[Any]) -> Any:
+        if any(header.width == 170 for header, _ in decoded):
+            raise RuntimeError("out of memory")
+        return original(decoded)
+
+    return synthesize
+
+
+FAILING = {
+    "analyze": _failing_analyze,
+    "encode": _failing_encode,
+    "decode": _wrong_decode,
+    "synthesize": _failing_synthesize,
+}
+
+
+def test_a_committed_shard_is_not_done_again(config: CompressionConfig, shard: Shard, photographs: Path) -> None:
+    compressor = ShardCompressor(config)
+    marker = compressor.run(shard)
+    (photographs / "0.png").unlink()
+    assert compressor.run(shard) == marker
+
+
+def test_a_probe_writes_nothing(config: CompressionConfig, shard: Shard) -> None:
+    ShardCompressor(config).probe(shard)
+    assert not Path(config.output).exists()
+
+
+def test_runs_give_the_same_rows(config: CompressionConfig, shard: Shard, tmp_path: Path) -> None:
+    other = replace(config, output=str(tmp_path / "other"), num_threads=4)
+    first, second = ShardCompressor(config).run(shard), ShardCompressor(other).run(shard)
+    assert rows_of(first, config, "bitstreams") == rows_of(second, other, "bitstreams")
+    timeless = [name for name in METRICS.names if not name.endswith("_seconds")]
+    for a, b in zip(rows_of(first, config, "metrics"), rows_of(second, other, "metrics"), strict=True):
+        assert {name: a[name] for name in timeless} == {name: b[name] for name in timeless}
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp", "jpeg"])
+def test_images_are_restored(config: CompressionConfig, shard: Shard, tmp_path: Path, image_format: str) -> None:
+    compressed = ShardCompressor(config).run(shard)
+    output = tmp_path / "restored"
+    marker = restore(config, compressed, output, image_format)
+    rows = rows_of(marker, decompression(config, output), "metrics")
+    assert [list(row) for row in rows] == [RESTORED.names] * len(shard.items)
+    assert [row["key"] for row in rows] == [reference.key for reference in shard.items]
+    by_key = {row["key"]: row for row in rows}
+    special = by_key.pop("a b/ünï.png")
+    if image_format == "jpeg":
+        assert (special["status"], special["error_message"]) == (
+            "unsupported",
+            "the image has an alpha plane, which JPEG cannot hold: use png or webp",
+        )
+    else:
+        image = Image.open(output / "images" / special["path"])
+        assert (image.mode, image.size) == ("RGBA", (40, 56))
+        assert image.getexif().get(0x0112, 1) == 1
+        assert image.getexif()[0x010F] == "Maker"
+        alpha = np.array(Image.linear_gradient("L").resize((56, 40)))
+        assert np.array_equal(np.array(image)[..., 3], np.rot90(alpha, -1))
+    gray = Image.open(output / "images" / by_key["a b/gray.png"]["path"])
+    assert gray.mode == ("RGB" if image_format == "webp" else "L")  # WebP has no grayscale
+    assert {row["status"] for row in by_key.values()} == {"ok"}
+    for row in by_key.values():
+        assert (output / "images" / row["path"]).stat().st_size == row["image_num_bytes"]
+        assert row["path"] == row["key"].replace(".png", {"jpeg": ".jpg"}.get(image_format, f".{image_format}"))
+
+
+def test_restored_pixels_are_those_that_the_metrics_tell_of(
+    config: CompressionConfig, shard: Shard, photographs: Path, tmp_path: Path
+) -> None:
+    compressed = ShardCompressor(config).run(shard)
+    restore(config, compressed, tmp_path / "restored")
+    for row in rows_of(compressed, config, "metrics"):
+        if not row["key"].startswith("a b/"):
+            x, x_hat = (np.array(Image.open(root / row["key"])) for root in (photographs, tmp_path / "restored" / "images"))
+            assert psnr_db(mse_255(x, x_hat)) == pytest.approx(row["psnr_db"], abs=0.01)
+
+
+def test_damaged_bitstreams_and_hostile_names_do_no_harm(
+    config: CompressionConfig, shard: Shard, tmp_path: Path
+) -> None:
+    marker = ShardCompressor(config).run(shard)
+    path = Path(config.output) / marker.files["bitstreams"]
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    damaged = bytearray(rows[0]["bitstream"])
+    damaged[9] ^= 1
+    rows[0]["bitstream"] = bytes(damaged)
+    rows[1]["stem"] = "../escaped"
+    rows[2]["stem"] = "/tmp/escaped"
+    rows[3]["stem"] = "x" * 300
+    pq.write_table(table.from_pylist(rows, schema=BITSTREAMS), path)
+    output = tmp_path / "restored"
+    statuses = [row["status"] for row in rows_of(restore(config, marker, output), decompression(config, output), "metrics")]
+    assert statuses[:4] == ["corrupt", "unsafe_name", "unsafe_name", "unwritable"]
+    assert set(statuses[4:]) == {"ok"}
+    assert not list(tmp_path.glob("**/escaped*"))
+
+
+def test_an_output_that_cannot_be_written_is_no_image_s_fault(
+    config: CompressionConfig, shard: Shard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = ShardCompressor(config).run(shard)
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        restore(config, marker, tmp_path / "restored")
+    assert Output(str(tmp_path / "restored")).committed() == set()
+
+
+def test_other_qualities_are_refused(config: CompressionConfig) -> None:
+    with pytest.raises(ValueError, match=r"quality is 8, the bundle has \(2, 4\)"):
+        ShardCompressor(replace(config, quality=8))
