@@ -1,6 +1,6 @@
 """Rate and distortion of real bitstreams over a folder of images, one row per quality, beside published curves.
 
-    python benchmarks/rate_distortion.py --images KODAK --reference kodak.csv --name kodak
+    python -m benchmarks.rate_distortion --images KODAK --reference kodak.csv --name kodak
 
 Every byte is counted; means are over images of per-image values, as the published ones are. Writes
 benchmarks/results/NAME.json and NAME.csv (a row per image, quality and coder).
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tyro
 from PIL import Image
-from provenance import RESULTS, write_result
 
+from benchmarks.provenance import RESULTS, write_result
 from bls import quality as measures
 from bls.codec import Codec
 
@@ -50,9 +50,10 @@ def main(config: RateDistortion) -> None:
     result = {"bundle": codec.fingerprint, "num_images": len(rows) // len(points), "points": points}
     for codec_name, curve in reference.items():
         result[f"bd_rate_percent_against_{codec_name}"] = _bd_rate(curve, points)
-    result[f"published_bpp_at_equal_psnr_{COMPARED}"] = [
-        float(np.interp(p["psnr_db"], *reversed(reference[COMPARED]))) for p in points if reference
-    ]
+    if reference:
+        bpp, psnr_db = reference[COMPARED]
+        at_equal_psnr = [float(np.interp(point["psnr_db"], psnr_db, bpp)) for point in points]
+        result[f"bpp_of_{COMPARED}_at_equal_psnr"] = at_equal_psnr
     print(write_result(config.name, result))
 
 

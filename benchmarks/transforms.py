@@ -1,6 +1,6 @@
 """Speed of the transforms, and their share of the machine's matrix-product rate.
 
-    python benchmarks/transforms.py --threads 1
+    python -m benchmarks.transforms --threads 1
 
 Shares compare the multiplications of the convolutions and GDNs with what one large matrix product of the same type
 reaches in the same run. Writes benchmarks/results/transforms-THREADS.json.
@@ -13,8 +13,8 @@ from statistics import median
 
 import torch
 import tyro
-from provenance import write_result
 
+from benchmarks.provenance import write_result
 from bls.transforms import AnalysisTransform, SynthesisTransform, TransformConfig
 
 HEIGHT, WIDTH = 512, 768

@@ -1,6 +1,6 @@
 """The whole compress job against a bare loop of the same work in one process, on one worker and two.
 
-    python benchmarks/whole_job.py --images FOLDER
+    python -m benchmarks.whole_job --images FOLDER
 
 The loop reads, decodes, compresses, decompresses and measures image by image with one thread: no Ray, no Parquet, no
 overlap. The job's rate is taken between its first and its last commit, so that the start of Ray and of its workers,
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 import tyro
-from provenance import write_result
 
+from benchmarks.provenance import write_result
 from bls import quality as measures
 from bls.codec import Codec, make_header
 from pipeline import images

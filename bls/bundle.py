@@ -19,7 +19,7 @@ import torch
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from bls.arithmetic_coder import AdaptiveModel
+from bls.adaptive_model import AdaptiveModel
 from bls.bitstream import FINGERPRINT_NUM_BYTES
 from bls.gdn import GDN
 from bls.probability_table import ProbabilityTable

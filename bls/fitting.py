@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bls.arithmetic_coder import AdaptiveModel
+from bls.adaptive_fitting import fit_adaptive_model
 from bls.bundle import FittedModel, half_precision_weights
 from bls.model import Model
 from bls.probability_table import ProbabilityTable
@@ -41,4 +41,4 @@ def make_fitted_model(
         symbols.extend(quantize(y).to(torch.int32).numpy())
     probabilities, minimum = density.probabilities()
     table = ProbabilityTable.from_probabilities(probabilities.cpu().numpy(), minimum)
-    return FittedModel(quality, lmbda, model.config, weights, table, AdaptiveModel.fit(table, symbols), training)
+    return FittedModel(quality, lmbda, model.config, weights, table, fit_adaptive_model(table, symbols), training)

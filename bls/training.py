@@ -8,7 +8,6 @@ on a CPU.
 
 import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -184,14 +183,3 @@ def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
-
-
-@torch.no_grad()
-def refit_density(model: Model, batches: Iterator[Float[Tensor, "b c h w"]]) -> None:
-    """Fit the density anew to the latents of all batches, equally weighted: what the integer tables are made from."""
-    momentum = model.density.momentum
-    model.density.reset()
-    model.density.momentum = 1.0
-    for x in batches:
-        model.density.update(model.analysis(x))
-    model.density.momentum = momentum

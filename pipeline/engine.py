@@ -75,7 +75,7 @@ class Cluster:
         self._connect()
         if self._wanted_num_workers is not None:
             return self._wanted_num_workers
-        available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        available: dict[str, float] = ray.cluster_resources()
         num_cpus, num_gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
         num_workers = int(num_cpus // self.cpus_per_worker)
         if self.gpus_per_worker > 0:

@@ -2,7 +2,7 @@
 
 import torch
 
-from bls.gdn import ROOT_FLOOR, GDN
+from bls.gdn import GDN, ROOT_FLOOR
 
 
 def _random_gdn(*, inverse: bool) -> GDN:

@@ -58,9 +58,7 @@ def test_latents_are_centred_and_ordered_by_energy(x: torch.Tensor) -> None:
 def test_warm_start_rescales_the_latents_and_nothing_else(x: torch.Tensor) -> None:
     for latent_gdn in (False, True):
         model = _started(x, latent_gdn=latent_gdn)
-        weights = {
-            name: value.numpy() for name, value in model.state_dict().items() if not name.startswith("density.")
-        }
+        weights = {name: value.numpy() for name, value in model.state_dict().items() if not name.startswith("density.")}
         scaled = Model(model.config)
         initialize_from_weights(scaled, weights, scale_step=0.5)
         torch.testing.assert_close(scaled.analysis(x), 2 * model.analysis(x), atol=1e-3, rtol=1e-3)

@@ -97,9 +97,7 @@ def test_constraints_give_every_filter_norm_one() -> None:
                 torch.testing.assert_close(norms, torch.ones_like(norms))
 
 
-@pytest.mark.parametrize(
-    "settings", [{"channels": 2}, {"num_filters": 0}, {"unit_norm": True, "latent_gdn": False}]
-)
+@pytest.mark.parametrize("settings", [{"channels": 2}, {"num_filters": 0}, {"unit_norm": True, "latent_gdn": False}])
 def test_an_impossible_configuration_is_refused(settings: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="expected|set latent_gdn"):
+    with pytest.raises(ValueError, match=r"expected|set latent_gdn"):
         TransformConfig(**settings)  # type: ignore[arg-type]

@@ -1,0 +1,112 @@
+"""Fit what the adaptive coder starts from to training symbols.
+
+Weights of the activity: those under which the magnitudes are likeliest, each exponentially distributed with its
+activity as mean. First probabilities: how the training symbols' decisions fell, per channel and context; where these
+are few, how they fell in all channels; where these are few, what the density says.
+
+Letters in shapes: c channels, h and w rows and columns of latents, n sampled positions, f features, k contexts,
+d decisions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int32, UInt64
+
+from bls.adaptive_model import NEIGHBOURS, NUM_SOURCES, AdaptiveModel, to_sixteen_bits
+from bls.arithmetic_coder import MARGIN, MAX_MAGNITUDE, count_decisions
+from bls.binarization import ACTIVITY_FRACTION_BITS, CONTEXT_STARTS
+from bls.probability_table import ProbabilityTable
+
+MAX_POSITIONS = 30_000
+"""Positions per channel that weights are fitted to; more change little."""
+QUIET_QUANTILE = 0.02
+"""The activity that this part of a channel's positions does not reach lies below all contexts but the first."""
+PRIOR_COUNT = 4.0
+"""What a prior weighs in a state's first probability, in decisions."""
+RESTING_MAGNITUDE = 0.05
+"""Added to every magnitude: a channel that is always zero has an activity too."""
+
+
+def fit_adaptive_model(table: ProbabilityTable, symbols: Sequence[Int32[np.ndarray, "c h w"]]) -> AdaptiveModel:
+    """Return the model of these training symbols, each image's one array."""
+    model = AdaptiveModel.from_table(table)
+    if not symbols:
+        return model
+    model = _with_fitted_weights(model, symbols)
+    counts = np.zeros(model.probabilities.shape, np.uint64)
+    for image in symbols:
+        count_decisions(image, model, counts)
+    prior = model.probabilities[:, 0] / 65536
+    return replace(model, probabilities=to_sixteen_bits(_smooth(counts, prior)))
+
+
+def _smooth(counts: UInt64[np.ndarray, "c k d"], prior: Float64[np.ndarray, "c d"]) -> Float64[np.ndarray, "c k d"]:
+    yes = (counts >> np.uint64(32)).astype(np.float64)
+    total = yes + (counts & np.uint64(0xFFFF_FFFF)).astype(np.float64)
+    channel = (yes.sum(1) + PRIOR_COUNT * prior) / (total.sum(1) + PRIOR_COUNT)
+    context = (yes.sum(0) + PRIOR_COUNT * channel[:, None]) / (total.sum(0) + PRIOR_COUNT)
+    smoothed: np.ndarray = (yes + PRIOR_COUNT * context) / (total + PRIOR_COUNT)
+    return smoothed
+
+
+def _with_fitted_weights(model: AdaptiveModel, symbols: Sequence[Int32[np.ndarray, "c h w"]]) -> AdaptiveModel:
+    c = model.channels
+    magnitudes, neighbours = _sample(model, symbols)
+    weights = np.zeros((c, len(NEIGHBOURS)), np.uint16)
+    offset = np.zeros(c, np.uint16)
+    sources = np.zeros((c, NUM_SOURCES), np.uint16)
+    source_weights = np.zeros((c, NUM_SOURCES), np.uint16)
+    first = 1 + len(NEIGHBOURS)
+    for channel in range(c):
+        features = np.concatenate([np.ones_like(magnitudes[:1]), neighbours[channel], magnitudes[:channel]])
+        target = magnitudes[channel] + RESTING_MAGNITUDE
+        w = _fit_mean(features, target)
+        contribution = w[first:] * magnitudes[:channel].mean(1)
+        chosen = np.sort(np.argsort(-contribution, kind="stable")[:NUM_SOURCES])
+        features = features[np.concatenate([np.arange(first), first + chosen])]
+        w = _fit_mean(features, target)
+        quiet = np.quantile(w @ features, QUIET_QUANTILE)
+        unit = CONTEXT_STARTS[0] / np.sqrt(2) * (1 << ACTIVITY_FRACTION_BITS) / quiet
+        integers = np.minimum(np.rint(w * unit), 65535).astype(np.uint16)
+        offset[channel], weights[channel] = integers[0], integers[1:first]
+        sources[channel, : len(chosen)] = chosen
+        source_weights[channel, : len(chosen)] = integers[first:]
+    return replace(model, neighbour_weights=weights, offset=offset, sources=sources, source_weights=source_weights)
+
+
+def _sample(
+    model: AdaptiveModel, symbols: Sequence[Int32[np.ndarray, "c h w"]]
+) -> tuple[Float32[np.ndarray, "c n"], Float32[np.ndarray, "c 6 n"]]:
+    """Return magnitudes at evenly spread positions, and those of their neighbours."""
+    stride = max(1, sum(image[0].size for image in symbols) // MAX_POSITIONS)
+    own, around = [], []
+    for image in symbols:
+        distance = np.abs(image.astype(np.int64) - model.mode[:, None, None])
+        magnitude = np.minimum(distance, MAX_MAGNITUDE).astype(np.float32)
+        _, height, width = magnitude.shape
+        padded = np.pad(magnitude, ((0, 0), (MARGIN, 0), (MARGIN, MARGIN)))
+        shifted = [
+            padded[:, MARGIN + dy : MARGIN + dy + height, MARGIN + dx : MARGIN + dx + width] for dy, dx in NEIGHBOURS
+        ]
+        own.append(magnitude.reshape(len(image), -1)[:, ::stride])
+        around.append(np.stack(shifted, 1).reshape(len(image), len(NEIGHBOURS), -1)[:, :, ::stride])
+    return np.concatenate(own, 1), np.concatenate(around, 2)
+
+
+def _fit_mean(
+    features: Float32[np.ndarray, "f n"], target: Float32[np.ndarray, " n"], *, iterations: int = 40
+) -> Float64[np.ndarray, " f"]:
+    """Return non-negative weights that minimise `mean(target / m + log(m))`, m = weights @ features.
+
+    Multiplicative updates: each weight by the root of the ratio of the two terms' derivatives.
+    """
+    scale = features.mean(1) + 1e-9
+    normalized = features / scale[:, None]
+    weights = np.full(len(features), target.mean() / len(features), np.float32)
+    for _ in range(iterations):
+        mean = weights @ normalized + 1e-6
+        weights *= np.sqrt((normalized @ (target / mean**2)) / (normalized @ (1 / mean) + 1e-12))
+    fitted: np.ndarray = (weights / scale).astype(np.float64)
+    return fitted
