@@ -154,6 +154,8 @@ def load_bundle(folder: Path | str | None = None) -> Bundle:
 
 
 def _load_model(folder: Path, entry: Mapping[str, Any]) -> FittedModel:
+    if Path(entry["file"]).name != entry["file"]:
+        raise BundleError(f"{MANIFEST} names {entry['file']!r}, expected a file beside it: copy the bundle again")
     path = folder / entry["file"]
     try:
         data = path.read_bytes()

@@ -67,5 +67,5 @@ def test_a_file_that_leads_out_of_the_folder_is_refused(folder: Path, tmp_path: 
     manifest = json.loads((_copy(folder, tmp_path) / MANIFEST).read_text())
     manifest["models"][0]["file"] = "../quality-2.safetensors"
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(BundleError):
+    with pytest.raises(BundleError, match="expected a file beside it"):
         load_bundle(tmp_path)
