@@ -20,7 +20,7 @@ def provenance() -> dict[str, Any]:
         "num_cpus": os.cpu_count(),
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "numba", "numpy", "ray", "pillow")},
-        "command": " ".join(["python", *map(str, [Path(sys.argv[0]).name, *sys.argv[1:]])]),
+        "command": _command(),
     }
 
 
@@ -30,6 +30,12 @@ def write_result(name: str, result: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({**provenance(), **result}, indent=2) + "\n")
     return path
+
+
+def _command() -> str:
+    """Return the command; of paths, which differ from machine to machine, the last part."""
+    arguments = (Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv[1:])
+    return " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments])
 
 
 def _git(*arguments: str) -> str:

@@ -8,6 +8,10 @@ images that kill are alone; they are quarantined and the rest is committed.
 
 import logging
 import os
+import re
+import signal
+import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -30,10 +34,16 @@ IN_FLIGHT = 2  # shards of an actor: the next one is there when one ends
 MAX_CRASHES = 2  # of a shard, before its images are looked at
 MAX_SEARCHES = 3  # for images that kill, in one shard
 MAX_FAILED_STARTS = 3  # of workers in a row
+SECONDS_TO_CONNECT = 10.0
+SECONDS_TO_START = 60.0  # of a first worker, before the user is told what is waited for
 
 
 class WorkError(RuntimeError):
     """The job cannot go on. What is committed stays, and the same command goes on from there."""
+
+
+class ClusterError(ValueError):
+    """There is no cluster, or it has no room for the workers that were asked for."""
 
 
 class ShardWorker(Protocol):
@@ -70,23 +80,25 @@ class Cluster:
         """Connect and return the number of workers.
 
         Raises:
-            ValueError: there is no cluster, or no room for a single worker.
+            ClusterError: there is no cluster, or no room for the workers.
         """
-        self._connect()
-        if self._wanted_num_workers is not None:
-            return self._wanted_num_workers
-        available: dict[str, float] = ray.cluster_resources()
-        num_cpus, num_gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
-        num_workers = int(num_cpus // self.cpus_per_worker)
+        can_grow = self._connect()
+        resources: dict[str, float] = ray.cluster_resources()
+        num_cpus, num_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        room = int(num_cpus // self.cpus_per_worker)
         if self.gpus_per_worker > 0:
-            num_workers = min(num_workers, int(num_gpus / self.gpus_per_worker))
-        if num_workers < 1:
-            raise ValueError(
-                f"no room for a worker of {self.cpus_per_worker} CPUs and {self.gpus_per_worker:g} GPUs, there are "
-                f"{num_cpus:g} CPUs and {num_gpus:g} GPUs: change --cpus-per-worker or --gpus-per-worker, "
-                "or set --num-workers to wait for nodes that join"
+            room = min(room, int(num_gpus / self.gpus_per_worker))
+        wanted = self._wanted_num_workers
+        if wanted is not None and (can_grow or wanted <= room):
+            return wanted
+        if room < (wanted or 1):
+            raise ClusterError(
+                f"{num_cpus:g} CPUs and {num_gpus:g} GPUs have room for {room} workers with --cpus-per-worker "
+                f"{self.cpus_per_worker} and --gpus-per-worker {self.gpus_per_worker:g}, expected {wanted or 1} or "
+                f"more: lower {'--num-workers or ' if wanted else ''}these"
+                f"{', or set --num-workers to wait for nodes that join' if can_grow else ''}"
             )
-        return num_workers
+        return room
 
     def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Iterator[Marker]:
         """Do shards on actors; yield their markers in the order of completion.
@@ -100,17 +112,37 @@ class Cluster:
         finally:
             pool.stop()
 
-    def _connect(self) -> None:
+    def _connect(self) -> bool:
+        """Connect and return whether nodes may join later."""
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if os.environ.get("RAY_ADDRESS"):
+        address = os.environ.get("RAY_ADDRESS")
+        if address:
+            _check_reachable(address)
             try:
                 ray.init(**quiet)
             except ConnectionError as error:
-                raise ValueError(f"no Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {error}") from error
-            return
-        # A number of workers that was asked for is not cut down to the number of CPUs.
-        num_cpus = self._wanted_num_workers and self._wanted_num_workers * self.cpus_per_worker
-        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+                raise ClusterError(f"no Ray cluster at RAY_ADDRESS={address}: {error}") from error
+        else:
+            # A number of workers that was asked for is not cut down to the number of CPUs.
+            num_cpus = self._wanted_num_workers and self._wanted_num_workers * self.cpus_per_worker
+            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+        if threading.current_thread() is threading.main_thread():
+            # Ray's own handler would print a stack and exit with 15.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        return bool(address)
+
+
+def _check_reachable(address: str) -> None:
+    """Look whether anything answers at `host:port`: Ray itself goes on trying for a quarter of an hour."""
+    match = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
+    if match is not None:
+        try:
+            socket.create_connection((match[1], int(match[2])), timeout=SECONDS_TO_CONNECT).close()
+        except OSError as error:
+            raise ClusterError(
+                f"no Ray cluster at RAY_ADDRESS={address} ({error}): start it, correct the address, or unset "
+                "RAY_ADDRESS to use this machine alone"
+            ) from error
 
 
 class _Host:
@@ -193,6 +225,11 @@ class _Actor:
         self.given: deque[tuple[Any, Task]] = deque()
 
     @property
+    def has_room(self) -> bool:
+        """Whether it may be given a task. Behind a probe nothing waits: a result can be lost with the process."""
+        return self.is_ready and len(self.given) < IN_FLIGHT and not (self.given and self.given[-1][1].suspects)
+
+    @property
     def awaited(self) -> Any:
         """The reference of its next result, None where there is nothing to come."""
         if not self.is_ready:
@@ -219,7 +256,9 @@ class _Pool:
     def markers(self) -> Iterator[Marker]:
         while self._give():
             by_reference = {actor.awaited: actor for actor in self._actors if actor.awaited is not None}
-            done, _ = ray.wait(list(by_reference))
+            done, _ = ray.wait(list(by_reference), timeout=None if self._has_started else SECONDS_TO_START)
+            if not done:
+                self._say_what_is_waited_for()
             for reference in done:
                 marker = self._take(by_reference[reference])
                 if marker is not None:
@@ -236,11 +275,15 @@ class _Pool:
         """Fill up the actors that are ready; return whether anything is left to wait for."""
         for _ in range(IN_FLIGHT):
             for actor in self._actors:
-                if actor.is_ready and len(actor.given) < IN_FLIGHT:
-                    task = self._again.popleft() if self._again else next(self._new, None)
-                    if task is not None:
-                        actor.given.append((task.submit(actor.handle), task))
+                if actor.has_room and (task := self._next(actor)) is not None:
+                    actor.given.append((task.submit(actor.handle), task))
         return any(actor.given for actor in self._actors) or not any(actor.is_ready for actor in self._actors)
+
+    def _next(self, actor: _Actor) -> Task | None:
+        """Return the next task for an actor; a probe only for one that has nothing else, else who killed is open."""
+        if self._again and not (self._again[0].suspects and actor.given):
+            return self._again.popleft()
+        return next(self._new, None)
 
     def _take(self, actor: _Actor) -> Marker | None:
         """Take the next result of an actor; return the marker, if it is one."""
