@@ -13,7 +13,7 @@ from bls.bundle import load_bundle
 from pipeline import report
 from pipeline.engine import Cluster
 from pipeline.images import MAX_PIXELS
-from pipeline.job import ExitCode, Result, Work, exit_code, run_to_end, usage
+from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
 from pipeline.output import Output, versions
 from pipeline.shards import freeze_plan, planned_shards
 from pipeline.sources import open_source
@@ -57,6 +57,16 @@ class CompressDataset:
     overwrite: bool = False
     """Delete what an earlier run left in the output, and begin again."""
 
+    def __post_init__(self) -> None:
+        check_at_least(
+            1,
+            num_workers=self.num_workers,
+            cpus_per_worker=self.cpus_per_worker,
+            shard_size=self.shard_size,
+            max_pixels=self.max_pixels,
+        )
+        check_at_least(0, gpus_per_worker=self.gpus_per_worker, max_failures=self.max_failures)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
@@ -75,7 +85,7 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
         with usage():
             work = _prepare(config, cluster)
         result = run_to_end(work, cluster, max_failures=config.max_failures)
-    _print_result(work.output, result)
+    _print_result(config, work.output, result)
     return result.exit_code
 
 
@@ -110,6 +120,7 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
         quality=config.quality,
         coder=config.coder,
         bundle=config.bundle and os.path.abspath(config.bundle),
+        bundle_fingerprint=bundle.fingerprint.hex(),
         max_pixels=config.max_pixels,
         device="cuda" if config.gpus_per_worker > 0 else "cpu",
         num_threads=config.cpus_per_worker,
@@ -123,7 +134,7 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
     )
 
 
-def _print_result(output: Output, result: Result) -> None:
+def _print_result(config: CompressDataset, output: Output, result: Result) -> None:
     total = result.total
     report.print_table(
         [
@@ -138,20 +149,15 @@ def _print_result(output: Output, result: Result) -> None:
     )
     report.print_quarantined(total)
     columns = "status, count(*) AS images, round(avg(bpp), 3) AS bpp, round(avg(psnr_db), 2) AS psnr_db"
-    query = f"SELECT {columns} FROM '{report.metrics_glob(output)}' GROUP BY status ORDER BY status"
+    path = report.metrics_glob(output).replace("'", "''")
+    query = f"SELECT {columns} FROM '{path}' GROUP BY status ORDER BY status"
+    restore = ["--input", report.shown(output), "--output", f"{report.shown(output)}-restored"]
+    if config.bundle is not None:
+        restore += ["--bundle", config.bundle]
     report.print_commands(
         [
             ("Query the metrics, for example:", report.query_command(query)),
-            (
-                "Get the images back:",
-                report.job_command(
-                    "decompress_dataset",
-                    "--input",
-                    report.shown(output),
-                    "--output",
-                    f"{report.shown(output)}-restored",
-                ),
-            ),
+            ("Get the images back:", report.job_command("decompress_dataset", *restore)),
         ]
     )
 

@@ -13,7 +13,7 @@ from bls.bundle import load_bundle
 from pipeline import report
 from pipeline.engine import Cluster
 from pipeline.images import MAX_PIXELS
-from pipeline.job import ExitCode, Result, Work, exit_code, run_to_end, usage
+from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
 from pipeline.output import Manifest, Marker, Output, check_same, versions
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.shards import Shard
@@ -53,6 +53,12 @@ class DecompressDataset:
     """Refuse bitstreams that claim more pixels than this."""
     overwrite: bool = False
     """Delete what an earlier run left in the output, and begin again."""
+
+    def __post_init__(self) -> None:
+        check_at_least(
+            1, num_workers=self.num_workers, cpus_per_worker=self.cpus_per_worker, max_pixels=self.max_pixels
+        )
+        check_at_least(0, gpus_per_worker=self.gpus_per_worker, max_failures=self.max_failures)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,6 +116,7 @@ def _prepare(config: DecompressDataset) -> Work:
         output=absolute(config.output),
         image_format=config.format,
         bundle=config.bundle and os.path.abspath(config.bundle),
+        bundle_fingerprint=fingerprint,
         max_pixels=config.max_pixels,
         device="cuda" if config.gpus_per_worker > 0 else "cpu",
         num_threads=config.cpus_per_worker,

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from pipeline.output import Marker
+from pipeline.report import say
 from pipeline.shards import Shard
 from pipeline.storage import redact
 
@@ -93,9 +94,9 @@ class Cluster:
             return wanted
         if room < (wanted or 1):
             raise ClusterError(
-                f"{num_cpus:g} CPUs and {num_gpus:g} GPUs have room for {room} workers with --cpus-per-worker "
-                f"{self.cpus_per_worker} and --gpus-per-worker {self.gpus_per_worker:g}, expected {wanted or 1} or "
-                f"more: lower {'--num-workers or ' if wanted else ''}these"
+                f"there are {num_cpus:g} CPUs and {num_gpus:g} GPUs, room for {room} workers of {self.cpus_per_worker} "
+                f"CPUs and {self.gpus_per_worker:g} GPUs, expected room for {wanted or 1}: "
+                f"lower {'--num-workers, ' if wanted else ''}--cpus-per-worker or --gpus-per-worker"
                 f"{', or set --num-workers to wait for nodes that join' if can_grow else ''}"
             )
         return room
@@ -247,6 +248,7 @@ class _Pool:
             max_restarts=0,
             max_task_retries=0,
         )
+        self._needs = f"{cluster.cpus_per_worker} free CPUs and {cluster.gpus_per_worker:g} free GPUs on a node"
         self._make_worker = make_worker
         self._new = (Task(shard) for shard in shards)
         self._again: deque[Task] = deque()
@@ -255,12 +257,8 @@ class _Pool:
 
     def markers(self) -> Iterator[Marker]:
         while self._give():
-            by_reference = {actor.awaited: actor for actor in self._actors if actor.awaited is not None}
-            done, _ = ray.wait(list(by_reference), timeout=None if self._has_started else SECONDS_TO_START)
-            if not done:
-                self._say_what_is_waited_for()
-            for reference in done:
-                marker = self._take(by_reference[reference])
+            for actor in self._wait():
+                marker = self._take(actor)
                 if marker is not None:
                     yield marker
 
@@ -284,6 +282,15 @@ class _Pool:
         if self._again and not (self._again[0].suspects and actor.given):
             return self._again.popleft()
         return next(self._new, None)
+
+    def _wait(self) -> list[_Actor]:
+        """Wait for results; return the actors that have one."""
+        by_reference = {actor.awaited: actor for actor in self._actors if actor.awaited is not None}
+        is_working = any(actor.is_ready for actor in self._actors)
+        done, _ = ray.wait(list(by_reference), timeout=None if is_working else SECONDS_TO_START)
+        if not done:
+            say(f"no worker has started in {SECONDS_TO_START:g} s: waiting for {self._needs}, as `ray status` shows")
+        return [by_reference[reference] for reference in done]
 
     def _take(self, actor: _Actor) -> Marker | None:
         """Take the next result of an actor; return the marker, if it is one."""

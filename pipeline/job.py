@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
-from pipeline.engine import Cluster, ShardWorker, WorkError
+from pipeline.engine import Cluster, ClusterError, ShardWorker, WorkError
 from pipeline.output import Output
 from pipeline.report import ProgressReport, say
 from pipeline.shards import Shard
@@ -57,6 +57,7 @@ def run_to_end(work: Work, cluster: Cluster, *, max_failures: int | None) -> Res
 
     Raises:
         WorkError: more than `max_failures` images are quarantined, or as Cluster.run.
+        ClusterError: as Cluster.num_workers.
     """
     start = time.monotonic()
     markers = work.output.markers()
@@ -77,12 +78,23 @@ def run_to_end(work: Work, cluster: Cluster, *, max_failures: int | None) -> Res
     return Result(total, added, time.monotonic() - start)
 
 
+def check_at_least(minimum: int, **options: float | None) -> None:
+    """Refuse numbers that are too small; None is an option that was left out.
+
+    Raises:
+        ValueError: names the option.
+    """
+    for name, value in options.items():
+        if value is not None and value < minimum:
+            raise ValueError(f"--{name.replace('_', '-')} is {value:g}, expected {minimum} or more")
+
+
 @contextmanager
 def usage() -> Iterator[None]:
-    """Take a ValueError for what it is while a job prepares: the user's to mend."""
+    """Take errors for what they are while a job prepares: the user's to mend."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, NotADirectoryError, PermissionError) as error:
         raise UsageError(str(error)) from error
 
 
@@ -90,7 +102,7 @@ def exit_code(job: Callable[[], ExitCode]) -> ExitCode:
     """Run a job; turn the errors that a user can act on into a message."""
     try:
         return job()
-    except UsageError as error:
+    except (UsageError, ClusterError) as error:
         say(f"error: {redact(str(error))}")
         return ExitCode.WRONG_USAGE
     except (WorkError, OSError) as error:

@@ -107,11 +107,16 @@ def num_bytes_text(num_bytes: int) -> str:
 
 def size_rows(name_in: str, name_out: str, summary: Summary) -> list[tuple[str, str]]:
     """Return the rows of a table that tell the bytes before and after."""
-    ratio = f", {100 * summary.num_bytes_out / summary.num_bytes_in:.1f} % of it" if summary.num_bytes_in else ""
     return [
         (name_in, num_bytes_text(summary.num_bytes_in)),
-        (name_out, num_bytes_text(summary.num_bytes_out) + ratio),
+        (name_out, num_bytes_text(summary.num_bytes_out) + _ratio_text(summary.num_bytes_out, summary.num_bytes_in)),
     ]
+
+
+def _ratio_text(num_bytes: int, of: int) -> str:
+    if not of:
+        return ""
+    return f", {100 * num_bytes / of:.1f} % of it" if num_bytes <= of else f", {num_bytes / of:.1f} times as much"
 
 
 def mean_text(mean: Mean, spec: str, unit: str = "") -> str:

@@ -18,6 +18,7 @@ import fsspec
 
 TEMPORARY_PREFIX = ".tmp-"  # of local files that are being written
 _NUM_THREADS = 16  # for many small requests, each of which mostly waits
+_NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _USER_INFO = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s]*@", re.IGNORECASE)
@@ -155,11 +156,14 @@ class LocalFolder:
             os.replace(temporary, path)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file by linking a temporary file of the same folder, which fails where there is one."""
+        """Write a file by linking a temporary file of the same folder, which fails where there is one.
+
+        File systems without links, such as FAT and some network shares, are looked at before the file is renamed.
+        """
         path = self._join(name)
         try:
             with _temporary_file(os.path.dirname(path), data) as temporary:
-                os.link(temporary, path)
+                _name(temporary, path)
         except FileExistsError:
             return False
         return True
@@ -278,6 +282,17 @@ def _temporary_file(folder: str, data: bytes) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def _name(temporary: str, path: str) -> None:
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
+        os.replace(temporary, path)
 
 
 def _sync_folder(folder: str) -> None:

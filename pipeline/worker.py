@@ -51,13 +51,17 @@ class WorkerCrashError(Exception):
 
 @dataclass(frozen=True)
 class CompressionConfig:
-    """What a worker needs to compress shards; `coder` is `adaptive` or `static`, `bundle` None the shipped one."""
+    """What a worker needs to compress shards; `coder` is `adaptive` or `static`, `bundle` None the shipped one.
+
+    `bundle_fingerprint` is that of the bundle which the job was begun with.
+    """
 
     input: str
     output: str
     quality: int
     coder: str
     bundle: str | None
+    bundle_fingerprint: str
     max_pixels: int
     device: str = "cpu"
     num_threads: int = 1
@@ -71,6 +75,7 @@ class DecompressionConfig:
     output: str
     image_format: str
     bundle: str | None
+    bundle_fingerprint: str
     max_pixels: int
     device: str = "cpu"
     num_threads: int = 1
@@ -111,13 +116,13 @@ class ShardCompressor:
     """Compress shards of image references with one model.
 
     Raises:
-        ValueError: the bundle has no model of this quality, or the input is no source of images.
+        ValueError: the bundle is another or has no model of this quality, or the input is no source of images.
     """
 
     def __init__(self, config: CompressionConfig) -> None:
         _own_process(config.num_threads)
         self._config = config
-        self._codec = Codec.load(config.bundle, device=config.device, max_pixels=config.max_pixels)
+        self._codec = _load_codec(config)
         self._coder = Coder[config.coder.upper()]
         self._source = open_source(config.input)
         self._output = Output(config.output)
@@ -229,7 +234,7 @@ class ShardDecompressor:
     def __init__(self, config: DecompressionConfig) -> None:
         _own_process(config.num_threads)
         self._config = config
-        self._codec = Codec.load(config.bundle, device=config.device, max_pixels=config.max_pixels)
+        self._codec = _load_codec(config)
         self._input = Output(config.input)
         self._output = Output(config.output)
         self._images = self._output.folder.child("images")
@@ -303,6 +308,16 @@ def _own_process(num_threads: int) -> None:
     Image.init()  # imports of Pillow's plugins in the middle of several threads are best avoided
     # The limit is max_pixels, checked before pixels are decoded; Pillow's own would warn and raise at other sizes.
     Image.MAX_IMAGE_PIXELS = None
+
+
+def _load_codec(config: CompressionConfig | DecompressionConfig) -> Codec:
+    codec = Codec.load(config.bundle, device=config.device, max_pixels=config.max_pixels)
+    if codec.fingerprint != config.bundle_fingerprint:
+        raise ValueError(
+            f"bundle of this worker is {codec.fingerprint}, the job began with {config.bundle_fingerprint}: give all "
+            "nodes the same bundle, and do not replace it while a job runs"
+        )
+    return codec
 
 
 def _synthesize(codec: Codec, batch: list[Any]) -> list[Any]:

@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import threading
@@ -89,6 +90,28 @@ def test_exactly_one_of_many_creates(tmp_path: Path) -> None:
         thread.join()
     assert [folder.read("marker")] == [str(index).encode() for index in winners]
     assert os.listdir(tmp_path) == ["marker"]
+
+
+def test_create_on_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    folder = open_folder(str(tmp_path))
+    assert folder.create("marker", b"first")
+    assert not folder.create("marker", b"second")
+    assert folder.read("marker") == b"first"
+    assert os.listdir(tmp_path) == ["marker"]
+
+
+def test_create_does_not_hide_other_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", no_space)
+    with pytest.raises(OSError, match="No space"):
+        open_folder(str(tmp_path)).create("marker", b"")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_failed_write_leaves_the_old_content_and_nothing_else(

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from bls.bundle import load_bundle
 from bls.codec import Codec
 from bls.quality import mse_255, psnr_db
 from pipeline.output import Marker, Output
@@ -58,6 +59,7 @@ def config(photographs: Path, tiny_bundle: Path, tmp_path: Path) -> CompressionC
         quality=QUALITY,
         coder="adaptive",
         bundle=str(tiny_bundle),
+        bundle_fingerprint=load_bundle(tiny_bundle).fingerprint.hex(),
         max_pixels=100_000,
     )
 
@@ -84,6 +86,7 @@ def decompression(config: CompressionConfig, output: Path, image_format: str = "
         output=str(output),
         image_format=image_format,
         bundle=config.bundle,
+        bundle_fingerprint=config.bundle_fingerprint,
         max_pixels=config.max_pixels,
     )
 
@@ -349,3 +352,12 @@ def test_an_output_that_cannot_be_written_is_no_image_s_fault(
 def test_other_qualities_are_refused(config: CompressionConfig) -> None:
     with pytest.raises(ValueError, match=r"quality is 8, the bundle has \(2, 4\)"):
         ShardCompressor(replace(config, quality=8))
+
+
+def test_a_bundle_that_is_not_the_job_s_is_refused(config: CompressionConfig, tmp_path: Path) -> None:
+    """Of another node, or replaced while the job runs."""
+    other = replace(config, bundle_fingerprint="0123456789abcdef")
+    with pytest.raises(ValueError, match="the job began with 0123456789abcdef"):
+        ShardCompressor(other)
+    with pytest.raises(ValueError, match="the job began with 0123456789abcdef"):
+        ShardDecompressor(decompression(other, tmp_path))

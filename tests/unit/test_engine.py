@@ -1,0 +1,151 @@
+"""The search for images that kill, and the number of workers, without a Ray; tests/integration has it with one."""
+
+import math
+import signal
+import socket
+import time
+from types import SimpleNamespace
+
+import pytest
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.engine import Cluster, ClusterError, Task, WorkError
+from pipeline.shards import Shard
+
+
+class FakeActor:
+    """Remembers which items it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[int] = []
+        self.is_probe = False
+        self.run = SimpleNamespace(remote=self._run)
+        self.probe = SimpleNamespace(remote=self._probe)
+
+    def _run(self, shard: Shard, crashed: frozenset[int]) -> None:
+        self.given = [item for position, item in enumerate(shard.items) if position not in crashed]
+        self.is_probe = False
+
+    def _probe(self, shard: Shard) -> None:
+        self.given = list(shard.items)
+        self.is_probe = True
+
+
+def work_on(task: Task, deadly: set[int]) -> int:
+    """Do what the pool does with a task until its shard is done; return how many workers died."""
+    actor, num_dead = FakeActor(), 0
+    while True:
+        task.submit(actor)
+        if deadly & set(actor.given):
+            num_dead += 1
+            task.crashed()
+        elif actor.is_probe:
+            task.survived_probe()
+        else:
+            return num_dead
+
+
+@given(
+    st.integers(1, 130).flatmap(lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1), max_size=5)))
+)
+def test_images_that_kill_are_found_alone(case: tuple[int, set[int]]) -> None:
+    size, deadly = case
+    task = Task(Shard(0, tuple(range(size))))
+    num_dead = work_on(task, deadly)
+    assert task.killers == deadly
+    assert num_dead <= 2 + len(deadly) * (math.ceil(math.log2(size)) + 1)
+
+
+def test_one_death_accuses_nobody() -> None:
+    task = Task(Shard(0, (0, 1)))
+    task.crashed()
+    assert work_on(task, set()) == 0
+    assert task.killers == set()
+
+
+def test_deaths_that_no_image_causes_alone_end_the_job() -> None:
+    task, actor = Task(Shard(7, tuple(range(4)))), FakeActor()
+
+    def dies_as_a_whole() -> None:
+        while True:
+            task.submit(actor)
+            if len(actor.given) == 4:
+                task.crashed()
+            else:
+                task.survived_probe()
+
+    with pytest.raises(WorkError, match=r"shard 7 ends its worker again and again.*--num-workers"):
+        dies_as_a_whole()
+    assert task.killers == set()
+
+
+def test_an_error_of_the_output_is_tried_once_more() -> None:
+    task = Task(Shard(3, (0,)))
+    task.raised(OSError("first"))
+    with pytest.raises(WorkError, match="shard 3 cannot be done: OSError: disk full"):
+        task.raised(OSError("details\ndisk full\n"))
+
+
+@pytest.fixture
+def resources(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Return the resources of a Ray that is not there."""
+    resources = {"CPU": 8.0, "GPU": 2.0}
+
+    def init(**options: object) -> None:
+        if options.get("num_cpus") is not None:
+            resources["CPU"] = float(str(options["num_cpus"]))
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(signal, "signal", lambda *_: handler)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return resources
+
+
+@pytest.mark.parametrize(
+    ("cluster", "num_workers"),
+    [
+        (Cluster(), 8),
+        (Cluster(cpus_per_worker=3), 2),
+        (Cluster(gpus_per_worker=1), 2),
+        (Cluster(gpus_per_worker=0.25), 8),
+        (Cluster(num_workers=50), 50),
+        (Cluster(num_workers=2, gpus_per_worker=1, cpus_per_worker=16), 2),
+    ],
+)
+@pytest.mark.usefixtures("resources")
+def test_there_are_as_many_workers_as_there_is_room_for(cluster: Cluster, num_workers: int) -> None:
+    assert cluster.num_workers == num_workers
+
+
+@pytest.mark.parametrize(
+    "cluster", [Cluster(cpus_per_worker=9), Cluster(gpus_per_worker=3), Cluster(num_workers=3, gpus_per_worker=1)]
+)
+@pytest.mark.usefixtures("resources")
+def test_no_room_is_an_error_and_no_wait(cluster: Cluster) -> None:
+    with pytest.raises(ClusterError, match="--cpus-per-worker or --gpus-per-worker"):
+        _ = cluster.num_workers
+
+
+def test_a_cluster_may_get_room_later(resources: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    resources.update(CPU=0.0, GPU=0.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        assert Cluster(num_workers=3, gpus_per_worker=1).num_workers == 3
+        with pytest.raises(ClusterError, match="set --num-workers to wait for nodes that join"):
+            _ = Cluster().num_workers
+
+
+@pytest.mark.usefixtures("resources")
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_a_cluster_that_is_not_there_is_told_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", address.format(port))
+    start = time.monotonic()
+    with pytest.raises(ClusterError, match=f":{port} .*unset RAY_ADDRESS"):
+        _ = Cluster().num_workers
+    assert time.monotonic() - start < 5

@@ -1,0 +1,160 @@
+"""What the jobs share, with a cluster that does the work itself."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import compress_dataset, decompress_dataset
+from pipeline.engine import Cluster, ClusterError, ShardWorker, WorkError
+from pipeline.job import ExitCode, Result, UsageError, Work, check_at_least, exit_code, run_to_end, usage
+from pipeline.output import Manifest, Marker, Output
+from pipeline.shards import Shard
+from pipeline.summary import Summary
+
+
+class FakeCluster(Cluster):
+    """Commits one shard after the other; those of `bad` shards hold a quarantined image each."""
+
+    def __init__(self, output: Output, bad: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.done: list[int] = []
+        self._output = output
+        self._bad = bad
+
+    def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Iterator[Marker]:
+        for shard in shards:
+            self.done.append(shard.index)
+            quarantined = {"empty": 1} if shard.index in self._bad else {}
+            summary = Summary(2, quarantined, {status: f"{shard.index}.png: no bytes" for status in quarantined})
+            yield self._output.commit(shard.index, {"metrics": b""}, summary)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    output = Output(str(tmp_path / "out"))
+    output.begin(Manifest(job="compress", plan="1" * 32))
+    return output
+
+
+def work(output: Output, num_shards: int = 4) -> Work:
+    def shards(done: set[int]) -> Iterator[Shard]:
+        return (Shard(index, ("a", "b")) for index in range(num_shards) if index not in done)
+
+    def make_worker() -> Any:
+        raise AssertionError("the cluster is a fake")
+
+    return Work("compressed", output, 2 * num_shards, shards, make_worker)
+
+
+def test_what_is_left_is_done_and_all_is_summed_up(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    output.commit(2, {"metrics": b""}, Summary(2, {"truncated": 1}, {"truncated": "x"}))
+    cluster = FakeCluster(output)
+    result = run_to_end(work(output), cluster, max_failures=None)
+    assert cluster.done == [0, 1, 3]
+    assert (result.total.num_images, result.added.num_images) == (8, 6)
+    assert result.exit_code is ExitCode.DONE_WITH_QUARANTINED  # of the whole output, whoever did it
+    assert "2 of 8 images are compressed already" in capsys.readouterr().err
+
+
+def test_a_finished_output_needs_no_cluster(output: Output) -> None:
+    run_to_end(work(output), FakeCluster(output), max_failures=None)
+    cluster = FakeCluster(output)
+    result = run_to_end(work(output), cluster, max_failures=None)
+    assert (cluster.done, result.added) == ([], Summary())
+    assert result.exit_code is ExitCode.DONE
+
+
+@pytest.mark.parametrize(("max_failures", "done"), [(None, [0, 1, 2, 3]), (3, [0, 1, 2, 3]), (1, [0, 1, 2]), (0, [0])])
+def test_more_failures_than_allowed_stop_the_job(output: Output, max_failures: int | None, done: list[int]) -> None:
+    cluster = FakeCluster(output, bad=[0, 2, 3])
+    if len(done) == 4:
+        run_to_end(work(output), cluster, max_failures=max_failures)
+    else:
+        with pytest.raises(WorkError, match=rf"\(\d empty\), --max-failures is {max_failures}; .* 0\.png: no bytes"):
+            run_to_end(work(output), cluster, max_failures=max_failures)
+    assert cluster.done == done
+    assert output.committed() == set(done)
+
+
+def test_failures_of_earlier_runs_count(output: Output) -> None:
+    output.commit(0, {"metrics": b""}, Summary(2, {"empty": 2}, {"empty": "x"}))
+    cluster = FakeCluster(output)
+    with pytest.raises(WorkError, match="2 images are quarantined"):
+        run_to_end(work(output), cluster, max_failures=1)
+    assert cluster.done == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (UsageError("wrong"), ExitCode.WRONG_USAGE, "error: wrong\n"),
+        (ClusterError("no room"), ExitCode.WRONG_USAGE, "error: no room\n"),
+        (WorkError("dead"), ExitCode.FAILED, "error: dead\nWhat is committed stays"),
+        (OSError(28, "No space left on device"), ExitCode.FAILED, "No space left on device\nWhat is committed stays"),
+        (KeyboardInterrupt(), ExitCode.FAILED, "stopped. What is committed stays"),
+        (OSError("ftp://me:secret@host/x"), ExitCode.FAILED, "error: ftp://host/x"),
+    ],
+)
+def test_errors_end_in_a_message_and_a_code(
+    error: BaseException, code: ExitCode, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def job() -> ExitCode:
+        raise error
+
+    assert exit_code(job) is code
+    assert text in capsys.readouterr().err
+
+
+def test_a_bug_is_not_dressed_up() -> None:
+    def job() -> ExitCode:
+        raise ValueError("of the code, not of the user")
+
+    with pytest.raises(ValueError, match="of the code"):
+        exit_code(job)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), NotADirectoryError(20, "x"), PermissionError(13, "x")])
+def test_errors_while_a_job_prepares_are_the_user_s(error: Exception) -> None:
+    with pytest.raises(UsageError), usage():
+        raise error
+
+
+def test_the_exit_code_tells_of_quarantined_images() -> None:
+    assert Result(Summary(2), Summary(2), 1.0).exit_code == 0
+    assert Result(Summary(2, {"empty": 1}), Summary(), 1.0).exit_code == 3
+
+
+def test_numbers_have_a_least_value() -> None:
+    check_at_least(1, num_workers=1, shard_size=None)
+    with pytest.raises(ValueError, match="--shard-size is 0, expected 1 or more"):
+        check_at_least(1, num_workers=1, shard_size=0)
+
+
+@pytest.mark.parametrize("main", [compress_dataset.main, decompress_dataset.main])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--num-workers", "0"),
+        ("--cpus-per-worker", "0"),
+        ("--gpus-per-worker", "-0.5"),
+        ("--max-pixels", "0"),
+        ("--max-failures", "-1"),
+    ],
+)
+def test_senseless_numbers_are_wrong_usage(
+    main: Callable[[Sequence[str]], int], option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--input", str(tmp_path), "--output", str(tmp_path / "out"), f"{option}={value}"])
+    assert caught.value.code == 2
+    assert f"{option} is {value}, expected" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photo.png").touch()
+    arguments = ["--input", str(tmp_path), "--output", str(tmp_path / "photo.png")]
+    assert compress_dataset.main(arguments) == 2
+    assert "Not a directory" in capsys.readouterr().err
