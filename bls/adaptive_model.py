@@ -91,7 +91,7 @@ def to_sixteen_bits(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _check(model: AdaptiveModel) -> None:
-    c = model.channels
+    c = model.mode.size
     expected = {
         "mode": ((c,), np.int32),
         "below": ((c,), np.int32),
@@ -110,11 +110,14 @@ def _check(model: AdaptiveModel) -> None:
                 "write the bundle again"
             )
     lengths = np.concatenate([model.below, model.above])
-    is_before = model.sources < np.arange(c)[:, None]
-    if ((lengths < 0) | (lengths > MAX_CHAIN)).any() or not (is_before | (model.source_weights == 0)).all():
+    if ((lengths < 0) | (lengths > MAX_CHAIN)).any():
         raise ValueError(
-            f"adaptive model has a chain beyond 0 to {MAX_CHAIN}, or a source that is coded later: "
+            f"adaptive model has chains of {lengths.min()} to {lengths.max()} symbols, expected 0 to {MAX_CHAIN}: "
             "write the bundle again"
         )
-    if model.sources.max(initial=0) >= c or model.probabilities.min(initial=1) < 1:
-        raise ValueError("adaptive model names a channel that is not there, or holds a zero: write the bundle again")
+    # The coder reads them unchecked, and at decoding only what was decoded before is known.
+    is_before = model.sources < np.arange(c)[:, None]
+    if (model.sources >= c).any() or not (is_before | (model.source_weights == 0)).all():
+        raise ValueError("adaptive model has a source that is not coded before its channel: write the bundle again")
+    if not model.probabilities.all():
+        raise ValueError("adaptive model has a probability of 0, expected 1 to 65535: write the bundle again")

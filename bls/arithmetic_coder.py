@@ -1,8 +1,8 @@
 """The adaptive entropy coder: a binary arithmetic coder whose probabilities adapt as it goes. Integers only.
 
 Channel by channel, in raster order, each symbol by the decisions of `bls.binarization`. One routine walks the tree for
-encoder and decoder alike, so that they cannot disagree; counting decisions (for `AdaptiveModel.fit`) is its third use.
-Interval arithmetic, carry and termination are derived in docs/entropy-coding.md.
+encoder and decoder alike, so that they cannot disagree; counting decisions (for `bls.adaptive_fitting`) is its third
+use. Interval arithmetic, carry and termination are derived in docs/entropy-coding.md.
 
 Letters in shapes: c channels, h and w rows and columns of latents, k contexts, d decisions.
 """
@@ -12,6 +12,8 @@ from jaxtyping import Int32, UInt64
 from numba import njit
 
 from bls.adaptive_model import NUM_SOURCES, AdaptiveModel
+
+# These are compiled in, and numba's cache only notices changes of this file: touch it when they change.
 from bls.binarization import (
     ACTIVITY_FRACTION_BITS,
     CONTEXT_OF_ACTIVITY,
@@ -21,29 +23,32 @@ from bls.binarization import (
     NUM_DECISIONS,
 )
 from bls.bitstream import BitstreamError
+from bls.probability_table import INT32
 
 ENCODE, DECODE, COUNT = 0, 1, 2
 
 # numba keeps unsigned arithmetic only where both operands are typed so.
-ONE, EIGHT, SIXTEEN, WORD_BITS, MAX_INDEX = np.uint64(1), np.uint64(8), np.uint64(16), np.uint64(32), np.uint64(1023)
+ONE, TWO, SIXTEEN, WORD_BITS = np.uint64(1), np.uint64(2), np.uint64(16), np.uint64(32)
 FULL_RANGE = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 MIN_RANGE = np.uint64(1 << 32)
 LOW_WORD = np.uint64(0xFFFF_FFFF)
-CERTAIN = np.uint32(0x7FFF_FFFF)
-FAST_RATE, SLOW_RATE = np.uint32(4), np.uint32(7)
+CERTAIN = np.uint64(0x7FFF_FFFF)
+FAST_RATE, SLOW_RATE = np.uint64(4), np.uint64(7)
+FRACTION_BITS, MAX_ACTIVITY = np.uint64(ACTIVITY_FRACTION_BITS), np.uint64(len(CONTEXT_OF_ACTIVITY) - 1)
+MIN_SYMBOL, MAX_SYMBOL = int(INT32.min), int(INT32.max)
 
 MAX_MAGNITUDE = 255
 MARGIN = 2
 MAX_ESCAPE_BITS = 32
-"""The distance of two int32 is below 2**32."""
+"""The distance of two int32 is below 2**32: a payload that claims more is damaged."""
 MAX_WORDS_PER_SYMBOL = 132
-"""257 decisions of at most 16 bits, 65 of the escape, rounded up: what one symbol may take."""
+"""257 decisions of at most 16 bits, 63 of the escape, rounded up: what one symbol may take."""
 
 
 def encode(symbols: Int32[np.ndarray, "c h w"], model: AdaptiveModel) -> bytes:
     """Code symbols into a payload."""
-    assert len(symbols) == model.channels
-    words, _ = _code(ENCODE, np.empty(256, np.uint32), np.ascontiguousarray(symbols), _states(model), *_integers(model))
+    assert len(symbols) == model.channels and symbols.dtype == np.int32
+    words, _ = _code(ENCODE, np.empty(256, np.uint32), _writable(symbols), _states(model), _integers(model))
     return bytes(words.astype(">u4").tobytes()).rstrip(b"\0")
 
 
@@ -58,7 +63,7 @@ def decode(payload: bytes, shape: tuple[int, int, int], model: AdaptiveModel) ->
     padded = payload + b"\0" * (-len(payload) % 4 + 8)
     words = np.frombuffer(padded, ">u4").astype(np.uint32)
     symbols = np.empty(shape, np.int32)
-    _, is_complete = _code(DECODE, words, symbols, _states(model), *_integers(model))
+    _, is_complete = _code(DECODE, words, symbols, _states(model), _integers(model))
     if not is_complete or payload.endswith(b"\0"):
         raise BitstreamError(
             f"payload has {len(payload)} bytes that no {shape[0]}x{shape[1]}x{shape[2]} symbols are coded to: "
@@ -71,13 +76,8 @@ def count_decisions(
     symbols: Int32[np.ndarray, "c h w"], model: AdaptiveModel, counts: UInt64[np.ndarray, "c k d"]
 ) -> None:
     """Add the decisions that these symbols take: yes in the upper 32 bits of each count, no in the lower."""
-    _code(
-        COUNT,
-        np.empty(1, np.uint32),
-        np.ascontiguousarray(symbols),
-        counts.reshape(model.channels, -1),
-        *_integers(model),
-    )
+    assert len(symbols) == model.channels and symbols.dtype == np.int32 and counts.flags.c_contiguous
+    _code(COUNT, np.empty(1, np.uint32), _writable(symbols), counts.reshape(len(counts), -1), _integers(model))
 
 
 def _states(model: AdaptiveModel) -> UInt64[np.ndarray, "c kd"]:
@@ -87,8 +87,8 @@ def _states(model: AdaptiveModel) -> UInt64[np.ndarray, "c kd"]:
 
 
 def _integers(model: AdaptiveModel) -> tuple[np.ndarray, ...]:
-    """Return the arrays that `_code` takes last."""
-    return (
+    """Return the arrays that `_code` unpacks."""
+    arrays = (
         model.mode,
         model.below,
         model.above,
@@ -97,64 +97,183 @@ def _integers(model: AdaptiveModel) -> tuple[np.ndarray, ...]:
         model.source_weights,
         model.offset,
     )
+    return tuple(_writable(array) for array in arrays)
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """Return an array of the one type that the routines are compiled for, a copy where it is read-only or strided."""
+    return np.require(array, requirements=("C", "W"))
+
+
+@njit(nogil=True, cache=True)
+def _code(mode, words, symbols, states, model):
+    """Walk through all symbols: encode them, decode them, or count their decisions into `states`.
+
+    Returns the words written or read, and whether these are what the encoder writes for the symbols.
+    """
+    modes, below, above, neighbour_weights, sources, source_weights, offsets = model
+    channels, height, width = symbols.shape
+    # Magnitudes: distances from the mode. The margin's zeros stand for what lies outside.
+    magnitudes = np.zeros((channels, height + MARGIN, width + 2 * MARGIN), np.uint8)
+    planes = magnitudes.reshape(channels, -1)
+    activity = np.empty((height + MARGIN, width + 2 * MARGIN), np.int32)
+    interval = np.uint64(0), FULL_RANGE, np.uint64(0)
+    if mode == DECODE:
+        interval = np.uint64(words[0]) << WORD_BITS | np.uint64(words[1]), FULL_RANGE, TWO
+        if interval[0] == FULL_RANGE:  # the one number outside: `low < range_` would not hold
+            return words, False
+    for c in range(channels):
+        own, weights = magnitudes[c], neighbour_weights[c]
+        chain = np.int64(modes[c]), np.int64(below[c]), np.int64(above[c])
+        _set_activity(activity.reshape(-1), planes, sources[c], source_weights[c], offsets[c])
+        for y in range(height):
+            activity_row = activity[y + MARGIN]
+            _add_activity_above(activity_row, own[y + 1], own[y], weights)
+            if mode == ENCODE:
+                words = _with_room(words, interval[2], width)
+            interval, is_valid = _code_row(
+                mode, words, interval, states[c], symbols[c, y], activity_row, own[y + MARGIN], weights, chain
+            )
+            if not is_valid:
+                return words, False
+    if mode == ENCODE:
+        return _terminate(words, interval), True
+    return words, mode == COUNT or _is_terminated(words, interval)
+
+
+# Helpers of the walk are inlined, and it stands in one function, a row at a time: numba counts references to the arrays
+# at every call that it does not see through, which costs a third of the speed.
+
+
+@njit(nogil=True)
+def _code_row(mode, words, interval, states, symbols, activity, magnitudes, weights, chain):
+    """Walk the tree for every symbol of a row; return the interval, and whether all symbols are int32."""
+    channel_mode, below, above = chain
+    left, left2 = np.uint64(weights[0]), np.uint64(weights[1])
+    last, last_but_one = np.uint64(0), np.uint64(0)
+    for x in range(symbols.size):
+        base = _first_state(np.uint64(activity[x + MARGIN]) + left * last + left2 * last_but_one)
+        # The decoder learns from each decision what the encoder knows from the offset.
+        offset = np.int64(0) if mode == DECODE else np.int64(symbols[x]) - channel_mode
+        distance, magnitude, symbol = abs(offset), np.int64(0), channel_mode
+        interval, differs = _decide(mode, words, interval, states, base + np.uint64(IS_MODE_NOT), offset != 0)
+        if differs:
+            interval, is_smaller = _decide(mode, words, interval, states, base + np.uint64(IS_SMALLER), offset < 0)
+            longest = below if is_smaller else above
+            magnitude = np.int64(1)
+            while magnitude <= longest:
+                index = base + np.uint64(FURTHER_DECISION[magnitude])
+                interval, is_further = _decide(mode, words, interval, states, index, distance > magnitude)
+                if not is_further:
+                    break
+                magnitude += 1
+            if magnitude > longest:
+                interval, escaped = _code_escape(mode, words, interval, distance - longest)
+                magnitude = longest + escaped
+            symbol = channel_mode - magnitude if is_smaller else channel_mode + magnitude
+            if symbol < MIN_SYMBOL or symbol > MAX_SYMBOL:
+                return interval, False
+        if mode == DECODE:
+            symbols[x] = symbol
+        last_but_one = last
+        last = np.uint64(min(magnitude, np.int64(MAX_MAGNITUDE)))
+        magnitudes[x + MARGIN] = last
+    return interval, True
+
+
+@njit(nogil=True)
+def _code_escape(mode, words, interval, value):
+    """Code an integer from 1 on by Exp-Golomb: its number of bits after the first in unary, then these bits."""
+    num_bits = 0
+    while num_bits < MAX_ESCAPE_BITS:
+        interval, more = _decide_evenly(mode, words, interval, value >> (num_bits + 1) > 0)
+        if not more:
+            break
+        num_bits += 1
+    decoded = 1
+    for shift in range(num_bits - 1, -1, -1):
+        interval, bit = _decide_evenly(mode, words, interval, value >> shift & 1 > 0)
+        decoded = 2 * decoded + (1 if bit else 0)
+    return interval, decoded
+
+
+# An interval is (low, range_, position): the 64 bits behind the words before `position` lie in [low, low + range_). The
+# decoder's low is the payload's 64 bits less the encoder's low: the payload lies in the interval while low < range_.
+# Invariant before and after each decision: 2**32 <= range_ < 2**64.
 
 
 @njit(nogil=True, inline="always")
-def _decide(mode, words, low, range_, position, states, index, bit):
-    """Code one decision and adapt its state; return the interval, the position, and the decision.
-
-    The interval is [low, low + range_) of the next 64 bits; the decoder's low is that of the payload less the
-    encoder's. 2**32 <= range_ < 2**64 before and after; 1 <= probability < 2**16.
-    """
+def _decide(mode, words, interval, states, index, bit):
+    """Code one decision and adapt its state; return the interval and the decision."""
     state = states[index]
     if mode == COUNT:
         states[index] = state + (ONE << WORD_BITS if bit else ONE)
-        return low, range_, position, bit
-    fast, slow = np.uint32(state >> WORD_BITS), np.uint32(state)
-    probability = (np.uint64(fast) + np.uint64(slow)) >> SIXTEEN | ONE
+        return interval, bit
+    fast, slow = state >> WORD_BITS, state & LOW_WORD
+    probability = (fast + slow) >> SIXTEEN | ONE  # of yes: the mean, 1 to 2**16 - 1
+    low, range_, _ = interval
     split = (range_ >> SIXTEEN) * probability
     if mode == DECODE:
         bit = low < split
     if bit:
-        range_ = split
         fast += (CERTAIN - fast) >> FAST_RATE
         slow += (CERTAIN - slow) >> SLOW_RATE
     else:
-        range_ -= split
         fast -= fast >> FAST_RATE
         slow -= slow >> SLOW_RATE
-        low, carries = _advance(mode, low, split)
-        if carries:
-            _carry(words, position)
-    states[index] = np.uint64(fast) << WORD_BITS | np.uint64(slow)
-    low, range_, position = _renormalize(mode, words, low, range_, position)
-    return low, range_, position, bit
+    states[index] = fast << WORD_BITS | slow
+    return _narrow(mode, words, interval, split, bit), bit
 
 
 @njit(nogil=True, inline="always")
-def _decide_evenly(mode, words, low, range_, position, bit):
-    """Code one decision of probability 1/2."""
+def _decide_evenly(mode, words, interval, bit):
+    """Code one decision of probability 1/2 that has no state."""
+    if mode == COUNT:
+        return interval, bit
+    low, range_, _ = interval
     split = range_ >> ONE
     if mode == DECODE:
         bit = low < split
+    return _narrow(mode, words, interval, split, bit), bit
+
+
+@njit(nogil=True, inline="always")
+def _narrow(mode, words, interval, split, bit):
+    """Keep the first `split` numbers of the interval for yes, the others for no.
+
+    Then, where few are left, shift a word out of the interval, or into the decoder's. One word suffices: of at least
+    2**32 numbers either part has at least 2**16.
+    """
+    low, range_, position = interval
     if bit:
         range_ = split
     else:
         range_ -= split
-        low, carries = _advance(mode, low, split)
-        if carries:
-            _carry(words, position)
-    low, range_, position = _renormalize(mode, words, low, range_, position)
-    return low, range_, position, bit
+        if mode == DECODE:
+            low -= split
+        else:
+            low += split
+            if low < split:
+                _carry(words, position)
+    if range_ < MIN_RANGE:
+        range_ <<= WORD_BITS
+        if mode == DECODE:
+            low = low << WORD_BITS | _word_at(words, position)
+        else:
+            words[position] = np.uint32(low >> WORD_BITS)
+            low <<= WORD_BITS
+        position += ONE
+    return low, range_, position
 
 
-@njit(nogil=True, inline="always")
-def _advance(mode, low, split):
-    """Move the interval's lower end by `split`; tell whether that carries into the words already written."""
-    if mode == DECODE:
-        return low - split, False
-    low += split
-    return low, low < split
+@njit(nogil=True)
+def _carry(words, position):
+    """Add one to the number that the words before `position` form; it has room, as no interval leaves [0, 1)."""
+    position -= ONE
+    while words[position] == LOW_WORD:
+        words[position] = 0
+        position -= ONE
+    words[position] += np.uint32(1)
 
 
 @njit(nogil=True, inline="always")
@@ -164,180 +283,83 @@ def _word_at(words, position):
 
 
 @njit(nogil=True)
-def _carry(words, position):
-    """Add one to the number that the words before `position` form; the interval never leaves [0, 1), so it has room."""
-    position -= ONE
-    while words[position] == LOW_WORD:
-        words[position] = 0
-        position -= ONE
-    words[position] += np.uint32(1)
-
-
-@njit(nogil=True, inline="always")
-def _renormalize(mode, words, low, range_, position):
-    """Shift one word out of the interval, or into the decoder's window, when its range has become small.
-
-    One word suffices: a decision leaves a range of at least 2**16, since before it was at least 2**32.
-    """
-    if range_ < MIN_RANGE:
-        if mode == DECODE:
-            low = low << WORD_BITS | _word_at(words, position)
-        else:
-            words[position] = np.uint32(low >> WORD_BITS)
-            low <<= WORD_BITS
-        range_ <<= WORD_BITS
-        position += ONE
-    return low, range_, position
-
-
-@njit(nogil=True)
-def _escape(mode, words, low, range_, position, value):
-    """Code an integer from 1 on by Exp-Golomb: its number of bits after the first in unary, then these bits."""
-    num_bits = 0
-    while num_bits <= MAX_ESCAPE_BITS:
-        low, range_, position, more = _decide_evenly(mode, words, low, range_, position, value >> (num_bits + 1) > 0)
-        if not more:
-            break
-        num_bits += 1
-    decoded = 1
-    for shift in range(num_bits - 1, -1, -1):
-        low, range_, position, bit = _decide_evenly(mode, words, low, range_, position, value >> shift & 1 > 0)
-        decoded = 2 * decoded + (1 if bit else 0)
-    return low, range_, position, decoded
-
-
-@njit(nogil=True)
-def _activity_from_sources(activity, magnitudes, sources, weights, offset):
-    """Sum the weighted magnitudes of channels already coded, for all positions at once."""
-    activity[:] = offset
-    for s in range(0, NUM_SOURCES, 4):
-        a, b, c, d = (
-            magnitudes[sources[s]],
-            magnitudes[sources[s + 1]],
-            magnitudes[sources[s + 2]],
-            magnitudes[sources[s + 3]],
-        )
-        wa, wb, wc, wd = (
-            np.int32(weights[s]),
-            np.int32(weights[s + 1]),
-            np.int32(weights[s + 2]),
-            np.int32(weights[s + 3]),
-        )
-        for i in range(activity.size):
-            activity[i] += wa * np.int32(a[i]) + wb * np.int32(b[i]) + wc * np.int32(c[i]) + wd * np.int32(d[i])
-
-
-@njit(nogil=True)
-def _grow(words, position, extra):
-    grown = np.empty(2 * words.size + extra, np.uint32)
+def _with_room(words, position, width):
+    """Return the words, moved to a larger array where a row of symbols may not fit."""
+    room = width * MAX_WORDS_PER_SYMBOL + 2
+    if words.size - np.int64(position) >= room:
+        return words
+    grown = np.empty(2 * words.size + room, np.uint32)
     grown[:position] = words[:position]
     return grown
 
 
 @njit(nogil=True)
-def _terminate(low, range_):
-    """Return the number in [low, low + range_) with the most zero bits at its end, modulo 2**64."""
+def _terminate(words, interval):
+    """Write the number of the interval that ends in the most zeros; return all words."""
+    low, range_, position = interval
+    number = _roundest(low, range_)
+    if number < low:
+        _carry(words, position)
+    words[position] = np.uint32(number >> WORD_BITS)
+    words[position + ONE] = np.uint32(number)
+    return words[: position + TWO]
+
+
+@njit(nogil=True)
+def _is_terminated(words, interval):
+    """Tell whether all words were read, and the last two are what `_terminate` writes."""
+    low, range_, position = interval
+    window = _word_at(words, position - TWO) << WORD_BITS | _word_at(words, position - ONE)
+    return position >= np.uint64(words.size - 2) and window == _roundest(window - low, range_)
+
+
+@njit(nogil=True)
+def _roundest(low, range_):
+    """Return the number in [low, low + range_) that ends in the most zero bits, modulo 2**64."""
     if low == 0 or np.uint64(0) - low < range_:
         return np.uint64(0)
     unit = ONE << np.uint64(63)
     while True:
-        value = (low + (unit - ONE)) & ~(unit - ONE)
-        if value - low < range_:
-            return value
+        number = (low + (unit - ONE)) & ~(unit - ONE)
+        if number - low < range_:
+            return number
         unit >>= ONE
 
 
-@njit(nogil=True, cache=True)
-def _code(mode, words, symbols, first_states, modes, below, above, neighbours, sources, weights, offsets):
-    """Walk through all symbols: encode them, decode them, or count their decisions into `first_states`.
+@njit(nogil=True, inline="always")
+def _first_state(activity):
+    """Return the index of the first state of the context that an activity falls into."""
+    context = CONTEXT_OF_ACTIVITY[min(activity >> FRACTION_BITS, MAX_ACTIVITY)]
+    return np.uint64(context) * np.uint64(NUM_DECISIONS)
 
-    Returns the words written or read, and whether these are what the encoder writes for the symbols.
+
+@njit(nogil=True)
+def _set_activity(activity, planes, sources, weights, offset):
+    """Sum the weighted magnitudes of channels already coded, for all positions at once.
+
+    With the neighbours' the sum stays below 22 * 255 * 65535 + 65535 < 2**31.
     """
-    channels, height, width = symbols.shape
-    row = width + 2 * MARGIN
-    # Magnitudes: distances from the mode. The margin's zeros stand for what lies outside.
-    magnitudes = np.zeros((channels, (height + MARGIN) * row), np.uint8)
-    activity = np.empty((height + MARGIN) * row, np.int32)
-    low, range_, position = np.uint64(0), FULL_RANGE, np.uint64(0)
-    if mode == DECODE:
-        low = np.uint64(words[0]) << WORD_BITS | np.uint64(words[1])
-        position = np.uint64(2)
-    for c in range(channels):
-        states = first_states[c] if mode == COUNT else first_states[c].copy()
-        own = magnitudes[c]
-        _activity_from_sources(activity, magnitudes, sources[c], weights[c], offsets[c])
-        left, left2, up, up_left, up_right, up2 = (
-            np.uint32(neighbours[c, 0]),
-            np.uint32(neighbours[c, 1]),
-            np.int32(neighbours[c, 2]),
-            np.int32(neighbours[c, 3]),
-            np.int32(neighbours[c, 4]),
-            np.int32(neighbours[c, 5]),
+    activity[:] = offset
+    for s in range(NUM_SOURCES):
+        source, weight = planes[sources[s]], np.int32(weights[s])
+        if weight > 0:
+            for i in range(activity.size):
+                activity[i] += weight * np.int32(source[i])
+
+
+@njit(nogil=True)
+def _add_activity_above(activity, above, above2, weights):
+    """Add what the neighbours in the two rows above contribute to a row's activity."""
+    up, up_left, up_right, up2 = (
+        np.int32(weights[2]),
+        np.int32(weights[3]),
+        np.int32(weights[4]),
+        np.int32(weights[5]),
+    )
+    for x in range(MARGIN, activity.size - MARGIN):
+        activity[x] += (
+            up * np.int32(above[x])
+            + up_left * np.int32(above[x - 1])
+            + up_right * np.int32(above[x + 1])
+            + up2 * np.int32(above2[x])
         )
-        channel_mode, longest_below, longest_above = np.int64(modes[c]), np.int64(below[c]), np.int64(above[c])
-        for y in range(height):
-            start = (y + MARGIN) * row + MARGIN
-            for i in range(start, start + width):
-                activity[i] += (
-                    up * np.int32(own[i - row])
-                    + up_left * np.int32(own[i - row - 1])
-                    + up_right * np.int32(own[i - row + 1])
-                    + up2 * np.int32(own[i - 2 * row])
-                )
-            if mode == ENCODE and words.size - np.int64(position) < width * MAX_WORDS_PER_SYMBOL + 2:
-                words = _grow(words, position, width * MAX_WORDS_PER_SYMBOL + 2)
-            last, last_but_one = np.uint32(0), np.uint32(0)
-            for x in range(width):
-                around = np.uint32(activity[start + x]) + left * last + left2 * last_but_one
-                scaled = min(np.uint64(around >> np.uint32(ACTIVITY_FRACTION_BITS)), MAX_INDEX)
-                base = np.uint64(CONTEXT_OF_ACTIVITY[scaled]) * np.uint64(NUM_DECISIONS)
-                offset = np.int64(0) if mode == DECODE else np.int64(symbols[c, y, x]) - channel_mode
-                distance = abs(offset)
-                low, range_, position, differs = _decide(
-                    mode, words, low, range_, position, states, base + np.uint64(IS_MODE_NOT), distance > 0
-                )
-                magnitude = np.int64(0)
-                if differs:
-                    low, range_, position, is_smaller = _decide(
-                        mode, words, low, range_, position, states, base + np.uint64(IS_SMALLER), offset < 0
-                    )
-                    longest = longest_below if is_smaller else longest_above
-                    magnitude = np.int64(1)
-                    further = longest > 0
-                    while further:
-                        index = base + np.uint64(FURTHER_DECISION[magnitude])
-                        low, range_, position, further = _decide(
-                            mode, words, low, range_, position, states, index, distance > magnitude
-                        )
-                        if further:
-                            magnitude += 1
-                            if magnitude > longest:
-                                break
-                    if mode == COUNT:
-                        magnitude = distance
-                    elif magnitude > longest:
-                        low, range_, position, escaped = _escape(mode, words, low, range_, position, distance - longest)
-                        magnitude = longest + escaped
-                    if mode == DECODE:
-                        value = channel_mode - magnitude if is_smaller else channel_mode + magnitude
-                        if value < -(1 << 31) or value >= 1 << 31:
-                            return words, False
-                        symbols[c, y, x] = value
-                elif mode == DECODE:
-                    symbols[c, y, x] = channel_mode
-                last_but_one = last
-                last = np.uint32(min(magnitude, np.int64(MAX_MAGNITUDE)))
-                own[start + x] = last
-    if mode == ENCODE:
-        value = _terminate(low, range_)
-        if value < low:
-            _carry(words, position)
-        words[position] = np.uint32(value >> WORD_BITS)
-        words[position + ONE] = np.uint32(value)
-        return words[: position + np.uint64(2)], True
-    if mode == DECODE:
-        # The window less the decoder's low is the encoder's, which tells where it would have ended.
-        window = _word_at(words, position - np.uint64(2)) << WORD_BITS | _word_at(words, position - ONE)
-        is_read = position >= np.uint64(words.size - 2)
-        return words, is_read and window == _terminate(window - low, range_)
-    return words, True

@@ -48,7 +48,8 @@ class ProbabilityTable:
         Raises:
             ValueError: a probability is negative or not finite, or a channel has none.
         """
-        if probabilities.ndim != 2 or not (np.isfinite(probabilities) & (probabilities >= 0)).all():
+        is_valid = np.isfinite(probabilities) & (probabilities >= 0)
+        if probabilities.ndim != 2 or probabilities.size == 0 or not is_valid.all():
             raise ValueError("probabilities must be finite, non-negative and of shape (channels, integers)")
         totals = probabilities.sum(1, keepdims=True)
         if not (totals > 0).all():
@@ -150,7 +151,7 @@ def _check(minimum: np.ndarray, num_symbols: np.ndarray, frequencies: np.ndarray
 
 
 def _quantize(p: Float64[np.ndarray, " k"]) -> UInt32[np.ndarray, " k"]:
-    """Round probabilities to frequencies of at least 1 that sum to `TOTAL`, at the least cost in code length."""
+    """Round probabilities to frequencies of at least 1, then correct their sum to `TOTAL` where that costs least."""
     if len(p) > TOTAL:
         raise ValueError(f"a channel spreads over {len(p)} symbols, a table holds {TOTAL}: give it a narrower density")
     frequencies = np.maximum(np.rint(p * TOTAL), 1)

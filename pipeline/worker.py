@@ -123,6 +123,7 @@ class ShardCompressor:
         _own_process(config.num_threads)
         self._config = config
         self._codec = _load_codec(config)
+        _try_out(self._codec, quality=config.quality, coder=config.coder)
         self._coder = Coder[config.coder.upper()]
         self._source = open_source(config.input)
         self._output = Output(config.output)
@@ -235,6 +236,7 @@ class ShardDecompressor:
         _own_process(config.num_threads)
         self._config = config
         self._codec = _load_codec(config)
+        _try_out(self._codec, quality=self._codec.qualities[0], coder="adaptive")
         self._input = Output(config.input)
         self._output = Output(config.output)
         self._images = self._output.folder.child("images")
@@ -318,6 +320,14 @@ def _load_codec(config: CompressionConfig | DecompressionConfig) -> Codec:
             "nodes the same bundle, and do not replace it while a job runs"
         )
     return codec
+
+
+def _try_out(codec: Codec, *, quality: int, coder: str) -> None:
+    """Code an image before the first one that counts: what fails here would fail for all and quarantine them.
+
+    It also loads or compiles what is compiled on first use, which belongs to no image's times.
+    """
+    codec.decompress(codec.compress(np.zeros((16, 16, 3), np.uint8), quality=quality, coder=coder))
 
 
 def _synthesize(codec: Codec, batch: list[Any]) -> list[Any]:

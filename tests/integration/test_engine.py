@@ -42,8 +42,9 @@ def test_images_that_kill_are_isolated_and_all_others_done(tmp_path: Path) -> No
         markers = list(cluster.run(make_worker(deadly, tmp_path / "log"), iter(shards)))
     assert sorted(marker.shard for marker in markers) == [0, 1, 2, 3]
     assert {m.shard: m.summary.quarantined.get("crashed", 0) for m in markers} == {0: 0, 1: 1, 2: 2, 3: 0}
-    done = (tmp_path / "log").read_text().split()
-    assert sorted(done) == sorted({item for shard in shards for item in shard.items} - deadly)
+    # Some are done twice: an answer may be lost with a process that died of the next shard. One commit stands.
+    done = set((tmp_path / "log").read_text().split())
+    assert done == {item for shard in shards for item in shard.items} - deadly
 
 
 def test_a_shard_that_kills_with_no_image_to_blame_ends_the_job(tmp_path: Path) -> None:

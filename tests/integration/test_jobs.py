@@ -1,16 +1,21 @@
 """The jobs as their users run them: commands, folders, exit codes, an embedded Ray."""
 
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from bls.quality import mse_255, psnr_db
@@ -26,8 +31,29 @@ def job(name: str, *arguments: object) -> list[str]:
     return [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *map(str, arguments)]
 
 
-def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(job(name, *arguments), capture_output=True, text=True, timeout=300)
+def run(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        job(name, *arguments), capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.005)
+
+
+def started_under(mark: str) -> list[str]:
+    """List the commands of all live processes that inherited a mark in their environment."""
+    commands = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (process / "environ").read_bytes():
+                commands.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200])
+        except OSError:  # it ended in the meantime
+            continue
+    return commands
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
@@ -61,7 +87,32 @@ def compressed(photographs: Path, tiny_bundle: Path, tmp_path_factory: pytest.Te
     done = run("compress_dataset", "--input", photographs, "--output", output, "--bundle", tiny_bundle)
     assert done.returncode == 3, done.stderr
     assert "57 compressed, 3 quarantined" in done.stdout and f"{output}/metrics/*.parquet" in done.stdout
+    noise = [line for line in done.stderr.splitlines() if not re.match(r"compressed \d+ of 60 images", line)]
+    assert noise == []
     return output
+
+
+@pytest.fixture(scope="module")
+def one_photograph(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one")
+    shutil.copy(photographs / "0.png", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start a cluster of one node, which claims to have a GPU; return its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    resources = ["--num-cpus=1", "--num-gpus=1", "--include-dashboard=false", "--disable-usage-stats"]
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", *resources]
+    log = tmp_path_factory.mktemp("cluster") / "log"
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True) as process:
+        try:
+            wait_until(lambda: "Ray runtime started" in log.read_text(), "the cluster to start", seconds=60)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
 
 
 def test_every_image_has_one_row(photographs: Path, compressed: Path) -> None:
@@ -76,44 +127,91 @@ def test_every_image_has_one_row(photographs: Path, compressed: Path) -> None:
             assert row["error_message"] and row["bpp"] is None
 
 
-def test_decompressed_images_have_the_quality_that_metrics_say(
-    photographs: Path, compressed: Path, tiny_bundle: Path, tmp_path: Path
+def test_a_cluster_does_the_same(one_photograph: Path, tiny_bundle: Path, tmp_path: Path, cluster: str) -> None:
+    arguments = ("--input", one_photograph, "--output", tmp_path, "--bundle", tiny_bundle)
+    done = run("compress_dataset", *arguments, RAY_ADDRESS=cluster)
+    assert (done.returncode, done.stderr) == (0, "compressed 1 of 1 images\n")
+    assert [(row["key"], row["status"], row["verified"]) for row in metrics(tmp_path)] == [("0.png", "ok", True)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the worker would find a GPU; runs where there is none")
+def test_a_gpu_that_workers_do_not_find_is_told(
+    one_photograph: Path, tiny_bundle: Path, tmp_path: Path, cluster: str
 ) -> None:
-    done = run("decompress_dataset", "--input", compressed, "--output", tmp_path, "--bundle", tiny_bundle)
+    arguments = ("--input", one_photograph, "--output", tmp_path, "--bundle", tiny_bundle, "--gpus-per-worker", 0.5)
+    done = run("compress_dataset", *arguments, RAY_ADDRESS=cluster)
+    assert done.returncode == 1
+    assert re.search("workers cannot start: .*CUDA", done.stderr)
+    assert not (tmp_path / "commits").exists()
+
+
+def test_the_printed_commands_show_metrics_and_restore_images_of_that_quality(
+    photographs: Path, compressed: Path, tiny_bundle: Path
+) -> None:
+    again = run("compress_dataset", "--input", photographs, "--output", compressed, "--bundle", tiny_bundle)
+    assert again.returncode == 3 and "nothing was left to do" in again.stdout
+    query, restore = (
+        line for line in again.stdout.splitlines() if sys.executable in line or ".venv/bin/python" in line
+    )
+    shown = subprocess.run(query, shell=True, cwd=os.getcwd(), capture_output=True, text=True, check=True)
+    assert {"ok", *BROKEN.values()} <= set(re.findall(r"\w+", shown.stdout))
+
+    done = subprocess.run(restore, shell=True, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    paths = {row["key"]: row["path"] for row in metrics(tmp_path)}
+    assert "57 restored, 0 quarantined" in done.stdout and "3 images were quarantined when" in done.stderr
+    restored = compressed.with_name(f"{compressed.name}-restored")
+    paths = {row["key"]: row["path"] for row in metrics(restored)}
     compared = [row for row in metrics(compressed) if row["status"] == "ok"]
     assert sorted(paths) == [row["key"] for row in compared]
     for row in compared:
         x, x_hat = (
-            np.asarray(Image.open(photographs / row["key"])),
-            np.asarray(Image.open(tmp_path / "images" / paths[row["key"]])),
+            np.asarray(Image.open(path)) for path in (photographs / row["key"], restored / "images" / paths[row["key"]])
         )
-        if row["mode"] == "RGB":
-            assert psnr_db(mse_255(x, x_hat)) == pytest.approx(row["psnr_db"], abs=0.01)
-        assert x.shape[:2] == x_hat.shape[:2]
+        assert x.shape == x_hat.shape
+        assert psnr_db(mse_255(x, x_hat)) == pytest.approx(row["psnr_db"], abs=0.01)
 
 
-def test_a_killed_job_goes_on(photographs: Path, compressed: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    arguments = ("--input", photographs, "--output", tmp_path, "--bundle", tiny_bundle, "--shard-size", 1)
+def test_a_job_that_was_stopped_and_then_killed_goes_on(
+    photographs: Path, compressed: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    output, commits = tmp_path / "out", tmp_path / "out" / "commits"
+    arguments = ("--input", photographs, "--output", output, "--bundle", tiny_bundle, "--shard-size", 1)
     command = job("compress_dataset", *arguments, "--num-workers", 1)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    commits = tmp_path / "commits"
-    deadline = time.monotonic() + 120
-    while not (commits.exists() and len(list(commits.iterdir())) >= 3):
-        assert time.monotonic() < deadline and process.poll() is None, "nothing was committed"
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    time.sleep(2)  # what the killed worker had begun
+
+    def interrupt(num_commits: int, end: Callable[[subprocess.Popen[str]], None]) -> tuple[int, str]:
+        """End the job when there are so many commits; return its exit code and last words, when all is quiet."""
+        mark = f"BLS_TEST_MARK={tmp_path}-{num_commits}"
+        environment = {**os.environ, "BLS_TEST_MARK": mark.partition("=")[2]}
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=environment,
+        ) as process:
+            wait_until(lambda: commits.exists() and len(list(commits.glob("*.json"))) >= num_commits, "commits")
+            assert any("raylet" in command for command in started_under(mark))
+            end(process)
+            _, errors = process.communicate(timeout=60)
+        wait_until(lambda: not started_under(mark), "the processes of Ray to end")
+        return process.returncode, errors
+
+    code, errors = interrupt(3, lambda process: process.terminate())
+    assert (code, errors) == (1, "stopped. What is committed stays: the same command goes on from there.\n")
+    stopped = {path: path.stat().st_mtime_ns for path in commits.iterdir()}
+    code, _ = interrupt(len(stopped) + 3, lambda process: os.killpg(process.pid, signal.SIGKILL))
+    assert code == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in commits.iterdir()}
-    assert 3 <= len(before) < 60, "the job was killed too late to show anything"
+    assert stopped.items() < before.items() and len(before) < 60, "the job was killed too late to show anything"
+
     done = run("compress_dataset", *arguments)
     assert done.returncode == 3, done.stderr
-    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items())
-    assert len(list(commits.iterdir())) == len(list((tmp_path / "metrics").iterdir())) == 60
+    assert f"{len(before)} of 60 images are compressed already" in done.stderr
+    assert before.items() < {path: path.stat().st_mtime_ns for path in commits.iterdir()}.items()
+    assert len(list(commits.iterdir())) == len(list((output / "metrics").iterdir())) == 60
     undisturbed = [{**row, "shard": None} for row in metrics(compressed)]
-    assert [{**row, "shard": None} for row in metrics(tmp_path)] == undisturbed
+    assert [{**row, "shard": None} for row in metrics(output)] == undisturbed
 
 
 @pytest.mark.parametrize(
@@ -122,7 +220,7 @@ def test_a_killed_job_goes_on(photographs: Path, compressed: Path, tiny_bundle: 
         (("--quality", 2), "quality was 4, now 2"),
         (("--quality", 5), "the bundle has [2, 4]"),
         (("--qualty", 4), "--quality"),
-        (("--gpus-per-worker", 1), "--gpus-per-worker"),
+        (("--gpus-per-worker", 99), "room for 0 workers of 1 CPUs and 99 GPUs"),
     ],
 )
 def test_wrong_usage_is_refused(

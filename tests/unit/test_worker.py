@@ -354,6 +354,19 @@ def test_other_qualities_are_refused(config: CompressionConfig) -> None:
         ShardCompressor(replace(config, quality=8))
 
 
+def test_a_codec_that_works_for_no_image_quarantines_none(
+    config: CompressionConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def encode(*_: object, **__: object) -> bytes:
+        raise ImportError("the compiler's cache is damaged")
+
+    monkeypatch.setattr(Codec, "encode", encode)
+    with pytest.raises(ImportError, match="cache is damaged"):
+        ShardCompressor(config)
+    with pytest.raises(ImportError, match="cache is damaged"):
+        ShardDecompressor(decompression(config, tmp_path))
+
+
 def test_a_bundle_that_is_not_the_job_s_is_refused(config: CompressionConfig, tmp_path: Path) -> None:
     """Of another node, or replaced while the job runs."""
     other = replace(config, bundle_fingerprint="0123456789abcdef")

@@ -1,0 +1,128 @@
+"""Rate and speed of the entropy coders on the symbols of a folder of images.
+
+    python -m benchmarks.entropy_coder --images KODAK
+
+Rates are of payloads, without the 11 bytes of header and checksum. Speeds are of one thread: the median over repeats of
+the time for all images, compilation excluded, beside zlib (level 6, the symbols as int16) in the same run, so that
+their ratios outlast the machine. Writes benchmarks/results/NAME.json.
+"""
+
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+
+from benchmarks.provenance import write_result
+from bls import arithmetic_coder, range_coder
+from bls.adaptive_model import AdaptiveModel
+from bls.bundle import FittedModel, load_bundle
+from bls.codec import Codec
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class EntropyCoders:
+    """Measure the entropy coders of a bundle over a folder of images."""
+
+    images: Path
+    """Folder of PNG images."""
+    name: str = "entropy_coder"
+    """Of the file in benchmarks/results."""
+    bundle: Path | None = None
+    """Folder of fitted models; by default the shipped one."""
+    repeats: int = 7
+
+
+class Coder(NamedTuple):
+    """Symbols to bytes and back."""
+
+    encode: Callable[[np.ndarray], bytes]
+    decode: Callable[[bytes, Shape], np.ndarray]
+
+
+def main(config: EntropyCoders) -> None:
+    """Code and decode all images at all qualities, print and write rates and speeds."""
+    torch.set_num_threads(1)
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(config.images.glob("*.png"))]
+    if not images:
+        raise SystemExit(f"{config.images} has no *.png: pass a folder of PNG images")
+    megapixels = sum(image[..., 0].size for image in images) / 1e6
+    bundle = load_bundle(config.bundle)
+    codec = Codec(bundle)
+    points = []
+    for quality, model in bundle.models.items():
+        symbols = [codec.analyze([image], quality=quality)[0] for image in images]
+        point = {"quality": quality, "num_filters": model.config.num_filters}
+        points.append(point | _measure(model, symbols, megapixels=megapixels, repeats=config.repeats))
+        for name, value in points[-1].items():
+            print(f"{name:40} {value:.4g}")
+    result = {"bundle": codec.fingerprint, "num_images": len(images), "repeats": config.repeats, "points": points}
+    print(write_result(config.name, result))
+
+
+def _measure(model: FittedModel, symbols: Sequence[np.ndarray], *, megapixels: float, repeats: int) -> dict[str, float]:
+    """Return bits per pixel, also against static, and megapixels per second, also against zlib, of every coder."""
+    coders = _coders(model)
+    num_bytes: dict[str, int] = {}
+    seconds = defaultdict(list)
+    for _ in range(repeats + 1):  # the first compiles, and counts for nothing
+        for name, coder in coders.items():
+            start = time.perf_counter()
+            payloads = [coder.encode(y) for y in symbols]
+            middle = time.perf_counter()
+            decoded = [coder.decode(payload, y.shape) for payload, y in zip(payloads, symbols, strict=True)]
+            end = time.perf_counter()
+            assert all(np.array_equal(a, b) for a, b in zip(decoded, symbols, strict=True))
+            num_bytes[name] = sum(map(len, payloads))
+            seconds[name, "encode"].append(middle - start)
+            seconds[name, "decode"].append(end - middle)
+    bpp = {name: 8 * n / megapixels / 1e6 for name, n in num_bytes.items()}
+    bpp["density"] = sum(model.table.code_length_bits(y) for y in symbols) / megapixels / 1e6
+    speed = {key: megapixels / median(times[1:]) for key, times in seconds.items()}
+    return (
+        {f"{name}_bpp": value for name, value in bpp.items()}
+        | {f"{name}_bpp_to_static": value / bpp["static"] for name, value in bpp.items() if name != "static"}
+        | {f"{name}_{way}_mp_per_second": value for (name, way), value in speed.items()}
+        | {
+            f"{name}_{way}_to_zlib": value / speed["zlib", way]
+            for (name, way), value in speed.items()
+            if name != "zlib"
+        }
+    )
+
+
+def _coders(model: FittedModel) -> dict[str, Coder]:
+    """Return the adaptive coder as fitted and knowing the table alone, the static one, and zlib."""
+    unfitted = AdaptiveModel.from_table(model.table)
+    return {
+        "adaptive": Coder(
+            lambda y: arithmetic_coder.encode(y, model.adaptive),
+            lambda payload, shape: arithmetic_coder.decode(payload, shape, model.adaptive),
+        ),
+        "adaptive_from_table": Coder(
+            lambda y: arithmetic_coder.encode(y, unfitted),
+            lambda payload, shape: arithmetic_coder.decode(payload, shape, unfitted),
+        ),
+        "static": Coder(
+            lambda y: range_coder.encode(y, model.table),
+            lambda payload, shape: range_coder.decode(payload, shape, model.table),
+        ),
+        "zlib": Coder(
+            lambda y: zlib.compress(y.astype(np.int16).tobytes(), 6),
+            lambda payload, shape: np.frombuffer(zlib.decompress(payload), np.int16).astype(np.int32).reshape(shape),
+        ),
+    }
+
+
+if __name__ == "__main__":
+    main(tyro.cli(EntropyCoders))
