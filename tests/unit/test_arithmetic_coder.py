@@ -184,7 +184,8 @@ def draw(table: ProbabilityTable, shape: tuple[int, int], *, seed: int = 0) -> n
     """Return symbols of these probabilities; where the escape falls, the integer above the maximum."""
     rng = np.random.default_rng(seed)
     drawn = [rng.choice(len(f), size=shape, p=f / 65536) for f in map(table.channel, range(table.channels))]
-    return (np.stack(drawn) + table.minimum[:, None, None]).astype(np.int32)
+    symbols: np.ndarray = np.stack(drawn) + table.minimum[:, None, None]
+    return symbols.astype(np.int32)
 
 
 def assert_canonical(payload: bytes, shape: tuple[int, int, int], model: AdaptiveModel) -> None:
