@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 def provenance() -> dict[str, Any]:
     """Return where and how the running measurement was made."""
     return {
-        "commit": _git("describe", "--always", "--dirty"),
+        "commit": _commit(),
         "cpu": _cpu(),
         "num_cpus": os.cpu_count(),
         "python": platform.python_version(),
@@ -38,9 +38,15 @@ def _command() -> str:
     return " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments])
 
 
+def _commit() -> str:
+    """Return the commit, marked where files other than results differ from it."""
+    changed = _git("status", "--porcelain", "--", ":/", ":(top,exclude)benchmarks/results")
+    return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+
+
 def _git(*arguments: str) -> str:
     run = subprocess.run(["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=False)
-    return run.stdout.strip() or "unknown"
+    return run.stdout.strip()
 
 
 def _cpu() -> str:

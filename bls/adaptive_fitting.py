@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, UInt64
+from jaxtyping import Float32, Float64, Int32, UInt16, UInt64
 
 from bls.adaptive_model import NEIGHBOURS, NUM_SOURCES, AdaptiveModel, to_sixteen_bits
 from bls.arithmetic_coder import MARGIN, MAX_MAGNITUDE, count_decisions
@@ -66,14 +66,21 @@ def _with_fitted_weights(model: AdaptiveModel, symbols: Sequence[Int32[np.ndarra
         contribution = w[first:] * magnitudes[:channel].mean(1)
         chosen = np.sort(np.argsort(-contribution, kind="stable")[:NUM_SOURCES])
         features = features[np.concatenate([np.arange(first), first + chosen])]
-        w = _fit_mean(features, target)
-        quiet = np.quantile(w @ features, QUIET_QUANTILE)
-        unit = CONTEXT_STARTS[0] / np.sqrt(2) * (1 << ACTIVITY_FRACTION_BITS) / quiet
-        integers = np.minimum(np.rint(w * unit), 65535).astype(np.uint16)
+        integers = _in_fixed_point(_fit_mean(features, target), features)
         offset[channel], weights[channel] = integers[0], integers[1:first]
         sources[channel, : len(chosen)] = chosen
         source_weights[channel, : len(chosen)] = integers[first:]
     return replace(model, neighbour_weights=weights, offset=offset, sources=sources, source_weights=source_weights)
+
+
+def _in_fixed_point(
+    weights: Float64[np.ndarray, " f"], features: Float32[np.ndarray, "f n"]
+) -> UInt16[np.ndarray, " f"]:
+    """Round weights, scaled so that the quiet quantile of activities lies half an octave below the second context."""
+    quiet = np.quantile(weights @ features, QUIET_QUANTILE)
+    unit = CONTEXT_STARTS[0] / np.sqrt(2) * (1 << ACTIVITY_FRACTION_BITS) / quiet
+    integers: np.ndarray = np.minimum(np.rint(weights * unit), 65535)
+    return integers.astype(np.uint16)
 
 
 def _sample(

@@ -169,7 +169,7 @@ def _load_model(folder: Path, entry: Mapping[str, Any]) -> FittedModel:
     arrays = load(data)
     known = {f.name for f in fields(TransformConfig)}
     try:
-        return FittedModel(
+        model = FittedModel(
             quality=entry["quality"],
             lmbda=entry["lmbda"],
             config=TransformConfig(**{name: value for name, value in entry["config"].items() if name in known}),
@@ -180,6 +180,12 @@ def _load_model(folder: Path, entry: Mapping[str, Any]) -> FittedModel:
         )
     except (ValueError, KeyError) as error:
         raise BundleError(f"{path} holds no model that this release can use: {error}") from error
+    if not model.config.num_filters == model.table.channels == model.adaptive.channels:
+        raise BundleError(
+            f"{path} has {model.config.num_filters} filters, a table of {model.table.channels} channels and an adaptive "
+            f"model of {model.adaptive.channels}: expected the same of each, copy the bundle again"
+        )
+    return model
 
 
 def _with_prefix(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -49,8 +49,8 @@ class TrainConfig:
     """Optimiser steps per model."""
     batch_size: int = 8
     """Patches per step."""
-    learning_rate: float = 1e-3
-    """Of Adam, at its highest."""
+    learning_rate: float | None = None
+    """Of Adam, at its highest; without it 1e-3, and less in proportion where lmbda is above 0.013."""
     schedule: Literal["cosine", "plateau"] = "cosine"
     """`cosine`: warm-up, hold, decay; `plateau`: the paper's, divided by 10 whenever the loss stalls."""
     patches: PatchConfig = field(default_factory=lambda: PatchConfig(patch_size=192))
@@ -87,6 +87,11 @@ class TrainConfig:
         return tuple(ladder[lmbda] for lmbda in self.lmbda)
 
 
+def default_learning_rate(lmbda: float) -> float:
+    """Return a rate at which the loss falls from the KLT start on (docs/decisions/0004-filters.md)."""
+    return 1e-3 * min(1.0, LMBDAS[4] / lmbda)
+
+
 def main(config: TrainConfig) -> None:
     """Fit every model that the bundle does not hold yet."""
     if config.num_threads:
@@ -118,7 +123,7 @@ def _fit(config: TrainConfig, quality: int, lmbda: float, *, patches: PatchSet, 
     training = TrainingConfig(
         lmbda=lmbda,
         steps=config.steps,
-        learning_rate=config.learning_rate,
+        learning_rate=config.learning_rate or default_learning_rate(lmbda),
         schedule=config.schedule,
         seed=config.seed,
     )
@@ -233,4 +238,5 @@ if __name__ == "__main__":
     try:
         main(tyro.cli(TrainConfig))
     except (ValueError, FloatingPointError) as error:
-        sys.exit(f"train: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ValueError) else 1)

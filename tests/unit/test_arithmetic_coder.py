@@ -283,7 +283,7 @@ def test_truncated_or_flipped_payload_never_gives_the_symbols() -> None:
         assert_canonical(damaged, SYMBOLS.shape, MODELS["random"])
 
 
-@pytest.mark.parametrize("tail", [b"\0", b"\0\0\0\0", b"\x01", b"\xff" * 4], ids=bytes.hex)
+@pytest.mark.parametrize("tail", [b"\0", b"\0\0\0\0", b"\x01", b"\xff" * 4, bytes(40) + b"\x01"], ids=len)
 def test_appended_bytes_are_detected(tail: bytes) -> None:
     payload = arithmetic_coder.encode(SYMBOLS, PLAIN)
     with pytest.raises(BitstreamError, match="bytes that no 3x1x6 symbols are coded to: it is truncated or damaged"):
@@ -331,12 +331,12 @@ def test_dearest_symbol_fits_where_room_is_made_for_it() -> None:
 
 def test_symbols_and_models_of_any_layout_are_coded_alike() -> None:
     expected = arithmetic_coder.encode(SYMBOLS, MODELS["random"])
-    strided = np.asfortranarray(SYMBOLS)
-    strided.flags.writeable = False
-    stored = {name: np.asfortranarray(array) for name, array in MODELS["random"].to_arrays().items()}
-    for array in stored.values():
-        array.flags.writeable = False
-    assert arithmetic_coder.encode(strided, AdaptiveModel.from_arrays(stored)) == expected
+    for order in ("C", "F"):
+        read_only = np.array(SYMBOLS, order=order)
+        stored = {name: np.array(array, order=order) for name, array in MODELS["random"].to_arrays().items()}
+        for array in (read_only, *stored.values()):
+            array.flags.writeable = False
+        assert arithmetic_coder.encode(read_only, AdaptiveModel.from_arrays(stored)) == expected
 
 
 def test_one_model_codes_any_number_of_times() -> None:

@@ -56,6 +56,14 @@ def test_a_damaged_file_is_named(folder: Path, tmp_path: Path) -> None:
         load_bundle(tmp_path)
 
 
+def test_a_model_whose_parts_do_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
+    manifest = json.loads((_copy(folder, tmp_path) / MANIFEST).read_text())
+    manifest["models"][0]["config"]["num_filters"] += 1
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="expected the same of each"):
+        load_bundle(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["{", '{"format": 99, "models": []}'])
 def test_a_manifest_of_another_format_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text)

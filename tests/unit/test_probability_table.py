@@ -74,6 +74,13 @@ def test_rounding_costs_less_than_a_thousandth_of_a_bit(scale: float) -> None:
     assert 0 <= divergence_bits < 1e-3
 
 
+def test_sum_is_corrected_where_that_costs_least() -> None:
+    # Rounding leaves more than 300 to give away: all go to entries that were rounded down.
+    frequencies = ProbabilityTable.from_probabilities(np.array([[100.49] * 652 + [10.51]]) / TOTAL, 0).channel(0)
+    assert set(frequencies[:652].tolist()) == {100, 101}
+    assert frequencies[652:].tolist() == [11, 6]
+
+
 @pytest.mark.parametrize(
     "p", [[[0.5, -0.1]], [[0.5, np.nan]], [[0.5, np.inf]], [0.5, 0.5], np.zeros((0, 2)), np.zeros((2, 0))], ids=str
 )
