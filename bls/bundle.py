@@ -182,8 +182,8 @@ def _load_model(folder: Path, entry: Mapping[str, Any]) -> FittedModel:
         raise BundleError(f"{path} holds no model that this release can use: {error}") from error
     if not model.config.num_filters == model.table.channels == model.adaptive.channels:
         raise BundleError(
-            f"{path} has {model.config.num_filters} filters, {model.table.channels} tables and {model.adaptive.channels} "
-            "channels in its adaptive model: expected the same of each, copy the bundle again"
+            f"{path} has {model.config.num_filters} filters, {model.table.channels} tables and "
+            f"{model.adaptive.channels} channels to adapt: expected the same of each, copy the bundle again"
         )
     return model
 
