@@ -2,7 +2,8 @@
 
 Weights of the activity: those under which the magnitudes are likeliest, each exponentially distributed with its
 activity as mean. First probabilities: how the training symbols' decisions fell, per channel and context; where these
-are few, how they fell in all channels; where these are few, what the density says.
+are few, how they fell in this context of all channels; where these are few, in this channel; at the end, what the
+density says.
 
 Letters in shapes: c channels, h and w rows and columns of latents, n sampled positions, f features, k contexts,
 d decisions.
