@@ -15,6 +15,7 @@ import tyro
 from benchmarks.provenance import write_result
 from bls.klt import initialize_from_klt
 from bls.model import Model
+from bls.parallel import BatchPart
 from bls.training import Trainer, TrainingConfig
 from bls.transforms import TransformConfig
 from pipeline.patches import PatchConfig, PatchSet
@@ -47,7 +48,8 @@ def main(config: Constraints) -> None:
     """Fit every variant and write their losses."""
     torch.set_num_threads(config.num_threads)
     torch.set_flush_denormal(True)
-    patches = PatchSet.read(open_source(config.images), PatchConfig(patch_size=128))
+    source = open_source(config.images)
+    patches = PatchSet.read(source, source.references(), PatchConfig(patch_size=128, min_scale=1))
     held_out = PatchSet(patches.config, patches.images[-config.held_out :])
     training = PatchSet(patches.config, patches.images[: -config.held_out])
     results = {}
@@ -59,6 +61,11 @@ def main(config: Constraints) -> None:
     print(write_result("constraints", {**settings, "loss_bpp_psnr_db": results}))
 
 
+def whole(size: int) -> BatchPart:
+    """Return the part of a batch that is all of it."""
+    return BatchPart(0, size, size)
+
+
 def _fit(
     config: Constraints, transform: TransformConfig, training: PatchSet, held_out: PatchSet, *, from_klt: bool
 ) -> list[float]:
@@ -66,13 +73,13 @@ def _fit(
     torch.manual_seed(0)
     model = Model(transform)
     if from_klt:
-        initialize_from_klt(model, training.batch(config.steps, 64), lmbda=config.lmbda)
-    trainer = Trainer(model, TrainingConfig(lmbda=config.lmbda, steps=config.steps))
+        initialize_from_klt(model, training.batch(config.steps, whole(64)), lmbda=config.lmbda)
+    trainer = Trainer(model, TrainingConfig(lmbda=config.lmbda, steps=config.steps, autocast=True))
     for step in range(config.steps):
-        trainer.train_step(training.batch(step, config.batch_size))
+        trainer.train_step(training.batch(step, whole(config.batch_size)))
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
-        relaxed = model(held_out.batch(0, 128), lmbda=config.lmbda, generator=generator)
+        relaxed = model(held_out.batch(0, whole(128)), lmbda=config.lmbda, generator=generator)
     psnr_db = -10 * torch.log10(relaxed.mse_255 / 255**2)
     return [round(value.item(), 4) for value in (relaxed.loss, relaxed.bpp, psnr_db)]
 

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from bls.parallel import max_over_processes, sum_over_processes
+
 SAMPLES_PER_UNIT = 10
 LIKELIHOOD_FLOOR = 2.0**-16
 """The smallest probability that an integer table can hold; what lies outside the support is charged this much."""
@@ -52,19 +54,22 @@ class Density(nn.Module):
         return -density.log2()
 
     @torch.no_grad()
-    def update(self, y: Float[Tensor, "b c h w"]) -> None:
-        """Move the density towards the latents (without noise) of one batch.
+    def update(self, y: Float[Tensor, "b c h w"], *, of_all_processes: bool = False) -> None:
+        """Move the density towards the latents (without noise) of one batch, or of all processes' parts of it.
 
         An exponential moving average of `momentum`; a plain average of all batches so far while there are fewer, or
         for ever where momentum is 1.
         """
         y = y.detach().float().clamp(-MAX_HALF_RANGE + 2, MAX_HALF_RANGE - 2)
-        self._cover(int(y.abs().amax().ceil()) + 1)
+        half_range = int(y.abs().amax().ceil()) + 1
+        self._cover(max_over_processes(half_range, y.device) if of_all_processes else half_range)
         channel, node, fraction = self._locate(y)
         counts = torch.zeros_like(self.histogram)
         counts.index_put_((channel, node), 1 - fraction, accumulate=True)
         counts.index_put_((channel, node + 1), fraction, accumulate=True)
-        counts *= SAMPLES_PER_UNIT * counts.shape[0] / y.numel()  # each row now integrates to 1
+        if of_all_processes:
+            sum_over_processes(counts)
+        counts *= SAMPLES_PER_UNIT / counts.sum(1, keepdim=True)  # each row now integrates to 1
         self.num_updates += 1
         self.histogram.lerp_(counts, max(1 - self.momentum, 1 / self.num_updates.item()))
         self.samples.copy_(_add_box(self.histogram))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bls.adaptive_fitting import fit_adaptive_model
 from bls.bundle import FittedModel, half_precision_weights
+from bls.density import Density
 from bls.model import Model
 from bls.probability_table import ProbabilityTable
 from bls.quantization import quantize
@@ -31,9 +32,7 @@ def make_fitted_model(
     weights = half_precision_weights(model.analysis, model.synthesis)
     draft = FittedModel(quality, lmbda, model.config, weights, table=None, adaptive=None)  # type: ignore[arg-type]
     analysis, _ = draft.transforms()
-    density = model.density
-    density.reset()
-    density.momentum = 1.0
+    density = Density(model.config.num_filters, momentum=1.0)
     symbols: list[np.ndarray] = []
     for x in batches:
         y = analysis(x.to("cpu", torch.float32))

@@ -24,9 +24,9 @@ PERTURBATION_SCALE = 0.02
 """Of the default random filters, added to all: what the principal components leave at zero receives a gradient."""
 
 
-def quantizer_step(lmbda: float) -> float:
-    """Return the optimal quantiser step of an orthonormal transform of RGB images in [0, 1], at high resolution."""
-    return math.sqrt(12 * 3 / (2 * math.log(2) * lmbda * 255**2))
+def quantizer_step(lmbda: float, *, channels: int = 3) -> float:
+    """Return the optimal quantiser step of an orthonormal transform of images in [0, 1], at high resolution."""
+    return math.sqrt(12 * channels / (2 * math.log(2) * lmbda * 255**2))
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def initialize_from_klt(model: Model, x: Float[Tensor, "b c h w"], *, lmbda: flo
     for latent_gdn in (model.analysis[-1], model.synthesis[0]):
         if isinstance(latent_gdn, GDN):
             latent_gdn.set_(torch.ones_like(latent_gdn.beta), torch.zeros_like(latent_gdn.gamma))
-    _scale_latents(model, quantizer_step(lmbda))
+    _scale_latents(model, quantizer_step(lmbda, channels=x.shape[1]))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bls.density import Density
 from bls.distortion import Distortion, mse_255
+from bls.parallel import BatchPart
 from bls.quantization import add_uniform_noise
 from bls.transforms import AnalysisTransform, SynthesisTransform, TransformConfig
 
@@ -46,13 +47,20 @@ class Model(nn.Module):
         lmbda: float,
         distortion: Distortion = mse_255,
         generator: torch.Generator | None = None,
+        part: BatchPart | None = None,
     ) -> RelaxedLoss:
-        """Return the relaxed loss of an image batch: uniform noise stands for rounding, the density for the coder."""
+        """Return the relaxed loss of an image batch: uniform noise stands for rounding, the density for the coder.
+
+        Of a `part` of a batch, all that the loss consists of is this part's share in the batch's: summed over the
+        parts, it is what the whole batch gives, noise included.
+        """
+        part = part or BatchPart(0, len(x), len(x))
         y = self.analysis(x).float()
-        y_tilde = add_uniform_noise(y, generator)
+        y_tilde = add_uniform_noise(y, generator, part)
         x_tilde = self.synthesis(y_tilde).float()
-        bpp = self.density.bits(y_tilde).sum() / (x.shape[0] * x.shape[2] * x.shape[3])
-        d = distortion(x, x_tilde)
+        share = part.count / part.total
+        bpp = self.density.bits(y_tilde).sum() / (part.total * x.shape[2] * x.shape[3])
+        d = share * distortion(x, x_tilde)
         with torch.no_grad():
-            mse = d if distortion is mse_255 else mse_255(x, x_tilde)
+            mse = d if distortion is mse_255 else share * mse_255(x, x_tilde)
         return RelaxedLoss(lmbda * d + bpp, bpp, d, mse, y.detach())

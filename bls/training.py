@@ -1,5 +1,9 @@
 """One training step after another: loss, optimisers, constraints, schedule, checkpoint. Knows batches, not datasets.
 
+With a process group of torch.distributed every process holds the same model and takes its part of each batch;
+gradients, metrics and the density's histogram are summed, so all stay equal, and a fit does not depend on the number of
+processes but for rounding.
+
 The transforms are fitted by Adam, the density by its own closed-form update, the constraints applied after every step
 (Ballé, Laparra, Simoncelli, ICLR 2017, section 5 and appendix). The paper's schedule (1e-4, divided by 10 on a
 plateau) is `schedule="plateau"`; `"cosine"` warms up, holds, and decays over the last part, and suits runs of hours
@@ -17,6 +21,7 @@ from torch import Tensor
 
 from bls.distortion import Distortion, mse_255
 from bls.model import Model
+from bls.parallel import BatchPart, copy_from_first, sum_over_processes
 from bls.transforms import apply_constraints, parameterize_by_dct
 
 
@@ -37,8 +42,9 @@ class TrainingConfig:
     """Steps whose mean loss is compared by the plateau schedule."""
     clip_norm: float = 2.0
     """Largest norm of the gradient of all parameters together."""
-    autocast: bool = True
-    """Run the transforms in bfloat16 where the device has it; latents, density and loss stay in float32."""
+    autocast: bool = False
+    """Run the transforms in bfloat16 where the device has it; latents, density and loss stay in float32. Faster, but
+    what is fitted so is tied to the rounding of bfloat16 (docs/decisions/0005-precision.md)."""
     seed: int = 0
     """Of the quantisation noise."""
 
@@ -124,12 +130,17 @@ class Trainer:
         self.step = 0
         parameterize_by_dct(model)
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        copy_from_first(model)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=ADAM_BETAS, fused=True)
         self.schedule = CosineSchedule(config) if config.schedule == "cosine" else PlateauSchedule(config)
         self.autocast = config.autocast and _has_bfloat16(self.device)
 
-    def train_step(self, x: Float[Tensor, "b c h w"]) -> StepMetrics:
-        """Take one step on a batch of images in [0, 1] whose sides are multiples of 16."""
+    def train_step(self, x: Float[Tensor, "b c h w"], part: BatchPart | None = None) -> StepMetrics:
+        """Take one step on a batch of images in [0, 1] whose sides are multiples of 16, or on a part of the batch.
+
+        Raises:
+            FloatingPointError: the fit has diverged.
+        """
         learning_rate = self.schedule.learning_rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -138,23 +149,24 @@ class Trainer:
         if self.step == 0:
             self._start_density(x)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            relaxed = self.model(x, lmbda=self.config.lmbda, distortion=self.distortion, generator=generator)
-        loss = relaxed.loss.item()
+            relaxed = self.model(x, lmbda=self.config.lmbda, distortion=self.distortion, generator=generator, part=part)
+        self.optimizer.zero_grad(set_to_none=True)
+        relaxed.loss.backward()
+        measured = torch.stack([relaxed.loss.detach(), relaxed.bpp.detach(), relaxed.mse_255]).float()
+        sum_over_processes(measured, *(p.grad for p in self.model.parameters() if p.grad is not None))
+        loss, bpp, mse_255 = measured.tolist()
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"loss is {loss} at step {self.step}: lower the learning rate (now {learning_rate:g}) "
                 "and resume from the last checkpoint"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        relaxed.loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
         apply_constraints(self.model, self.model.config)
-        self.model.density.update(relaxed.y)
+        self.model.density.update(relaxed.y, of_all_processes=True)
         self.schedule.observe(loss)
         self.step += 1
-        psnr_db = 10 * math.log10(255**2 / max(relaxed.mse_255.item(), 1e-9))
-        return StepMetrics(self.step, loss, relaxed.bpp.item(), psnr_db, learning_rate)
+        return StepMetrics(self.step, loss, bpp, 10 * math.log10(255**2 / max(mse_255, 1e-9)), learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on."""
@@ -175,7 +187,7 @@ class Trainer:
     @torch.no_grad()
     def _start_density(self, x: Tensor) -> None:
         """Give the density the first batch's latents, so that the first rate is a rate."""
-        self.model.density.update(self.model.analysis(x))
+        self.model.density.update(self.model.analysis(x), of_all_processes=True)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -1,80 +1,109 @@
-"""Fit models to a folder of images, one per lmbda, and write them as a bundle.
+"""Fit models to images, one per lmbda, with Ray Train, and write them as a bundle.
 
-    python jobs/train.py --data photos/ --output my-bundle --lmbda 0.0035 0.013 0.0483
+    python jobs/train.py --data photos/ --output my-bundle --storage runs/photos --lmbda 0.0035 0.013 0.0483
 
-A run that was stopped goes on from its checkpoints when the same command is given again.
+A run that was killed goes on from its checkpoints when the same command is given again.
 """
 
-import io
+import json
+import os
 import sys
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import torch
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import tyro
 
-from bls import distortion
 from bls.bundle import LMBDAS, FittedModel, load_bundle, save_bundle
-from bls.fitting import make_fitted_model
-from bls.klt import initialize_from_klt, initialize_from_weights, quantizer_step
-from bls.model import Model
-from bls.training import StepMetrics, Trainer, TrainingConfig
+from bls.training import TrainingConfig
 from bls.transforms import TransformConfig
-from pipeline.patches import PatchConfig, PatchSet
-from pipeline.sources import open_source
-from pipeline.storage import Folder, open_folder
-
-DISTORTIONS = {"mse": distortion.mse_255, "ms-ssim": distortion.ms_ssim, "nlp": distortion.nlp}
+from pipeline.fit import FitConfig
+from pipeline.job import ExitCode, check_at_least, exit_code, usage
+from pipeline.patches import PatchConfig
+from pipeline.plots import plot_training_curve
+from pipeline.report import job_command, print_commands, print_table, say
+from pipeline.sources import open_sources
+from pipeline.storage import Folder, absolute, open_folder, redact
+from pipeline.train_engine import Images, Milestones, Resources, cluster, fit_models, read_curve, read_images
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Fit models to a folder of images, one per lmbda, and write them as a bundle."""
+    """Fit models to images, one per lmbda, with Ray Train, and write them as a bundle."""
 
-    data: str
-    """Folder of training images, any URI that fsspec reads."""
+    data: tuple[str, ...]
+    """Folders of training images, any URIs that fsspec reads."""
     output: Path
     """Folder of the bundle; models of other qualities that are already in it are kept."""
-    lmbda: tuple[float, ...] = (LMBDAS[2], LMBDAS[4], LMBDAS[6])
-    """Weights of `lmbda * 255**2 * mse + bpp`, one model each."""
+    storage: str
+    """Folder (any URI, seen by all nodes) for checkpoints and fitted models: what a killed run goes on from."""
+    lmbda: tuple[float, ...] = (LMBDAS[4],)
+    """Weights of `lmbda * 255**2 * mse + bpp`, one model each; the middle one is fitted first, the others from it."""
     quality: tuple[int, ...] = ()
     """Numbers of the models in the bundle; by default the place of each lmbda on the field's ladder (0.013 is 4)."""
     init: str = "klt"
-    """Where to start: `klt`, or a fitted model as BUNDLE#QUALITY."""
+    """Where the first model starts: `klt`, or a fitted model as BUNDLE#QUALITY."""
+    num_filters: int = 128
+    """Filters per stage: 128 for the low rates, 192 for the high ones."""
+    channels: Literal[1, 3] = 3
+    """1: grayscale, 3: RGB."""
     distortion: Literal["mse", "ms-ssim", "nlp"] = "mse"
-    """What to minimise beside the rate."""
+    """What to minimise beside the rate; for `ms-ssim` and `nlp` the lmbdas weigh other units, so choose them anew."""
     steps: int = 6000
     """Optimiser steps per model."""
     batch_size: int = 8
-    """Patches per step."""
+    """Patches per step, of all workers together."""
+    patch_size: int = 192
+    """Side of a patch in pixels, a multiple of 16."""
+    min_scale: float = 0.5
+    """Images are downsampled by a random factor from this to 1."""
     learning_rate: float | None = None
     """Of Adam, at its highest; without it 1e-3, and less in proportion where lmbda is above 0.013."""
     schedule: Literal["cosine", "plateau"] = "cosine"
     """`cosine`: warm-up, hold, decay; `plateau`: the paper's, divided by 10 whenever the loss stalls."""
-    patches: PatchConfig = field(default_factory=lambda: PatchConfig(patch_size=192))
-    model: TransformConfig = field(default_factory=TransformConfig)
-    checkpoints: str = "runs"
-    """Folder (any URI) for the checkpoints of unfinished models."""
-    checkpoint_minutes: float = 3.0
-    device: str = "cpu"
-    """Torch device, e.g. `cuda`."""
-    num_threads: int = 0
-    """CPU threads of torch; 0: its own choice."""
+    bfloat16: bool = False
+    """Run the transforms in bfloat16 while training: faster, at some loss (docs/decisions/0005-precision.md)."""
+    max_cached_gib: float = 4.0
+    """Decoded images that are kept in memory; a larger set is streamed from its source."""
+    checkpoint_steps: int = 250
+    """Steps between checkpoints."""
+    evaluation_steps: int = 1000
+    """Steps between measurements of real bitstreams of held-out images; a multiple of --checkpoint-steps."""
+    num_workers: int = 1
+    """Processes that share each batch."""
+    max_workers: int | None = None
+    """With a cluster that grows: use up to so many."""
+    cpus_per_worker: int | None = None
+    """CPUs, and threads, of a worker; without it the CPUs of this machine are shared out, on a cluster 1."""
+    use_gpu: bool = False
+    """Give each worker a GPU."""
+    max_failures: int = 3
+    """Times that lost workers are replaced, per model."""
     seed: int = 0
+    description: str = ""
+    """What the data is and its licence, for those who get the bundle."""
 
     def __post_init__(self) -> None:
-        if not self.lmbda:
-            raise ValueError("no lmbda given, expected at least one, e.g. --lmbda 0.013")
+        check_at_least(1, num_workers=self.num_workers, cpus_per_worker=self.cpus_per_worker, steps=self.steps)
+        check_at_least(1, batch_size=self.batch_size, checkpoint_steps=self.checkpoint_steps)
+        check_at_least(self.num_workers, max_workers=self.max_workers)
+        check_at_least(max(self.num_workers, self.max_workers or 1), batch_size=self.batch_size)
+        if self.evaluation_steps % self.checkpoint_steps:
+            raise ValueError(
+                f"--evaluation-steps is {self.evaluation_steps}, expected a multiple of --checkpoint-steps "
+                f"{self.checkpoint_steps}"
+            )
+        if not self.data or not self.lmbda:
+            raise ValueError("expected at least one --data folder and one --lmbda, e.g. --lmbda 0.013")
         if self.quality and len(self.quality) != len(self.lmbda):
             raise ValueError(f"{len(self.quality)} qualities for {len(self.lmbda)} lmbdas, expected one each")
-        if self.patches.channels != self.model.channels:
-            raise ValueError(
-                f"patches have {self.patches.channels} channels, the model {self.model.channels}: "
-                "give --patches.channels and --model.channels the same value"
-            )
-        self.qualities()
+        if len(set(self.qualities())) != len(self.lmbda):
+            raise ValueError(f"qualities {self.qualities()} name a model twice: number the models with --quality")
+        self.fits()
 
     def qualities(self) -> tuple[int, ...]:
         """Return the number of each model in the bundle."""
@@ -86,157 +115,149 @@ class TrainConfig:
             raise ValueError(f"lmbda {unknown[0]:g} is not on the ladder {LMBDAS}: number the models with --quality")
         return tuple(ladder[lmbda] for lmbda in self.lmbda)
 
+    def fits(self) -> list[FitConfig]:
+        """Return the configuration of every model."""
+        return [
+            FitConfig(
+                quality=quality,
+                training=TrainingConfig(
+                    lmbda=lmbda,
+                    steps=self.steps,
+                    schedule=self.schedule,
+                    learning_rate=self.learning_rate or default_learning_rate(lmbda),
+                    autocast=self.bfloat16,
+                    seed=self.seed,
+                ),
+                model=TransformConfig(num_filters=self.num_filters, channels=self.channels),
+                patches=PatchConfig(self.patch_size, self.channels, self.min_scale, seed=self.seed),
+                batch_size=self.batch_size,
+                distortion=self.distortion,
+            )
+            for quality, lmbda in zip(self.qualities(), self.lmbda, strict=True)
+        ]
+
+    def resources(self) -> Resources:
+        """Return what each fit runs on."""
+        shared = 1 if os.environ.get("RAY_ADDRESS") else max(1, (os.cpu_count() or 1) // self.num_workers)
+        cpus = self.cpus_per_worker or shared
+        return Resources(self.num_workers, self.max_workers, cpus, self.use_gpu, self.max_failures)
+
 
 def default_learning_rate(lmbda: float) -> float:
     """Return a rate at which the loss falls from the KLT start on (docs/decisions/0004-filters.md)."""
     return 1e-3 * min(1.0, LMBDAS[4] / lmbda)
 
 
-def main(config: TrainConfig) -> None:
-    """Fit every model that the bundle does not hold yet."""
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
-    # Squares of small gradients become denormal numbers, which x86 computes a hundred times slower.
-    torch.set_flush_denormal(True)
-    source = open_source(config.data)
-    patches = PatchSet.read(source, config.patches)
-    print(f"{len(patches.images)} images of {source}; left out: {dict(patches.dropped) or 'none'}", flush=True)
-    checkpoints = open_folder(config.checkpoints)
-    for quality, lmbda in zip(config.qualities(), config.lmbda, strict=True):
-        trainer = _fit(config, quality, lmbda, patches=patches, checkpoints=checkpoints)
-        print(f"quality {quality}: fitting density and coder to whole images", flush=True)
-        fitted = make_fitted_model(
-            trainer.model,
-            patches.whole_images(),
-            quality=quality,
-            lmbda=lmbda,
-            training=_describe(config, len(patches.images), trainer),
+def main(config: TrainConfig) -> ExitCode:
+    """Fit every model that the storage folder does not hold yet, and add all to the bundle."""
+    storage = open_folder(config.storage)
+    with usage():
+        source = open_sources([absolute(uri) for uri in config.data])
+        start = _start(config)
+        for fit in config.fits():
+            _check_settings(storage, fit, config)
+    resources = config.resources()
+    with cluster(resources):
+        with usage():
+            images = read_images(source, config.fits()[0].patches, max_cached_gib=config.max_cached_gib)
+        say(_images_text(images))
+        fitted = fit_models(
+            config.fits(),
+            images,
+            storage,
+            start=start,
+            resources=resources,
+            milestones=Milestones(config.checkpoint_steps, config.evaluation_steps),
+            description=_describe(config, images),
         )
-        _add_to_bundle(config.output, fitted)
-        print(f"quality {quality}: in {config.output}, fingerprint {fitted.fingerprint.hex()}", flush=True)
+        for model in fitted:
+            _add_to_bundle(config.output, model, storage)
+            say(f"quality {model.quality}: in {config.output}, fingerprint {model.fingerprint.hex()}")
+    _print_summary(config)
+    return ExitCode.DONE
 
 
-def _fit(config: TrainConfig, quality: int, lmbda: float, *, patches: PatchSet, checkpoints: Folder) -> Trainer:
-    """Train one model from its checkpoint, or from its start, to the last step."""
-    torch.manual_seed(config.seed)
-    model = Model(config.model)
-    training = TrainingConfig(
-        lmbda=lmbda,
-        steps=config.steps,
-        learning_rate=config.learning_rate or default_learning_rate(lmbda),
-        schedule=config.schedule,
-        seed=config.seed,
-    )
-    checkpoint = f"{config.distortion}-quality-{quality}.pt"
-    state = _read_checkpoint(checkpoints, checkpoint, training)
-    if state is None:
-        _initialize(model, config, lmbda, patches)
-    trainer = Trainer(model, training, device=config.device, distortion=DISTORTIONS[config.distortion])
-    if state is not None:
-        trainer.load_state_dict(state)
-        print(f"quality {quality}: going on from step {trainer.step} of {checkpoints}/{checkpoint}", flush=True)
-    progress = _Progress(quality, config.steps, trainer.step)
-    saved = time.monotonic()
-    while trainer.step < config.steps:
-        progress.update(trainer.train_step(patches.batch(trainer.step, config.batch_size)))
-        if time.monotonic() - saved > 60 * config.checkpoint_minutes or trainer.step == config.steps:
-            _write_checkpoint(checkpoints, checkpoint, training, trainer)
-            saved = time.monotonic()
-    return trainer
-
-
-def _initialize(model: Model, config: TrainConfig, lmbda: float, patches: PatchSet) -> None:
+def _start(config: TrainConfig) -> FittedModel | None:
+    """Return the model that --init names, None for the KLT."""
     if config.init == "klt":
-        initialize_from_klt(model, patches.batch(config.steps, 64), lmbda=lmbda)
-        return
+        return None
     folder, _, quality = config.init.rpartition("#")
     models = load_bundle(folder).models if folder and quality.isdecimal() else {}
     if not models or int(quality) not in models:
         raise ValueError(f"--init {config.init} names no model of a bundle: expected klt or BUNDLE#QUALITY")
     start = models[int(quality)]
-    if start.config != config.model:
-        raise ValueError(f"--init {config.init} is a model of {start.config}, this run fits {config.model}")
-    scale_step = quantizer_step(lmbda) / quantizer_step(start.lmbda)
-    initialize_from_weights(model, start.weights, scale_step=scale_step)
+    wanted = config.fits()[0].model
+    if start.config != wanted:
+        raise ValueError(f"--init {config.init} is a model of {start.config}, this run fits {wanted}")
+    return start
 
 
-def _read_checkpoint(folder: Folder, name: str, training: TrainingConfig) -> dict[str, object] | None:
-    """Return a trainer's state, None where there is none yet.
-
-    Raises:
-        ValueError: it was written by a run of other settings.
-    """
-    try:
-        data = folder.read(name)
-    except FileNotFoundError:
-        return None
-    saved = torch.load(io.BytesIO(data), weights_only=True)
-    if saved["training"] != asdict(training):
+def _check_settings(storage: Folder, fit: FitConfig, config: TrainConfig) -> None:
+    """Note a model's settings when it is begun, and refuse to go on with others."""
+    settings = {**json.loads(json.dumps(asdict(fit))), "data": _names(config.data), "init": _init_name(config)}
+    name = f"quality-{fit.quality}.json"
+    if storage.create(name, json.dumps(settings, indent=2).encode()):
+        return
+    begun = json.loads(storage.read(name))
+    differing = [key for key in settings if begun.get(key) != settings[key]]
+    if differing:
         raise ValueError(
-            f"{folder}/{name} was written with {saved['training']}, this run has {asdict(training)}: "
-            "give the same flags, or another --checkpoints folder"
+            f"{storage}/{name} was begun with {_pairs(begun, differing)}, this run has {_pairs(settings, differing)}: "
+            "give the same flags, or another --storage"
         )
-    state: dict[str, object] = saved["state"]
-    return state
 
 
-def _write_checkpoint(folder: Folder, name: str, training: TrainingConfig, trainer: Trainer) -> None:
-    file = io.BytesIO()
-    torch.save({"training": asdict(training), "state": trainer.state_dict()}, file)
-    folder.write(name, file.getvalue())
+def _pairs(settings: dict[str, object], keys: list[str]) -> str:
+    return "; ".join(f"{key} {settings.get(key)}" for key in keys)
 
 
-def _describe(config: TrainConfig, num_images: int, trainer: Trainer) -> dict[str, object]:
+def _names(uris: tuple[str, ...]) -> list[str]:
+    """Return the last parts of URIs: what of them may stand in a bundle that is passed on."""
+    return [redact(uri).rstrip("/").rpartition("/")[2] for uri in uris]
+
+
+def _init_name(config: TrainConfig) -> str:
+    """Return where the first model starts, without the path to it."""
+    start = _start(config)
+    return "klt" if start is None else f"quality {start.quality} of {start.fingerprint.hex()}"
+
+
+def _describe(config: TrainConfig, images: Images) -> dict[str, object]:
     return {
-        "num_images": num_images,
-        "distortion": config.distortion,
-        "init": config.init.rpartition("/")[2],
-        "batch_size": config.batch_size,
-        "patch_size": config.patches.patch_size,
-        **asdict(trainer.config),
+        "code_version": version("bls-codec"),
+        "data": config.description or ", ".join(_names(config.data)),
+        "num_images": len(images.stream) if images.stream is not None else images.num_decoded - images.num_held_out,
+        "sweep_init": _init_name(config),
     }
 
 
-def _add_to_bundle(folder: Path, fitted: FittedModel) -> None:
+def _images_text(images: Images) -> str:
+    left_out = ", ".join(f"{count} {reason}" for reason, count in images.dropped.most_common()) or "none"
+    text = f"{images.num_decoded} images decoded, {images.num_held_out} of them held out; left out: {left_out}"
+    return text if images.stream is None else f"{text}; training on a stream of {len(images.stream)}"
+
+
+def _add_to_bundle(folder: Path, fitted: FittedModel, storage: Folder) -> None:
+    """Add a model to the bundle, and its curve to the table and the plot beside it."""
     models = dict(load_bundle(folder).models) if (folder / "bundle.json").exists() else {}
     models[fitted.quality] = fitted
     save_bundle(folder, list(models.values()))
+    curves = [read_curve(storage, fitted.quality)]
+    table_path = folder / "training.parquet"
+    if table_path.exists():
+        others = pq.read_table(table_path)
+        curves.append(others.filter(pc.field("quality") != fitted.quality))
+    table = pa.concat_tables(curves).sort_by([("quality", "ascending"), ("step", "ascending")])
+    pq.write_table(table, table_path)
+    (folder / "training.png").write_bytes(plot_training_curve(table))
 
 
-class _Progress:
-    """Prints a line now and then: means since the last one."""
-
-    SECONDS = 20.0
-
-    def __init__(self, quality: int, steps: int, done: int) -> None:
-        self._quality = quality
-        self._steps = steps
-        self._first = done
-        self._start = self._printed = time.monotonic()
-        self._window: list[StepMetrics] = []
-
-    def update(self, metrics: StepMetrics) -> None:
-        self._window.append(metrics)
-        now = time.monotonic()
-        if now - self._printed < self.SECONDS and metrics.step < self._steps:
-            return
-        loss, bpp, psnr = (
-            sum(getattr(m, name) for m in self._window) / len(self._window)
-            for name in ("loss", "estimated_bpp", "psnr_db")
-        )
-        remaining = (now - self._start) / (metrics.step - self._first) * (self._steps - metrics.step)
-        print(
-            f"quality {self._quality}  step {metrics.step}/{self._steps}  loss {loss:.4f}  estimated {bpp:.4f} bpp  "
-            f"PSNR {psnr:.2f} dB  lr {metrics.learning_rate:.1e}  "
-            f"{(now - self._printed) / len(self._window):.3f} s/step  {remaining / 60:.0f} min left",
-            flush=True,
-        )
-        self._window, self._printed = [], now
+def _print_summary(config: TrainConfig) -> None:
+    print_table([("bundle", str(config.output)), ("training curve", f"{config.output}/training.png")])
+    arguments = ("--input", config.data[0], "--output", "compressed", "--bundle", str(config.output))
+    quality = ("--quality", str(config.qualities()[0]))
+    print_commands([("Compress with it:", job_command("compress_dataset", *arguments, *quality))])
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(TrainConfig))
-    except (ValueError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
+    sys.exit(exit_code(lambda: main(tyro.cli(TrainConfig))))

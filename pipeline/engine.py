@@ -114,23 +114,30 @@ class Cluster:
             pool.stop()
 
     def _connect(self) -> bool:
-        """Connect and return whether nodes may join later."""
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        address = os.environ.get("RAY_ADDRESS")
-        if address:
-            _check_reachable(address)
-            try:
-                ray.init(**quiet)
-            except ConnectionError as error:
-                raise ClusterError(f"no Ray cluster at RAY_ADDRESS={address}: {error}") from error
-        else:
-            # A number of workers that was asked for is not cut down to the number of CPUs.
-            num_cpus = self._wanted_num_workers and self._wanted_num_workers * self.cpus_per_worker
-            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
-        if threading.current_thread() is threading.main_thread():
-            # Ray's own handler would print a stack and exit with 15.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-        return bool(address)
+        # A number of workers that was asked for is not cut down to the number of CPUs.
+        return connect(num_cpus=self._wanted_num_workers and self._wanted_num_workers * self.cpus_per_worker)
+
+
+def connect(*, num_cpus: int | None = None) -> bool:
+    """Join the cluster of RAY_ADDRESS, else start Ray here, as of `num_cpus`; return whether nodes may join later.
+
+    Raises:
+        ClusterError: there is no cluster at RAY_ADDRESS.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_reachable(address)
+        try:
+            ray.init(**quiet)
+        except ConnectionError as error:
+            raise ClusterError(f"no Ray cluster at RAY_ADDRESS={address}: {error}") from error
+    else:
+        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler would print a stack and exit with 15.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return bool(address)
 
 
 def _check_reachable(address: str) -> None:
@@ -213,7 +220,7 @@ class Task:
         """
         self.num_errors += 1
         if self.num_errors == MAX_CRASHES:
-            raise WorkError(f"shard {self.shard.index} cannot be done: {_describe(error)}") from error
+            raise WorkError(f"shard {self.shard.index} cannot be done: {describe_error(error)}") from error
 
 
 class _Actor:
@@ -318,11 +325,11 @@ class _Pool:
         try:
             ray.get(actor.starting)
         except RayTaskError as error:
-            raise WorkError(f"workers cannot start: {_describe(error.cause)}") from error
+            raise WorkError(f"workers cannot start: {describe_error(error.cause)}") from error
         except RayError as error:
             self._num_failed_starts += 1
             if self._num_failed_starts == MAX_FAILED_STARTS:
-                raise WorkError(f"workers die when they start: {_describe(error)}") from error
+                raise WorkError(f"workers die when they start: {describe_error(error)}") from error
             self._replace(actor)
             return
         self._num_failed_starts = 0
@@ -339,6 +346,7 @@ class _Pool:
         self._again.extend(task for _, task in actor.given)
 
 
-def _describe(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
+    """Return an error's class and the last line of its message, without credentials."""
     lines = [line for line in str(error).splitlines() if line.strip()] or ["no message"]
     return redact(f"{type(error).__name__}: {lines[-1].strip()}")

@@ -95,6 +95,19 @@ RESTORED = pa.schema(
     ]
 )
 
+TRAINING_CURVE = pa.schema(
+    [
+        _field("quality", pa.int32(), "number of the model in its bundle", nullable=False),
+        _field("step", pa.int32(), "optimiser steps taken; the means are over the steps since the row before"),
+        _field("loss", pa.float64(), "lmbda * distortion + estimated_bpp, relaxed by uniform noise"),
+        _field("estimated_bpp", pa.float64(), "the density's estimate", unit="bit/pixel"),
+        _field("psnr_db", pa.float64(), "of the relaxed reconstruction, from the batch's MSE", unit="dB"),
+        _field("learning_rate", pa.float64(), "of Adam"),
+        _field("held_out_bpp", pa.float64(), "real bitstreams of held-out images, mean", unit="bit/pixel"),
+        _field("held_out_psnr_db", pa.float64(), "decoded held-out images, mean", unit="dB"),
+    ]
+)
+
 
 def to_parquet(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, *, metadata: Mapping[str, Any]) -> bytes:
     """Write rows as one Parquet file; absent values are null.

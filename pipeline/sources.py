@@ -1,8 +1,8 @@
 """Where images come from: references to them, in a stable order, and their bytes."""
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -35,7 +35,10 @@ class ImageReference:
 class Source(Protocol):
     """A set of images; iterating lists it as it streams, and `skipped` counts what the last listing left out."""
 
-    skipped: Counter[str]
+    @property
+    def skipped(self) -> Counter[str]:
+        """What the last listing left out, by reason."""
+        ...
 
     def references(self) -> Iterator[ImageReference]:
         """List the images, always in the same order."""
@@ -44,6 +47,16 @@ class Source(Protocol):
     def read(self, reference: ImageReference) -> bytes:
         """Read the encoded bytes of an image."""
         ...
+
+
+def open_sources(uris: Sequence[str]) -> Source:
+    """Return the source of all images of several URIs.
+
+    Raises:
+        ValueError: as `open_source`.
+    """
+    sources = [open_source(uri) for uri in uris]
+    return sources[0] if len(sources) == 1 else UnionSource(sources)
 
 
 def open_source(uri: str) -> Source:
@@ -97,6 +110,32 @@ class FolderSource:
             self.skipped[path.suffix.lower() or "no extension"] += 1
             return False
         return True
+
+
+class UnionSource:
+    """The images of several sources one after another; keys begin with the number of the source."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self._sources))
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """What the last listings left out, by reason."""
+        return sum((source.skipped for source in self._sources), Counter())
+
+    def references(self) -> Iterator[ImageReference]:
+        """List the images, always in the same order."""
+        for number, source in enumerate(self._sources):
+            for reference in source.references():
+                yield replace(reference, key=f"{number}/{reference.key}", stem=f"{number}/{reference.stem}")
+
+    def read(self, reference: ImageReference) -> bytes:
+        """Read the encoded bytes of an image."""
+        number, _, key = reference.key.partition("/")
+        return self._sources[int(number)].read(replace(reference, key=key, stem=reference.stem.partition("/")[2]))
 
 
 def _without_extension(key: str) -> str:

@@ -1,10 +1,14 @@
-"""The train job as its users run it: a folder of images in, a bundle out."""
+"""The train job as its users run it: images in, a bundle out, whatever is killed meanwhile."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -15,51 +19,144 @@ from tests.images import random_fields
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("--steps", 6, "--batch-size", 2, "--patches.patch-size", 64, "--model.num-filters", 8)
+SMALL = ("--batch-size", 4, "--patch-size", 64, "--num-filters", 8, "--checkpoint-steps", 10, "--evaluation-steps", 10)
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographs")
-    fields = (random_fields(6, 96, seed=3) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    fields = (random_fields(24, 96, seed=3) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     for index, pixels in enumerate(fields):
         Image.fromarray(pixels).save(folder / f"{index}.png")
     (folder / "broken.png").write_bytes(b"no image")
     return folder
 
 
+def command(photographs: Path, output: Path, *arguments: object) -> list[str]:
+    folders = ("--data", photographs, "--output", output / "bundle", "--storage", output / "storage")
+    return [str(part) for part in (sys.executable, ROOT / "jobs" / "train.py", *folders, *SMALL, *arguments)]
+
+
 def train(photographs: Path, output: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    folders = ("--data", photographs, "--output", output / "bundle", "--checkpoints", output / "checkpoints")
-    command = [sys.executable, ROOT / "jobs" / "train.py", *folders, *SMALL, *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    return subprocess.run(command(photographs, output, *arguments), capture_output=True, text=True, timeout=600)
 
 
-def test_a_folder_of_images_becomes_a_bundle(photographs: Path, tmp_path: Path) -> None:
-    done = train(photographs, tmp_path, "--lmbda", 0.0035, 0.013)
+def start(photographs: Path, output: Path, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(photographs, output, *arguments), stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> list[str]:
+    """Read what a job says until a line contains the text."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError(f"the job ended without {text!r}: {''.join(lines)}")
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Return the training workers below a job's process."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+
+    def below(pid: int) -> bool:
+        while pid > 1:
+            if pid == process.pid:
+                return True
+            pid = parents.get(pid, 0)
+        return False
+
+    return [pid for pid in parents if _is_worker(pid) and below(pid)]
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return b"RayTrainWorker" in (Path("/proc") / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def curve(output: Path, quality: int) -> list[dict[str, float]]:
+    rows = pq.read_table(output / "bundle" / "training.parquet").to_pylist()
+    return [row for row in rows if row["quality"] == quality]
+
+
+def test_a_sweep_of_two_workers_is_killed_resumed_and_used(photographs: Path, tmp_path: Path) -> None:
+    sweep = ("--lmbda", 0.0067, 0.013, "--num-workers", 2, "--steps", 40)
+    process = start(photographs, tmp_path, *sweep)
+    wait_for(process, "quality 4  step 20")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _end_ray(process)
+    done = train(photographs, tmp_path, *sweep)
     assert done.returncode == 0, done.stderr
-    assert "6 images" in done.stdout and "step 6/6" in done.stdout and "not_an_image" in done.stdout
-    codec = Codec.load(tmp_path / "bundle")
-    assert codec.qualities == (2, 4)
-    x = np.asarray(Image.open(photographs / "0.png"))
-    x_hat = codec.decompress(codec.compress(x, quality=4))
-    assert np.square(x - x_hat.astype(float)).mean() < 0.5 * x.var()
-    # Again: the checkpoints are at their last step, and give the same models.
+    assert "going on from step" in done.stderr and "held-out images" in done.stderr
+    assert "1 not_an_image" in done.stderr
+    assert Codec.load(tmp_path / "bundle").qualities == (3, 4)
+    assert (tmp_path / "bundle" / "training.png").read_bytes().startswith(b"\x89PNG")
+    compress = (sys.executable, ROOT / "jobs" / "compress_dataset.py", "--bundle", tmp_path / "bundle", "--quality", 4)
+    images = ("--input", photographs, "--output", tmp_path / "compressed", "--num-workers", 1)
+    compressed = subprocess.run([*map(str, (*compress, *images))], capture_output=True, text=True, timeout=600)
+    assert compressed.returncode == 3, compressed.stderr  # one image is broken
+    # An undisturbed run of one worker has the same curve.
+    alone = train(photographs, tmp_path / "alone", "--lmbda", 0.013, "--steps", 40)
+    assert alone.returncode == 0, alone.stderr
+    expected = [row["loss"] for row in curve(tmp_path / "alone", 4)]
+    assert len(expected) == 2
+    assert [row["loss"] for row in curve(tmp_path, 4)] == pytest.approx(expected, rel=1e-3)
+    # Again: nothing is left to do, and the bundle stays what it is.
     fingerprint = load_bundle(tmp_path / "bundle").fingerprint
-    assert "going on from step 6" in train(photographs, tmp_path, "--lmbda", 0.0035, 0.013).stdout
+    again = train(photographs, tmp_path, *sweep)
+    assert again.returncode == 0 and "step" not in again.stderr, again.stderr
     assert load_bundle(tmp_path / "bundle").fingerprint == fingerprint
-    # A model of another quality joins them, from a start that is fitted already.
-    done = train(photographs, tmp_path, "--lmbda", 0.0067, "--init", f"{tmp_path / 'bundle'}#4")
+
+
+def test_a_lost_worker_is_replaced(photographs: Path, tmp_path: Path) -> None:
+    process = start(photographs, tmp_path, "--num-workers", 2, "--steps", 60)
+    wait_for(process, "step 20")
+    victims = workers_of(process)
+    assert len(victims) == 2
+    os.kill(victims[0], signal.SIGKILL)
+    wait_for(process, "going on from step")
+    assert process.stderr is not None and process.stderr.read() is not None
+    assert process.wait(300) == 0
+    assert [row["step"] for row in curve(tmp_path, 4)] == [20, 40, 60]
+
+
+def test_a_set_that_does_not_fit_into_memory_is_streamed(photographs: Path, tmp_path: Path) -> None:
+    streamed = ("--max-cached-gib", 1e-6, "--steps", 20, "--num-workers", 2, "--init", "klt")
+    many = [photographs] * 4  # more than the images that are read at once
+    done = train(photographs, tmp_path, *streamed, "--data", *many)
     assert done.returncode == 0, done.stderr
-    assert Codec.load(tmp_path / "bundle").qualities == (2, 3, 4)
+    assert "training on a stream" in done.stderr
+    assert Codec.load(tmp_path / "bundle").qualities == (4,)
 
 
 def test_wrong_usage_is_refused(photographs: Path, tmp_path: Path) -> None:
     for arguments, message in (
         (("--lmbda", 0.5), "number the models with --quality"),
         (("--init", "nowhere#4"), "nowhere"),
-        (("--model.channels", 1), "give --patches.channels and --model.channels the same value"),
+        (("--evaluation-steps", 15), "a multiple of --checkpoint-steps"),
+        (("--num-workers", 8), "--batch-size is 4"),
     ):
         done = train(photographs, tmp_path, *arguments)
         # tyro draws a frame around messages and breaks lines where it likes
         said = " ".join((done.stderr + done.stdout).replace("│", " ").split())
         assert done.returncode == 2 and message in said, said
+
+
+def _end_ray(process: subprocess.Popen[str]) -> None:
+    """Wait until the processes that a killed job has left behind have noticed."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and _orphans():
+        time.sleep(0.5)
+
+
+def _orphans() -> Sequence[int]:
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _is_worker(int(entry.name))]
