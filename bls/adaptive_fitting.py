@@ -22,6 +22,8 @@ from bls.probability_table import ProbabilityTable
 
 MAX_POSITIONS = 30_000
 """Positions per channel that weights are fitted to; more change little."""
+RANKING_STRIDE = 4
+"""Which sources contribute most shows on so much fewer of these positions."""
 QUIET_QUANTILE = 0.02
 """The activity that this part of a channel's positions does not reach lies below all contexts but the first."""
 PRIOR_COUNT = 4.0
@@ -63,7 +65,7 @@ def _with_fitted_weights(model: AdaptiveModel, symbols: Sequence[Int32[np.ndarra
     for channel in range(c):
         features = np.concatenate([np.ones_like(magnitudes[:1]), neighbours[channel], magnitudes[:channel]])
         target = magnitudes[channel] + RESTING_MAGNITUDE
-        w = _fit_mean(features, target)
+        w = _fit_mean(features[:, ::RANKING_STRIDE], target[::RANKING_STRIDE], iterations=20)
         contribution = w[first:] * magnitudes[:channel].mean(1)
         chosen = np.sort(np.argsort(-contribution, kind="stable")[:NUM_SOURCES])
         features = features[np.concatenate([np.arange(first), first + chosen])]

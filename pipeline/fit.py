@@ -79,8 +79,10 @@ class Fit:
             batch = sample.patches.batch(config.training.steps, BatchPart(0, KLT_PATCHES, KLT_PATCHES))
             initialize_from_klt(model, batch, lmbda=lmbda)
         else:
-            scale_step = quantizer_step(lmbda) / quantizer_step(start.lmbda)
-            initialize_from_weights(model, start.weights, scale_step=scale_step)
+            # Lambdas of different distortions weigh different units: then the step stays what it is.
+            is_comparable = start.training.get("distortion", "mse") == config.distortion
+            ratio = quantizer_step(lmbda) / quantizer_step(start.lmbda) if is_comparable else 1.0
+            initialize_from_weights(model, start.weights, scale_step=ratio)
         self.trainer = Trainer(model, config.training, device=device, distortion=DISTORTIONS[config.distortion])
 
     @property
