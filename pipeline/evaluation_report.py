@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.baselines import BASELINES, library_versions
+from pipeline.baselines import BASELINES, Baseline, library_versions
 from pipeline.curves import MEASURES, Curve, Point, bd_rate_row, curves, mean_points, rate_at
 from pipeline.evaluation import CODERS, our_name
 from pipeline.plots import plot_rate_distortion
@@ -131,7 +132,7 @@ class Report:
         ]
 
     def _failures(self) -> list[str]:
-        failed = [row for row in self.table.to_pylist() if row["status"] != OK]
+        failed = self.table.filter(pc.not_equal(self.table["status"], OK)).to_pylist()
         counts = Counter((row["status"], row["codec"] or "all") for row in failed)
         if not counts:
             return []
@@ -181,21 +182,26 @@ class Report:
         return markdown_table(["bpp at equal PSNR", *heads], rows)
 
     def _how_lines(self) -> list[str]:
-        codecs = [codec for codec in BASELINES if self._of(codec)]
-        settings = (
-            f"{codec}: {BASELINES[codec].setting} {', '.join(map(str, BASELINES[codec].settings))}" for codec in codecs
-        )
+        codecs = {codec: baseline for codec, baseline in BASELINES.items() if self._of(codec)}
         libraries = library_versions()
-        used = sorted({BASELINES[codec].format for codec in codecs})
+        rows = [[codec, *_baseline_cells(baseline), libraries[baseline.format]] for codec, baseline in codecs.items()]
         return [
             "MS-SSIM in dB is -10 log10(1 - MS-SSIM). BD-rate is by Akima interpolation of the logarithm of the rate, "
             "over the qualities that both curves reach. Between its points a curve is read off along straight lines "
             "over the logarithm of the rate; an empty cell lies outside of it.",
-            *(["", f"Settings with Pillow ({'; '.join(settings)})."] if codecs else []),
+            "",
+            *markdown_table(["codec, with Pillow", "settings", "options", "library"], rows),
             "",
             *(f"- {name}: {value}" for name, value in self.provenance.items() if value is not None),
-            *(f"- {name}: {libraries[name]}" for name in used),
         ]
+
+
+def _baseline_cells(baseline: Baseline) -> list[str]:
+    """Return the settings of a baseline, and the options that are the same at all of them."""
+    last = baseline.settings[-1]
+    options = {name: value for name, value in baseline.options(last, False).items() if value not in (last, [last])}
+    settings = ", ".join(map(str, baseline.settings))
+    return [f"{baseline.setting} {settings}", ", ".join(f"{name} {value}" for name, value in options.items())]
 
 
 def _number(value: float | None, spec: str) -> str:

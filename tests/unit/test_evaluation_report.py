@@ -71,7 +71,7 @@ def test_markdown_tells_what_each_codec_needs_for_our_psnr() -> None:
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     # Between 26 and 30 dB at 0.2 and 0.4 bpp, half way over the logarithm.
     assert float(cells[1]) == pytest.approx(0.2 * 2**0.5, abs=1e-3)
-    assert "- commit: abc" in text and "webp: quality 1, 10, 25" in text
+    assert "- commit: abc" in text and "| webp | quality 1, 10, 25, 45, 65, 80, 90, 95 | method 6 | " in text
     assert "| quality | bpp, " in text and "left out" not in text
 
 
