@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def check_relaxation(config: CheckRelaxation) -> ExitCode:
     """Fit the densities to all images, then measure each; write and print the results."""
     own_process(config.num_threads)
+    made = provenance()
     with usage():
         check_installed()
         bundle = load_bundle(config.bundle)
@@ -85,7 +86,7 @@ def check_relaxation(config: CheckRelaxation) -> ExitCode:
             check.fit(x)
     for item, x in _images(config, source, good, "measured"):
         rows += [item.row | check.measure(x) for check in checks if x is not None]
-    _write(config, rows, bad, fingerprint=bundle.fingerprint.hex())
+    _write(config, rows, bad, {"bundle": bundle.fingerprint.hex(), **made})
     return ExitCode.DONE_WITH_QUARANTINED if bad else ExitCode.DONE
 
 
@@ -107,9 +108,10 @@ def _images(
             progress.add(Summary(num_images=1, quarantined={} if item.ok else {item.row["status"]: 1}))
 
 
-def _write(config: CheckRelaxation, rows: list[dict[str, Any]], bad: list[dict[str, Any]], *, fingerprint: str) -> None:
+def _write(
+    config: CheckRelaxation, rows: list[dict[str, Any]], bad: list[dict[str, Any]], made: dict[str, Any]
+) -> None:
     folder = open_folder(config.output)
-    made = {"bundle": fingerprint, **provenance()}
     data = to_parquet([*rows, *bad], RELAXATION, metadata={"job": "check_relaxation", "provenance": made})
     folder.write("relaxation.parquet", data)
     for row in bad:

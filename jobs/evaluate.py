@@ -84,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def evaluate(config: Evaluate) -> ExitCode:
     """Measure what is not measured yet, write and print the results."""
+    made = provenance()  # of the code that measures, not of what it has become when hours later it reports
     cluster = Cluster(
         num_workers=config.num_workers,
         cpus_per_worker=config.cpus_per_worker,
@@ -99,7 +100,7 @@ def evaluate(config: Evaluate) -> ExitCode:
         read_rows(work.output),
         name=str(open_folder(config.input)).rstrip("/").rpartition("/")[2],
         published=published,
-        provenance={"bundle": load_bundle(config.bundle).fingerprint.hex(), **provenance()},
+        provenance={"bundle": load_bundle(config.bundle).fingerprint.hex(), **made},
     )
     _write(config, summary)
     _print_result(config, summary, result)
