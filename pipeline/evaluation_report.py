@@ -164,7 +164,7 @@ class Report:
         cells: dict[str, dict[str, str]] = {}
         for row in self.bd_rates():
             label = Curve(row["codec"], (), (), row["is_published"]).label
-            text = "no quality in common"
+            text = "too few points in common"
             if row["bd_rate_percent"] is not None:
                 text = f"{row['bd_rate_percent']:+.1f} % ({row['from']:.1f} to {row['to']:.1f} dB)"
             cells.setdefault(label, {})[row["measure"]] = text
@@ -190,7 +190,7 @@ class Report:
             "over the qualities that both curves reach. Between its points a curve is read off along straight lines "
             "over the logarithm of the rate; an empty cell lies outside of it.",
             "",
-            *markdown_table(["codec, with Pillow", "settings", "options", "library"], rows),
+            *(markdown_table(["codec, with Pillow", "settings", "options", "library"], rows) if rows else []),
             "",
             *(f"- {name}: {value}" for name, value in self.provenance.items() if value is not None),
         ]

@@ -71,7 +71,7 @@ def plot_rate_distortion(
         labels = [_draw_curve(axes, curve, colour, ours=ours, right=right) for curve, colour in _coloured(curves, ours)]
         inside = [label.y for label in labels]
         bottom, top = min(our_curve.quality), max(*inside, *our_curve.quality)
-        margin = 0.12 * (top - bottom)
+        margin = 0.12 * (top - bottom) or 1.0  # a single point has no range
         axes.set(xlim=(0, right), ylim=(bottom - margin, top + 0.3 * margin))
         axes.set(xlabel="bits per pixel", ylabel=quality_label)
         axes.set_title(title, loc="left", fontsize=11)

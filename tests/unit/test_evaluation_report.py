@@ -81,6 +81,14 @@ def test_small_images_have_no_ms_ssim_curve() -> None:
     assert "| 2 | " in files["README.md"].decode()
 
 
+def test_a_single_quality_is_reported_too() -> None:
+    table = pa.Table.from_pylist([row(our_name(coder), 4, 0.4, 31.0, 0.95) for coder in CODERS], schema=EVALUATION)
+    files = Report.of_rows(table, name="kodak", provenance={}).files()  # without a warning of the plots
+    assert "rd_psnr.png" in files
+    text = files["README.md"].decode()
+    assert "| 4 | 0.400 | " in text and "too few points in common" in text and "with Pillow" not in text
+
+
 def test_images_that_are_left_out_are_counted() -> None:
     bad = {"key": "b.png", "status": "empty", "codec": None, "setting": None}
     half = {"key": "c.png", "status": "failed", "codec": "webp", "setting": 10}
