@@ -117,7 +117,7 @@ class Codec:
             groups[padded_shape(*image.shape[:2])].append(index)
         symbols: dict[int, Symbols] = {}
         for shape, indices in groups.items():
-            x = torch.stack([_to_tensor(images[i], shape, model.config.channels) for i in indices])
+            x = torch.stack([to_tensor(images[i], shape, model.config.channels) for i in indices])
             with torch.inference_mode():
                 y = analyze_tiled(self._transforms[quality][0], self._on_device(x))
                 symbols |= zip(indices, quantize(y).to(torch.int32).cpu().contiguous().numpy(), strict=True)
@@ -212,7 +212,7 @@ def as_pixels(image: Image.Image | Pixels) -> Pixels:
     return image
 
 
-def _to_tensor(image: Pixels, shape: tuple[int, int], channels: int) -> Tensor:
+def to_tensor(image: Pixels, shape: tuple[int, int], channels: int) -> Tensor:
     """Return a float image of `shape`, extended by its mirror image; grayscale is replicated for RGB models."""
     if channels == 1 and image.ndim == 3:
         raise ValueError("image is RGB, the model codes grayscale: convert it, or use a bundle of 3 channels")

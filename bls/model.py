@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bls.density import Density
 from bls.distortion import Distortion, mse_255
 from bls.parallel import BatchPart
-from bls.quantization import add_uniform_noise
+from bls.quantization import add_uniform_noise, quantize
 from bls.transforms import AnalysisTransform, SynthesisTransform, TransformConfig
 
 
@@ -48,15 +48,18 @@ class Model(nn.Module):
         distortion: Distortion = mse_255,
         generator: torch.Generator | None = None,
         part: BatchPart | None = None,
+        rounding: bool = False,
     ) -> RelaxedLoss:
         """Return the relaxed loss of an image batch: uniform noise stands for rounding, the density for the coder.
 
+        With `rounding`, latents are rounded instead: the loss is no relaxed one, and only the synthesis has a gradient.
         Of a `part` of a batch, all that the loss consists of is this part's share in the batch's: summed over the
         parts, it is what the whole batch gives, noise included.
         """
         part = part or BatchPart(0, len(x), len(x))
-        y = self.analysis(x).float()
-        y_tilde = add_uniform_noise(y, generator, part)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not rounding):
+            y = self.analysis(x).float()
+        y_tilde = quantize(y) if rounding else add_uniform_noise(y, generator, part)
         x_tilde = self.synthesis(y_tilde).float()
         share = part.count / part.total
         bpp = self.density.bits(y_tilde).sum() / (part.total * x.shape[2] * x.shape[3])

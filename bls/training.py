@@ -45,6 +45,9 @@ class TrainingConfig:
     autocast: bool = False
     """Run the transforms in bfloat16 where the device has it; latents, density and loss stay in float32. Faster, but
     what is fitted so is tied to the rounding of bfloat16 (docs/decisions/0005-precision.md)."""
+    rounding_fraction: float = 0.15
+    """Part of the steps, at the end, that fit the synthesis alone to rounded latents, as it will see them; the analysis
+    and with it the rate stay what they are (docs/decisions/0007-rounding.md)."""
     seed: int = 0
     """Of the quantisation noise."""
 
@@ -53,8 +56,14 @@ class TrainingConfig:
             raise ValueError(f"lmbda is {self.lmbda}, expected a positive weight such as 0.013")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}, expected at least 1")
-        if not 0 <= self.decay_fraction <= 1:
-            raise ValueError(f"decay_fraction is {self.decay_fraction}, expected 0 to 1")
+        for name in ("decay_fraction", "rounding_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
+
+    @property
+    def rounding_steps(self) -> int:
+        """How many steps at the end see rounded latents."""
+        return round(self.rounding_fraction * self.steps)
 
 
 class StepMetrics(NamedTuple):
@@ -73,23 +82,36 @@ ADAM_BETAS = (0.9, 0.99)
 """A shorter memory of the squares than Adam's default: the runs here are short, and the density moves along."""
 
 
+ROUNDING_RATE = 0.5
+"""Where the learning rate begins again for rounded latents, as part of the highest."""
+
+
 class CosineSchedule:
-    """Warm up linearly, hold, and decay to zero along a cosine over the last part of the steps."""
+    """Warm up linearly, hold, and decay to zero along a cosine; the steps with rounded latents have a cosine of their
+    own."""
 
     def __init__(self, config: TrainingConfig) -> None:
         self.peak = config.learning_rate
         self.steps = config.steps
         self.warmup_steps = config.warmup_steps
-        self.decay_steps = config.decay_fraction * config.steps
+        self.rounding_steps = config.rounding_steps
+        self.decay_steps = config.decay_fraction * (config.steps - config.rounding_steps)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of the given step."""
+        noisy_steps = self.steps - self.rounding_steps
+        if step >= noisy_steps:
+            return self.peak * ROUNDING_RATE * _half_cosine((self.steps - step) / self.rounding_steps)
         warmup = min(1.0, (step + 1) / max(self.warmup_steps, 1))
-        remaining = min(1.0, (self.steps - step) / max(self.decay_steps, 1))
-        return self.peak * warmup * (1 - math.cos(math.pi * remaining)) / 2
+        return self.peak * warmup * _half_cosine(min(1.0, (noisy_steps - step) / max(self.decay_steps, 1)))
 
     def observe(self, loss: float) -> None:
         """Take no notice: this schedule depends on the step alone."""
+
+
+def _half_cosine(remaining: float) -> float:
+    """Fall from 1 to 0 as what remains does."""
+    return (1 - math.cos(math.pi * remaining)) / 2
 
 
 class PlateauSchedule:
@@ -149,7 +171,14 @@ class Trainer:
         if self.step == 0:
             self._start_density(x)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            relaxed = self.model(x, lmbda=self.config.lmbda, distortion=self.distortion, generator=generator, part=part)
+            relaxed = self.model(
+                x,
+                lmbda=self.config.lmbda,
+                distortion=self.distortion,
+                generator=generator,
+                part=part,
+                rounding=self.step >= self.config.steps - self.config.rounding_steps,
+            )
         self.optimizer.zero_grad(set_to_none=True)
         relaxed.loss.backward()
         measured = torch.stack([relaxed.loss.detach(), relaxed.bpp.detach(), relaxed.mse_255]).float()

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -86,6 +86,11 @@ def print_commands(commands: Iterable[tuple[str, str]]) -> None:
     """Print commands to go on with, each under what it does and ready to be pasted."""
     for purpose, command in commands:
         print(f"\n{purpose}\n  {command}")
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
 
 
 def skipped_text(skipped: Mapping[str, int]) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bls.bitstream import Coder
+
 SCHEMA_VERSION = 1  # raised with every change of a column's name, type or meaning
 
 
@@ -27,6 +29,11 @@ _ERROR_CLASS = _field("error_class", pa.string(), "class of the error of a quara
 _ERROR_MESSAGE = _field("error_message", pa.string(), "message of the error of a quarantined image")
 _WIDTH = _field("width", pa.int32(), "width after EXIF orientation was applied", unit="pixel")
 _HEIGHT = _field("height", pa.int32(), "height after EXIF orientation was applied", unit="pixel")
+_BPP = _field("bpp", pa.float64(), "8 * num_bytes / (width * height)", unit="bit/pixel")
+_ESTIMATED_BPP = _field("estimated_bpp", pa.float64(), "the density's estimate of the payload", unit="bit/pixel")
+_MSE_255 = _field("mse_255", pa.float64(), "mean squared error of the decoded image, samples in 0..255")
+_PSNR_DB = _field("psnr_db", pa.float64(), "10 log10(255^2 / mse_255); null where mse_255 is 0", unit="dB")
+_MS_SSIM = _field("ms_ssim", pa.float64(), "MS-SSIM of the decoded image; null below 161 pixels a side")
 
 PLAN = pa.schema([_SHARD, _KEY, _SOURCE_URI, _STEM])
 
@@ -57,12 +64,12 @@ METRICS = pa.schema(
         _field("source_num_bytes", pa.int64(), "size of the source image", unit="byte"),
         _field("num_bytes", pa.int64(), "size of the bitstream, header and checksum included", unit="byte"),
         _field("carried_num_bytes", pa.int64(), "size of EXIF, ICC and alpha beside the bitstream", unit="byte"),
-        _field("bpp", pa.float64(), "8 * num_bytes / (width * height)", unit="bit/pixel"),
-        _field("estimated_bpp", pa.float64(), "the density's estimate of the payload", unit="bit/pixel"),
+        _BPP,
+        _ESTIMATED_BPP,
         _field("source_bpp", pa.float64(), "8 * source_num_bytes / (width * height)", unit="bit/pixel"),
-        _field("mse_255", pa.float64(), "mean squared error of the decoded image, samples in 0..255"),
-        _field("psnr_db", pa.float64(), "10 log10(255^2 / mse_255); null where mse_255 is 0", unit="dB"),
-        _field("ms_ssim", pa.float64(), "MS-SSIM of the decoded image; null below 161 pixels a side"),
+        _MSE_255,
+        _PSNR_DB,
+        _MS_SSIM,
         _field("lmbda_index", pa.int32(), "quality: index of lambda in the bundle"),
         _field("lmbda", pa.float64(), "weight in lmbda * 255^2 * mse + bpp"),
         _field("bundle_fingerprint", pa.string(), "content hash of the bundle of models, hexadecimal", nullable=False),
@@ -105,6 +112,48 @@ TRAINING_CURVE = pa.schema(
         _field("learning_rate", pa.float64(), "of Adam"),
         _field("held_out_bpp", pa.float64(), "real bitstreams of held-out images, mean", unit="bit/pixel"),
         _field("held_out_psnr_db", pa.float64(), "decoded held-out images, mean", unit="dB"),
+    ]
+)
+
+EVALUATION = pa.schema(
+    [
+        _KEY,
+        _STATUS,
+        _ERROR_CLASS,
+        _ERROR_MESSAGE,
+        _WIDTH,
+        _HEIGHT,
+        _field("gray", pa.bool_(), "the image is grayscale"),
+        _field("codec", pa.string(), "'bls-' and an entropy coder, or another codec; null: the image cannot be read"),
+        _field("setting", pa.int32(), "quality, or whatever the codec's setting is"),
+        _field("num_bytes", pa.int64(), "size of the bitstream or file, every byte counted", unit="byte"),
+        _BPP,
+        _ESTIMATED_BPP,
+        _MSE_255,
+        _PSNR_DB,
+        _field("psnr_luma_db", pa.float64(), "PSNR of the luma; null where there is no error", unit="dB"),
+        _MS_SSIM,
+        _field("nlpd", pa.float64(), "normalized Laplacian pyramid distance of the luma; 0 for equal images"),
+    ]
+)
+
+RELAXATION = pa.schema(
+    [
+        _KEY,
+        _STATUS,
+        _ERROR_CLASS,
+        _ERROR_MESSAGE,
+        _WIDTH,
+        _HEIGHT,
+        _field("quality", pa.int32(), "index of lambda in the bundle; null: the image cannot be read"),
+        _field("noisy_mse_255", pa.float64(), "mean squared error where uniform noise stands for rounding"),
+        _field("rounded_mse_255", pa.float64(), "mean squared error with rounded latents; neither is clipped"),
+        _field("noisy_bpp", pa.float64(), "differential entropy of the noisy latents, estimated", unit="bit/pixel"),
+        _field("rounded_bpp", pa.float64(), "code length of the rounded latents, same density", unit="bit/pixel"),
+        *(
+            _field(f"{c.name.lower()}_bpp", pa.float64(), f"bitstream of coder {c.value}", unit="bit/pixel")
+            for c in Coder
+        ),
     ]
 )
 

@@ -48,7 +48,8 @@ MAX_HELD_OUT = 16
 HELD_OUT_PART = 20
 """One image in so many is held out of training, up to the number above."""
 MIDDLE_LMBDA = 0.013
-"""A sweep begins at the lambda nearest to this one, the middle of the field's ladder."""
+"""A sweep from the KLT begins at the lambda nearest to this one, the middle of the field's ladder; one from a fitted
+model at the nearest to that model's."""
 STATE = "state.pt"
 CURVE = "curve.parquet"
 DONE = "done.json"
@@ -187,7 +188,8 @@ def fit_models(
     fitted = {quality: model for quality in by_quality if (model := read_fitted(storage, quality)) is not None}
     yield from fitted.values()
     board: Any = ray.remote(num_cpus=0)(_Board).remote()
-    parents = neighbours({config.quality: config.training.lmbda for config in configs})
+    middle = MIDDLE_LMBDA if start is None else start.lmbda
+    parents = neighbours({config.quality: config.training.lmbda for config in configs}, middle=middle)
     run: Any = ray.remote(num_cpus=0, max_retries=0)(_run)
     running: dict[Any, int] = {}
     while len(fitted) < len(configs):
@@ -213,14 +215,14 @@ def fit_models(
             yield model
 
 
-def neighbours(lmbdas: Mapping[int, float]) -> dict[int, int | None]:
-    """Return which quality each one starts from: its neighbour towards the middle, None for the middle one."""
+def neighbours(lmbdas: Mapping[int, float], *, middle: float) -> dict[int, int | None]:
+    """Return which quality each one starts from: its neighbour towards the middle, None for the one nearest to it."""
     order = sorted(lmbdas, key=lambda quality: lmbdas[quality])
-    middle = min(order, key=lambda quality: abs(math.log(lmbdas[quality] / MIDDLE_LMBDA)))
-    at = order.index(middle)
+    first = min(order, key=lambda quality: abs(math.log(lmbdas[quality] / middle)))
+    at = order.index(first)
     upwards = {order[i]: order[i - 1] for i in range(at + 1, len(order))}
     downwards = {order[i]: order[i + 1] for i in range(at - 1, -1, -1)}
-    return {middle: None, **upwards, **downwards}
+    return {first: None, **upwards, **downwards}
 
 
 def read_fitted(storage: Folder, quality: int) -> FittedModel | None:

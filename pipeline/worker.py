@@ -120,10 +120,15 @@ class ShardCompressor:
     """
 
     def __init__(self, config: CompressionConfig) -> None:
-        _own_process(config.num_threads)
+        own_process(config.num_threads)
         self._config = config
-        self._codec = _load_codec(config)
-        _try_out(self._codec, quality=config.quality, coder=config.coder)
+        self._codec = load_codec(
+            config.bundle,
+            fingerprint=config.bundle_fingerprint,
+            device=config.device,
+            max_pixels=config.max_pixels,
+        )
+        try_out(self._codec, quality=config.quality, coder=config.coder)
         self._coder = Coder[config.coder.upper()]
         self._source = open_source(config.input)
         self._output = Output(config.output)
@@ -233,10 +238,15 @@ class ShardDecompressor:
     """Restore the images of shards of a compressed dataset below the output's images folder."""
 
     def __init__(self, config: DecompressionConfig) -> None:
-        _own_process(config.num_threads)
+        own_process(config.num_threads)
         self._config = config
-        self._codec = _load_codec(config)
-        _try_out(self._codec, quality=self._codec.qualities[0], coder="adaptive")
+        self._codec = load_codec(
+            config.bundle,
+            fingerprint=config.bundle_fingerprint,
+            device=config.device,
+            max_pixels=config.max_pixels,
+        )
+        try_out(self._codec, quality=self._codec.qualities[0], coder="adaptive")
         self._input = Output(config.input)
         self._output = Output(config.output)
         self._images = self._output.folder.child("images")
@@ -304,7 +314,7 @@ class ShardDecompressor:
         return item
 
 
-def _own_process(num_threads: int) -> None:
+def own_process(num_threads: int) -> None:
     """Make settings of the process, which is this worker's own."""
     torch.set_num_threads(num_threads)  # several workers of a machine must not each take all of it
     Image.init()  # imports of Pillow's plugins in the middle of several threads are best avoided
@@ -312,17 +322,22 @@ def _own_process(num_threads: int) -> None:
     Image.MAX_IMAGE_PIXELS = None
 
 
-def _load_codec(config: CompressionConfig | DecompressionConfig) -> Codec:
-    codec = Codec.load(config.bundle, device=config.device, max_pixels=config.max_pixels)
-    if codec.fingerprint != config.bundle_fingerprint:
+def load_codec(bundle: str | None, *, fingerprint: str, device: str, max_pixels: int) -> Codec:
+    """Load the codec that a job was begun with; `bundle` None is the shipped one.
+
+    Raises:
+        ValueError: the bundle is another.
+    """
+    codec = Codec.load(bundle, device=device, max_pixels=max_pixels)
+    if codec.fingerprint != fingerprint:
         raise ValueError(
-            f"bundle of this worker is {codec.fingerprint}, the job began with {config.bundle_fingerprint}: give all "
+            f"bundle of this worker is {codec.fingerprint}, the job began with {fingerprint}: give all "
             "nodes the same bundle, and do not replace it while a job runs"
         )
     return codec
 
 
-def _try_out(codec: Codec, *, quality: int, coder: str) -> None:
+def try_out(codec: Codec, *, quality: int, coder: str) -> None:
     """Code an image before the first one that counts: what fails here would fail for all and quarantine them.
 
     It also loads or compiles what is compiled on first use, which belongs to no image's times.

@@ -9,6 +9,7 @@ import torch
 from bls.gdn import GDN, ROOT_FLOOR
 from bls.klt import initialize_from_klt
 from bls.model import Model
+from bls.quantization import quantize
 from bls.training import MIN_LEARNING_RATE, CosineSchedule, PlateauSchedule, StepMetrics, Trainer, TrainingConfig
 from bls.transforms import TransformConfig
 from tests.images import random_fields
@@ -80,11 +81,28 @@ def test_a_diverged_run_says_so(x: torch.Tensor) -> None:
 
 
 def test_cosine_schedule_warms_up_holds_and_decays() -> None:
-    config = TrainingConfig(lmbda=0.01, steps=100, warmup_steps=10, decay_fraction=0.4, learning_rate=1.0)
-    rates = [CosineSchedule(config).learning_rate(step) for step in range(100)]
+    config = TrainingConfig(lmbda=0.01, steps=120, warmup_steps=10, learning_rate=1.0, rounding_fraction=1 / 6)
+    rates = [CosineSchedule(config).learning_rate(step) for step in range(120)]
     assert rates[0] == pytest.approx(0.1) and rates[10] == rates[59] == 1.0
     assert rates[80] == pytest.approx(0.5) and rates[99] < 0.002
-    assert all(a >= b for a, b in itertools.pairwise(rates[59:]))
+    assert all(a >= b for a, b in itertools.pairwise(rates[59:100]))
+    # The steps with rounded latents.
+    assert rates[100] == 0.5 and rates[110] == pytest.approx(0.25) and rates[119] < 0.01
+
+
+def test_rounded_latents_at_the_end_fit_the_synthesis_alone(x: torch.Tensor) -> None:
+    trainer = _trainer(x, TrainingConfig(lmbda=0.0035, steps=30, warmup_steps=2, rounding_fraction=0.5))
+    _train(trainer, x, 15)
+    before = copy.deepcopy(trainer.model.state_dict())
+    metrics = _train(trainer, x, 15)
+    after = trainer.model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("analysis."))
+    assert not torch.equal(after["synthesis.0.bias"], before["synthesis.0.bias"])
+    assert metrics[-1].psnr_db > metrics[0].psnr_db + 0.05
+    # What is measured is what a decoder would show.
+    with torch.no_grad():
+        x_hat = trainer.model.synthesis(quantize(trainer.model.analysis(x)))
+    assert metrics[-1].psnr_db == pytest.approx(-10 * (x - x_hat).square().mean().log10().item(), abs=0.1)
 
 
 def test_plateau_schedule_divides_by_ten_when_the_loss_stalls() -> None:

@@ -1,0 +1,133 @@
+"""How well uniform noise stands for rounding, in each model of a bundle (Ballé et al., ICLR 2017, figure 4).
+
+python jobs/check_relaxation.py --input photos/ --output relaxation/ --bundle my-bundle
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import tyro
+
+from bls.bundle import load_bundle
+from pipeline import images, report
+from pipeline.baselines import Pixels
+from pipeline.evaluation import CODERS
+from pipeline.images import MAX_PIXELS
+from pipeline.job import ExitCode, UsageError, check_at_least, usage
+from pipeline.output import Output
+from pipeline.plots import check_installed, plot_relaxation
+from pipeline.provenance import provenance
+from pipeline.relaxation import RelaxationCheck, markdown
+from pipeline.schema import RELAXATION, to_parquet
+from pipeline.sources import ImageReference, Source, open_source
+from pipeline.stages import Item
+from pipeline.storage import open_folder, redact
+from pipeline.summary import OK, Summary
+from pipeline.worker import own_process
+
+
+@dataclass(frozen=True)
+class CheckRelaxation:
+    """Compare noise with rounding over a folder of images, in this process: some hundred images are plenty.
+
+    Writes a row per image and quality (relaxation.parquet), a picture and the numbers (README.md). Exit codes: 0 all
+    done, 1 failed, 2 wrong usage, 3 done without images that could not be read.
+    """
+
+    input: str
+    """Folder with the images, searched with all folders in it: a path, or any URI that fsspec reads."""
+    output: str
+    """Folder to write to: a path or URI."""
+    bundle: str | None = None
+    """Folder of fitted models; without it the one that comes with the package."""
+    max_pixels: int = MAX_PIXELS
+    """Leave out images with more pixels than this, before they are decoded."""
+    num_threads: int = 1
+    """Threads of the transforms."""
+    seed: int = 0
+    """Of the noise."""
+
+    def __post_init__(self) -> None:
+        check_at_least(1, num_threads=self.num_threads, max_pixels=self.max_pixels)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job from the command line; return its exit code."""
+    config = tyro.cli(CheckRelaxation, args=arguments)
+    try:
+        return check_relaxation(config)
+    except (UsageError, OSError) as error:
+        report.say(f"error: {redact(str(error))}")
+        return ExitCode.WRONG_USAGE if isinstance(error, UsageError) else ExitCode.FAILED
+
+
+def check_relaxation(config: CheckRelaxation) -> ExitCode:
+    """Fit the densities to all images, then measure each; write and print the results."""
+    own_process(config.num_threads)
+    made = provenance()
+    with usage():
+        check_installed()
+        bundle = load_bundle(config.bundle)
+        source = open_source(config.input)
+        references = list(source.references())
+        if not references:
+            raise UsageError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
+    checks = [RelaxationCheck(bundle, quality, seed=config.seed) for quality in sorted(bundle.models)]
+    good, rows, bad = [], [], []
+    for item, x in _images(config, source, references, "analysed"):
+        if x is None:
+            bad.append(item.row)
+            continue
+        good.append(item.reference)
+        for check in checks:
+            check.fit(x)
+    for item, x in _images(config, source, good, "measured"):
+        rows += [item.row | check.measure(x) for check in checks if x is not None]
+    _write(config, rows, bad, {"bundle": bundle.fingerprint.hex(), **made})
+    return ExitCode.DONE_WITH_QUARANTINED if bad else ExitCode.DONE
+
+
+@dataclass
+class _Image(Item):
+    reference: ImageReference
+
+
+def _images(
+    config: CheckRelaxation, source: Source, references: Sequence[ImageReference], verb: str
+) -> Iterator[tuple[_Image, Pixels | None]]:
+    """Read images one by one; None for those that cannot be, with the reason in their row."""
+    with report.ProgressReport(verb, num_images=len(references), before=Summary()) as progress:
+        for position, reference in enumerate(references):
+            item, x = _Image(position, {"key": reference.key, "status": OK}, reference), None
+            with item.stage("seconds"):
+                x = images.decode(source.read(reference), max_pixels=config.max_pixels).pixels
+            yield item, x
+            progress.add(Summary(num_images=1, quarantined={} if item.ok else {item.row["status"]: 1}))
+
+
+def _write(
+    config: CheckRelaxation, rows: list[dict[str, Any]], bad: list[dict[str, Any]], made: dict[str, Any]
+) -> None:
+    folder = open_folder(config.output)
+    data = to_parquet([*rows, *bad], RELAXATION, metadata={"job": "check_relaxation", "provenance": made})
+    folder.write("relaxation.parquet", data)
+    for row in bad:
+        report.say(f"left out {row['key']}: {row['error_message']}")
+    if not rows:
+        return
+    table = pa.Table.from_pylist(rows, schema=RELAXATION)
+    for image_format in ("png", "svg"):
+        picture = plot_relaxation(table, coders=CODERS, image_format=image_format)
+        folder.write(f"relaxation.{image_format}", picture)
+    name = str(open_folder(config.input)).rstrip("/").rpartition("/")[2]
+    text = markdown(table, name=name, provenance=made)
+    folder.write("README.md", text.encode())
+    print("\n".join(line for line in text.splitlines() if line.startswith("|")))
+    print(f"\n{report.shown(Output(config.output))}/README.md")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Rate and distortion of a bundle over a folder of images, beside other codecs on the same images.
+
+python jobs/evaluate.py --input photos/ --output evaluation/ --bundle my-bundle
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import tyro
+
+from bls.bundle import Bundle, load_bundle
+from pipeline import baselines, report
+from pipeline.curves import Point, read_reference
+from pipeline.engine import Cluster
+from pipeline.evaluation import CODERS, EvaluationConfig, ShardEvaluator, ladders, read_rows
+from pipeline.evaluation_report import Report
+from pipeline.images import MAX_PIXELS
+from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
+from pipeline.output import Output, versions
+from pipeline.plots import check_installed
+from pipeline.provenance import provenance
+from pipeline.schema import EVALUATION, to_parquet
+from pipeline.shards import freeze_plan, planned_shards
+from pipeline.sources import Source, open_source
+from pipeline.storage import absolute, open_folder
+
+JOB = "evaluate"
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure rate and distortion of a bundle over a folder of images, beside other codecs, on Ray.
+
+    Writes a row per image and setting (images.parquet), means (summary.csv), BD-rates (bd_rate.csv), plots and all of
+    it to read (README.md). Give it images that were never lossily coded: others favour the codec they come from. A run
+    that was stopped goes on where it was when the same command is given again: what is done is kept in OUTPUT/shards.
+    Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done without images that could not be read or coded.
+    """
+
+    input: str
+    """Folder with the images, searched with all folders in it: a path, or any URI that fsspec reads."""
+    output: str
+    """Folder to write to: a path or URI."""
+    bundle: str | None = None
+    """Folder of fitted models; without it the one that comes with the package."""
+    qualities: tuple[int, ...] = ()
+    """Qualities of the bundle to measure; without it all."""
+    codecs: tuple[str, ...] = tuple(baselines.BASELINES)
+    """Codecs to compare with."""
+    reference: str | None = None
+    """CSV file of published curves on these images, a path or URI: codec, bpp, psnr_rgb_db, ms_ssim."""
+    curves: tuple[str, ...] = ("balle2017-retrained-mse", "jpeg-420")
+    """Codecs of the reference to compare with."""
+    num_workers: int | None = None
+    """Number of workers; without it as many as the machine or cluster has room for."""
+    cpus_per_worker: int = 1
+    """CPUs of each worker, and threads that it uses."""
+    gpus_per_worker: float = 0
+    """GPUs of each worker; above 0 the transforms run on a GPU."""
+    max_failures: int | None = None
+    """Stop when more images than this cannot be read or coded; without it never."""
+    max_pixels: int = MAX_PIXELS
+    """Leave out images with more pixels than this, before they are decoded."""
+    overwrite: bool = False
+    """Delete what an earlier run left in the output, and begin again."""
+
+    def __post_init__(self) -> None:
+        check_at_least(
+            1, num_workers=self.num_workers, cpus_per_worker=self.cpus_per_worker, max_pixels=self.max_pixels
+        )
+        check_at_least(0, gpus_per_worker=self.gpus_per_worker, max_failures=self.max_failures)
+        baselines.check_codecs(self.codecs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job from the command line; return its exit code."""
+    config = tyro.cli(Evaluate, args=arguments)
+    return exit_code(lambda: evaluate(config))
+
+
+def evaluate(config: Evaluate) -> ExitCode:
+    """Measure what is not measured yet, write and print the results."""
+    made = provenance()  # of the code that measures, not of what it has become when hours later it reports
+    cluster = Cluster(
+        num_workers=config.num_workers,
+        cpus_per_worker=config.cpus_per_worker,
+        gpus_per_worker=config.gpus_per_worker,
+    )
+    with cluster:
+        with usage():
+            check_installed()
+            published = _read_reference(config)
+            work = _prepare(config, cluster)
+        result = run_to_end(work, cluster, max_failures=config.max_failures)
+    summary = Report.of_rows(
+        read_rows(work.output),
+        name=str(open_folder(config.input)).rstrip("/").rpartition("/")[2],
+        published=published,
+        provenance={"bundle": load_bundle(config.bundle).fingerprint.hex(), **made},
+    )
+    _write(config, summary)
+    _print_result(config, summary, result)
+    return result.exit_code
+
+
+def _read_reference(config: Evaluate) -> list[Point]:
+    if config.reference is None:
+        return []
+    folder, _, name = absolute(config.reference).rpartition("/")
+    try:
+        data = open_folder(folder).read(name)
+    except FileNotFoundError:
+        raise ValueError(f"--reference {config.reference} is not there: expected a CSV file") from None
+    return read_reference(data, config.curves)
+
+
+def _prepare(config: Evaluate, cluster: Cluster) -> Work:
+    bundle = load_bundle(config.bundle)
+    qualities = config.qualities or tuple(bundle.models)
+    if unknown := set(qualities) - set(bundle.models):
+        raise ValueError(
+            f"--qualities has {min(unknown)}, the bundle has {sorted(bundle.models)}: choose some of these"
+        )
+    source = open_source(config.input)
+    output = Output(f"{absolute(config.output).rstrip('/')}/shards")
+    if config.overwrite:
+        output.clear(JOB)
+    manifest = freeze_plan(
+        output,
+        source,
+        job=JOB,
+        settings=_settings(config, source, bundle, qualities),
+        shard_size=1,  # an image takes seconds: dozens of codings, decodings and measures
+        num_workers=lambda: cluster.num_workers,
+    )
+    if manifest.skipped:
+        report.say(report.skipped_text(manifest.skipped))
+    worker_config = EvaluationConfig(
+        input=absolute(config.input),
+        output=str(output),
+        qualities=qualities,
+        codecs=config.codecs,
+        bundle=config.bundle and os.path.abspath(config.bundle),
+        bundle_fingerprint=bundle.fingerprint.hex(),
+        max_pixels=config.max_pixels,
+        device="cuda" if config.gpus_per_worker > 0 else "cpu",
+        num_threads=config.cpus_per_worker,
+    )
+    return Work(
+        verb="evaluated",
+        output=output,
+        num_images=manifest.num_images,
+        shards=lambda done: planned_shards(output, manifest, skip=done),
+        make_worker=partial(ShardEvaluator, worker_config),
+    )
+
+
+def _settings(config: Evaluate, source: Source, bundle: Bundle, qualities: Sequence[int]) -> dict[str, Any]:
+    return {
+        "input": str(source),
+        "bundle_fingerprint": bundle.fingerprint.hex(),
+        "coders": list(CODERS),
+        "qualities": list(qualities),
+        "codecs": ladders(config.codecs),
+        "libraries": baselines.library_versions(),
+        "max_pixels": config.max_pixels,
+        **versions(),
+    }
+
+
+def _write(config: Evaluate, summary: Report) -> None:
+    folder = open_folder(config.output)
+    metadata = {"job": JOB, "provenance": dict(summary.provenance)}
+    folder.write("images.parquet", to_parquet(summary.table.to_pylist(), EVALUATION, metadata=metadata))
+    for name, data in summary.files().items():
+        folder.write(name, data)
+
+
+def _print_result(config: Evaluate, summary: Report, result: Result) -> None:
+    total = result.total
+    rows = [("images", f"{total.num_images - total.num_quarantined} measured, {total.num_quarantined} left out")]
+    for point in summary.our_points:
+        ms_ssim = "" if point["ms_ssim"] is None else f", MS-SSIM {point['ms_ssim']:.4f}"
+        rows.append((f"quality {point['setting']}", f"{point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB{ms_ssim}"))
+    for row in summary.bd_rates():
+        if row["measure"] == "psnr_db" and row["bd_rate_percent"] is not None:
+            published = " (published)" if row["is_published"] else ""
+            rows.append(
+                (f"{row['codec']}{published}", f"{row['bd_rate_percent']:+.1f} % bits for equal PSNR (BD-rate)")
+            )
+    rows.append(("results", report.shown(Output(config.output)) + "/README.md"))
+    report.print_table(rows)
+    report.print_quarantined(total)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
