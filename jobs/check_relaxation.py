@@ -69,7 +69,7 @@ def check_relaxation(config: CheckRelaxation) -> ExitCode:
     own_process(config.num_threads)
     made = provenance()
     with usage():
-        check_installed()
+        check_installed("matplotlib", extra="evaluate")
         bundle = load_bundle(config.bundle)
         source = open_source(config.input)
         references = list(source.references())

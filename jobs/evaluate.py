@@ -92,7 +92,7 @@ def evaluate(config: Evaluate) -> ExitCode:
     )
     with cluster:
         with usage():
-            check_installed()
+            check_installed("matplotlib", "bjontegaard", extra="evaluate")
             published = _read_reference(config)
             work = _prepare(config, cluster)
         result = run_to_end(work, cluster, max_failures=config.max_failures)

@@ -24,7 +24,7 @@ from bls.transforms import TransformConfig
 from pipeline.fit import FitConfig
 from pipeline.job import ExitCode, check_at_least, exit_code, usage
 from pipeline.patches import PatchConfig
-from pipeline.plots import plot_training_curve
+from pipeline.plots import check_installed, plot_training_curve
 from pipeline.report import job_command, print_commands, print_table, say
 from pipeline.sources import open_sources
 from pipeline.storage import Folder, absolute, open_folder, redact
@@ -152,6 +152,7 @@ def main(config: TrainConfig) -> ExitCode:
     """Fit every model that the storage folder does not hold yet, and add all to the bundle."""
     storage = open_folder(config.storage)
     with usage():
+        check_installed("matplotlib", extra="train")
         source = open_sources([absolute(uri) for uri in config.data])
         start = _start(config)
         for fit in config.fits():

@@ -48,15 +48,15 @@ class _Label:
     weight: str = "normal"
 
 
-def check_installed() -> None:
-    """Look for the packages that drawing and comparing need, before hours of work and not after.
+def check_installed(*packages: str, extra: str) -> None:
+    """Look for the packages of an extra, before hours of work and not after.
 
     Raises:
         ValueError: one is missing.
     """
-    for name in ("matplotlib", "bjontegaard"):
+    for name in packages:
         if importlib.util.find_spec(name) is None:
-            raise ValueError(f"the package {name} is not installed, expected it: pip install 'bls-codec[evaluate]'")
+            raise ValueError(f"the package {name} is not installed, expected it: pip install 'bls-codec[{extra}]'")
 
 
 def plot_rate_distortion(

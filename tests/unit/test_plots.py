@@ -87,7 +87,7 @@ def test_matplotlib_waits_until_something_is_drawn() -> None:
 
 
 def test_missing_packages_are_told_with_their_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    plots.check_installed()
+    plots.check_installed("matplotlib", extra="evaluate")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"matplotlib is not installed, expected it: pip install 'bls-codec\[evaluate"):
-        plots.check_installed()
+        plots.check_installed("matplotlib", extra="evaluate")

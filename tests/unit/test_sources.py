@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sources import ImageReference, open_source
+from pipeline.sources import ImageReference, open_source, open_sources
 
 
 def touch(root: Path, *names: str) -> None:
@@ -63,3 +63,15 @@ def test_only_a_folder_is_a_source(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "file.jpg")
     with pytest.raises(ValueError, match="expected a folder of images"):
         open_source(str(tmp_path / name))
+
+
+def test_several_folders_are_one_source_with_keys_of_its_own(tmp_path: Path) -> None:
+    touch(tmp_path / "one", "a.jpg", "b/c.jpg", "text.txt")
+    touch(tmp_path / "two", "a.jpg", "more.txt")
+    source = open_sources([str(tmp_path / "one"), str(tmp_path / "two")])
+    references = list(source.references())
+    assert [reference.key for reference in references] == ["0/a.jpg", "0/b/c.jpg", "1/a.jpg"]
+    assert [source.read(reference) for reference in references] == [b"a.jpg", b"b/c.jpg", b"a.jpg"]
+    assert source.skipped == {".txt": 2}
+    with pytest.raises(ValueError, match="expected a folder of images"):
+        open_sources([str(tmp_path / "one"), str(tmp_path / "none")])
