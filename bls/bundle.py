@@ -180,9 +180,9 @@ def _load_model(folder: Path, entry: Mapping[str, Any]) -> FittedModel:
         )
     except (ValueError, KeyError) as error:
         raise BundleError(f"{path} holds no model that this release can use: {error}") from error
-    if not model.config.num_filters == model.table.channels == model.adaptive.channels:
+    if not model.config.latents == model.table.channels == model.adaptive.channels:
         raise BundleError(
-            f"{path} has {model.config.num_filters} filters, {model.table.channels} tables and "
+            f"{path} has {model.config.latents} latents, {model.table.channels} tables and "
             f"{model.adaptive.channels} channels to adapt: expected the same of each, copy the bundle again"
         )
     return model

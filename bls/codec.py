@@ -152,7 +152,7 @@ class Codec:
                 "load the codec with a larger max_pixels if you trust the source"
             )
         height, width = padded_shape(header.height, header.width)
-        shape = (model.config.num_filters, height // DOWNSAMPLING, width // DOWNSAMPLING)
+        shape = (model.config.latents, height // DOWNSAMPLING, width // DOWNSAMPLING)
         if header.coder is Coder.STATIC:
             return header, range_coder.decode(payload, shape, model.table)
         return header, arithmetic_coder.decode(payload, shape, model.adaptive)

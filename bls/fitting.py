@@ -32,7 +32,7 @@ def make_fitted_model(
     weights = half_precision_weights(model.analysis, model.synthesis)
     draft = FittedModel(quality, lmbda, model.config, weights, table=None, adaptive=None)  # type: ignore[arg-type]
     analysis, _ = draft.transforms()
-    density = Density(model.config.num_filters, momentum=1.0)
+    density = Density(model.config.latents, momentum=1.0)
     symbols: list[np.ndarray] = []
     for x in batches:
         y = analysis(x.to("cpu", torch.float32))

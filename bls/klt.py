@@ -7,9 +7,6 @@ bit per halved step and the distortion is step^2 / 12, so `lmbda * 255^2 * mse +
 """
 
 import math
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -58,31 +55,40 @@ def initialize_from_klt(model: Model, x: Float[Tensor, "b c h w"], *, lmbda: flo
     for latent_gdn in (model.analysis[-1], model.synthesis[0]):
         if isinstance(latent_gdn, GDN):
             latent_gdn.set_(torch.ones_like(latent_gdn.beta), torch.zeros_like(latent_gdn.gamma))
-    _scale_latents(model, quantizer_step(lmbda, channels=x.shape[1]))
+    scale_latents(model, quantizer_step(lmbda, channels=x.shape[1]))
 
 
-@torch.no_grad()
-def initialize_from_weights(model: Model, weights: Mapping[str, np.ndarray], *, scale_step: float) -> None:
-    """Set all parameters of the transforms from a fitted model's, its quantiser step multiplied by `scale_step`."""
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=False)
-    _scale_latents(model, scale_step)
+def principal_components(rows: Float[Tensor, "p v"], count: int) -> Float[Tensor, "k v"]:
+    """Return the leading principal components of variables without mean; fewer where the rest has no variance."""
+    rows = rows.double()
+    eigenvalues, components = torch.linalg.eigh(rows.T @ rows / len(rows))
+    order = eigenvalues.argsort(descending=True)[:count]
+    order = order[eigenvalues[order] > 1e-9 * eigenvalues.max()]  # the rest is zero: channels without input
+    return components.T[order].float()
+
+
+def block_filters(components: Float[Tensor, "k v"], layer: Downsample) -> Float[Tensor, "k n i j"]:
+    """Return filters that see a stride-sized block at the centre of the kernel, and nothing around it."""
+    stride = layer.stride[0]
+    filters = components.new_zeros(len(components), layer.in_channels, *layer.kernel_size)
+    offset = block_offset(layer.kernel_size[0], stride)
+    inside = slice(offset, offset + stride)
+    filters[:, :, inside, inside] = components.reshape(len(components), -1, stride, stride)
+    return filters
 
 
 def _principal_filters(z: Float[Tensor, "b c h w"], layer: Downsample) -> Float[Tensor, "n c k k"]:
     """Return filters that hold the leading principal components of stride-sized blocks, centred in the kernel."""
-    size, stride = layer.kernel_size[0], layer.stride[0]
-    blocks = nn.functional.unfold(z, stride, stride=stride).transpose(1, 2).flatten(0, 1).double()
-    eigenvalues, components = torch.linalg.eigh(blocks.T @ blocks / len(blocks))
-    order = eigenvalues.argsort(descending=True)[: layer.out_channels]
-    order = order[eigenvalues[order] > 1e-9 * eigenvalues.max()]  # the rest is zero: channels without input
+    stride = layer.stride[0]
+    blocks = nn.functional.unfold(z, stride, stride=stride).transpose(1, 2).flatten(0, 1)
+    leading = block_filters(principal_components(blocks, layer.out_channels), layer)
     filters = torch.zeros_like(layer.weight)
-    offset = block_offset(size, stride)
-    inside = slice(offset, offset + stride)
-    filters[: len(order), :, inside, inside] = components.T[order].reshape(-1, z.shape[1], stride, stride).float()
+    filters[: len(leading)] = leading
     return filters
 
 
-def _scale_latents(model: Model, step: float) -> None:
+@torch.no_grad()
+def scale_latents(model: Model, step: float) -> None:
     """Divide the latents by the step: in the GDN at the latents where there is one, else in the filters."""
     first, last = model.synthesis[0], model.analysis[-1]
     if isinstance(first, GDN) and isinstance(last, GDN):

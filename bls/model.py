@@ -38,7 +38,7 @@ class Model(nn.Module):
         self.config = config
         self.analysis = AnalysisTransform(config)
         self.synthesis = SynthesisTransform(config)
-        self.density = Density(config.num_filters, half_range=half_range)
+        self.density = Density(config.latents, half_range=half_range)
 
     def forward(
         self,

@@ -3,8 +3,8 @@
 Three stages each: convolution, downsampling, GDN; mirrored as IGDN, upsampling, convolution. 16x in all.
 Where this departs from the paper is decided by `TransformConfig` and measured in docs/decisions/0002-constraints.md.
 
-Letters in shapes: b batch, c image channels, n filters, h and w image rows and columns, hl and wl latent rows and
-columns.
+Letters in shapes: b batch, c image channels, m latent channels, h and w image rows and columns, hl and wl latent rows
+and columns.
 """
 
 import math
@@ -26,6 +26,8 @@ class TransformConfig:
 
     num_filters: int = 128
     """Filters per stage, the paper's N: 128 for low rates, 192 for high ones."""
+    num_latents: int | None = None
+    """Channels of the latents; without it as many as filters, as in the paper (docs/decisions/0004-filters.md)."""
     channels: int = 3
     """Image channels: 1 (grayscale) or 3 (RGB)."""
     latent_gdn: bool = False
@@ -38,10 +40,15 @@ class TransformConfig:
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise ValueError(f"images have {self.channels} channels, expected 1 (grayscale) or 3 (RGB)")
-        if self.num_filters < 1:
-            raise ValueError(f"num_filters is {self.num_filters}, expected at least 1")
+        if self.num_filters < 1 or self.latents < 1:
+            raise ValueError(f"{self.num_filters} filters and {self.latents} latents, expected at least 1 of both")
         if self.unit_norm and not self.latent_gdn:
             raise ValueError("unit_norm without latent_gdn leaves the latents no scale: set latent_gdn too")
+
+    @property
+    def latents(self) -> int:
+        """Channels of the latents."""
+        return self.num_latents or self.num_filters
 
 
 def mirror_pad(x: Float[Tensor, "b c h w"], before: int, after: int) -> Float[Tensor, "b c hp wp"]:
@@ -123,14 +130,15 @@ class AnalysisTransform(nn.Sequential):
 
     def __init__(self, config: TransformConfig) -> None:
         n = config.num_filters
+        widths = (config.channels, n, n, config.latents)
         layers: list[nn.Module] = []
         for stage, (size, stride) in enumerate(STAGES):
-            layers.append(Downsample(n if stage else config.channels, n, size, stride))
+            layers.append(Downsample(widths[stage], widths[stage + 1], size, stride))
             if stage < len(STAGES) - 1 or config.latent_gdn:
-                layers.append(GDN(n))
+                layers.append(GDN(widths[stage + 1]))
         super().__init__(*layers)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n hl wl"]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b m hl wl"]:
         """Transform an image batch; rows and columns must be multiples of 16."""
         y: Tensor = super().forward(x - 0.5)  # type: ignore[no-untyped-call]
         return y
@@ -141,14 +149,15 @@ class SynthesisTransform(nn.Sequential):
 
     def __init__(self, config: TransformConfig) -> None:
         n = config.num_filters
+        widths = (config.channels, n, n, config.latents)
         layers: list[nn.Module] = []
         for stage, (size, stride) in reversed(list(enumerate(STAGES))):
             if stage < len(STAGES) - 1 or config.latent_gdn:
-                layers.append(GDN(n, inverse=True))
-            layers.append(Upsample(n, n if stage else config.channels, size, stride))
+                layers.append(GDN(widths[stage + 1], inverse=True))
+            layers.append(Upsample(widths[stage + 1], widths[stage], size, stride))
         super().__init__(*layers)
 
-    def forward(self, y: Float[Tensor, "b n hl wl"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, y: Float[Tensor, "b m hl wl"]) -> Float[Tensor, "b c h w"]:
         """Transform a batch of latents."""
         x: Tensor = super().forward(y)  # type: ignore[no-untyped-call]
         return x + 0.5

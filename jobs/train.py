@@ -49,6 +49,8 @@ class TrainConfig:
     """Where the first model starts: `klt`, or a fitted model as BUNDLE#QUALITY."""
     num_filters: int = 128
     """Filters per stage: 128 for the low rates, 192 for the high ones."""
+    num_latents: int | None = None
+    """Channels of the latents; without it as many as filters. High rates need more: 192 at quality 4, 320 at 8."""
     channels: Literal[1, 3] = 3
     """1: grayscale, 3: RGB."""
     distortion: Literal["mse", "ms-ssim", "nlp"] = "mse"
@@ -128,7 +130,7 @@ class TrainConfig:
                     autocast=self.bfloat16,
                     seed=self.seed,
                 ),
-                model=TransformConfig(num_filters=self.num_filters, channels=self.channels),
+                model=TransformConfig(self.num_filters, self.num_latents, self.channels),
                 patches=PatchConfig(self.patch_size, self.channels, self.min_scale, seed=self.seed),
                 batch_size=self.batch_size,
                 distortion=self.distortion,

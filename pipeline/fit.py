@@ -16,7 +16,7 @@ from bls import distortion, quality
 from bls.bundle import Bundle, FittedModel
 from bls.codec import Codec
 from bls.fitting import make_fitted_model
-from bls.klt import initialize_from_klt, initialize_from_weights, quantizer_step
+from bls.klt import initialize_from_klt, quantizer_step, scale_latents
 from bls.model import Model
 from bls.parallel import BatchPart
 from bls.training import StepMetrics, Trainer, TrainingConfig
@@ -24,7 +24,7 @@ from bls.transforms import TransformConfig
 from pipeline.patches import PatchConfig, PatchSet
 
 DISTORTIONS = {"mse": distortion.mse_255, "ms-ssim": distortion.ms_ssim, "nlp": distortion.nlp}
-KLT_PATCHES = 64
+START_PATCHES = 128
 """Patches whose principal components a fit starts from."""
 STEPS_PER_POINT = 20
 """Steps whose mean is one point of the training curve."""
@@ -73,16 +73,7 @@ class Fit:
         self._part = part
         self._points: list[dict[str, Any]] = []
         self._window: list[StepMetrics] = []
-        model = Model(config.model)
-        lmbda = config.training.lmbda
-        if start is None:
-            batch = sample.patches.batch(config.training.steps, BatchPart(0, KLT_PATCHES, KLT_PATCHES))
-            initialize_from_klt(model, batch, lmbda=lmbda)
-        else:
-            # Lambdas of different distortions weigh different units: then the step stays what it is.
-            is_comparable = start.training.get("distortion", "mse") == config.distortion
-            ratio = quantizer_step(lmbda) / quantizer_step(start.lmbda) if is_comparable else 1.0
-            initialize_from_weights(model, start.weights, scale_step=ratio)
+        model = _klt_start(config, sample) if start is None else _start_from(start, config)
         self.trainer = Trainer(model, config.training, device=device, distortion=DISTORTIONS[config.distortion])
 
     @property
@@ -152,6 +143,23 @@ class Fit:
         self.trainer.load_state_dict(state["trainer"])
         self._points = state["points"]
         self._window = [StepMetrics(*values) for values in state["window"]]
+
+
+def _klt_start(config: FitConfig, sample: Sample) -> Model:
+    model = Model(config.model)
+    patches = sample.patches.batch(config.training.steps, BatchPart(0, START_PATCHES, START_PATCHES))
+    initialize_from_klt(model, patches, lmbda=config.training.lmbda)
+    return model
+
+
+def _start_from(start: FittedModel, config: FitConfig) -> Model:
+    """Return a fitted model, its quantiser's step made right for another lambda."""
+    model = Model(config.model)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in start.weights.items()}, strict=False)
+    # Lambdas of different distortions weigh different units: then the step stays what it is.
+    if start.training.get("distortion", "mse") == config.distortion:
+        scale_latents(model, quantizer_step(config.training.lmbda) / quantizer_step(start.lmbda))
+    return model
 
 
 def describe(config: FitConfig) -> dict[str, Any]:

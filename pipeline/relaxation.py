@@ -38,7 +38,7 @@ class RelaxationCheck:
         self._codec = Codec(Bundle({quality: self._model}))
         self._analysis, self._synthesis = self._model.transforms()
         # Momentum 1: a plain average over all images.
-        self._density = Density(self._model.config.num_filters, momentum=1.0)
+        self._density = Density(self._model.config.latents, momentum=1.0)
         self._generator = torch.Generator().manual_seed(seed)
 
     @torch.inference_mode()

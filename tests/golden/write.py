@@ -31,7 +31,7 @@ def main(name: str) -> None:
         for case, x in _images().items():
             (symbols,) = codec.analyze([x], quality=4)
             expected[f"{case}-{coder}"] = _write(folder / f"{case}-{coder}", codec, x, symbols, coder)
-        for case, symbols in _symbols(load_bundle(folder / "bundle").models[2].config.num_filters).items():
+        for case, symbols in _symbols(load_bundle(folder / "bundle").models[2].config.latents).items():
             x = np.zeros((16 * symbols.shape[1], 16 * symbols.shape[2], 3), np.uint8)
             data = codec.encode(symbols, header=make_header(x, quality=2, coder=coder))
             (folder / f"{case}-{coder}.bin").write_bytes(data)
