@@ -1,0 +1,393 @@
+"""The mixing entropy coder: the adaptive coder's decisions, each foretold by six models at once. Integers only.
+
+Every model has states of its own, chosen by its own context; their logits are added up, weighted, and the weights learn
+from each decision which models to trust (`bls.mixing`). The same tree, interval and termination as in
+`bls.arithmetic_coder`, and again one walk for encoder, decoder and counting. Specified in docs/entropy-coding.md.
+
+Letters in shapes: c channels, h and w rows and columns of latents, n states, i inputs of the mixer, d decisions.
+"""
+
+import numpy as np
+from jaxtyping import Int32, Int64, UInt64
+from numba import njit
+
+from bls.adaptive_model import AdaptiveModel
+from bls.arithmetic_coder import CERTAIN, MARGIN, MAX_MAGNITUDE, MAX_SYMBOL, MIN_SYMBOL
+
+# These and `bls.interval` are compiled in, and numba's cache only notices changes of this file: touch it when they
+# change.
+from bls.binarization import (
+    ACTIVITY_FRACTION_BITS,
+    CONTEXT_OF_ACTIVITY,
+    FURTHER_DECISION,
+    IS_MODE_NOT,
+    IS_SMALLER,
+    NUM_CONTEXTS,
+    NUM_DECISIONS,
+)
+from bls.interval import (
+    COUNT,
+    DECODE,
+    ENCODE,
+    LOW_WORD,
+    ONE,
+    WORD_BITS,
+    check_payload,
+    code_escape,
+    first_interval,
+    is_terminated,
+    narrow,
+    terminate,
+    to_payload,
+    to_words,
+    with_room,
+    writable,
+)
+from bls.mixed_model import (
+    DISTANCE,
+    ENERGY,
+    FIRST_COUNT,
+    LEVEL,
+    NUM_DISTANCES,
+    NUM_ENERGIES,
+    NUM_INPUTS,
+    NUM_LEVELS,
+    NUM_MODELS,
+    NUM_SIGNED_DISTANCES,
+    NUM_SLOTS,
+    SUM_FRACTION_BITS,
+    MixedModel,
+    probability_shapes,
+)
+from bls.mixing import LOGIT_UNITS, MAX_LOGIT, NUM_RATES, RATES, SQUASH, STRETCH, STRETCH_BITS
+
+FIRST_OF_VALUE = 4
+"""Models from this on have states by slot, those before by decision."""
+LEARNING_SHIFT = 17
+"""A mixer's weight moves by logit x error >> 17; fitting moves them more slowly."""
+
+SIXTEEN, LAST_RATE = np.uint64(16), np.uint64(NUM_RATES - 1)
+TO_STRETCH = np.uint64(63 - STRETCH_BITS)
+MAX_ACTIVITY, MAX_LEVEL = len(CONTEXT_OF_ACTIVITY) - 1, len(LEVEL) - 1
+MAX_ENERGY, MAX_DISTANCE = len(ENERGY) - 1, len(DISTANCE) - 1
+MAX_VALUE = 1023
+"""Predicted values, in 1/16, reach to 64 on both sides."""
+VALUE_SHIFT, LEVEL_SHIFT = SUM_FRACTION_BITS - 4, SUM_FRACTION_BITS - 6
+HALF_VALUE = 1 << (VALUE_SHIFT - 1)
+CENTRE = 4
+MAX_IN_TOTAL = 15
+"""A magnitude counts so much at most in the total over all channels."""
+
+
+def encode(symbols: Int32[np.ndarray, "c h w"], adaptive: AdaptiveModel, model: MixedModel) -> bytes:
+    """Code symbols into a payload."""
+    return learn(symbols, adaptive, model, _mixer_weights(model), LEARNING_SHIFT)
+
+
+def decode(
+    payload: bytes, shape: tuple[int, int, int], adaptive: AdaptiveModel, model: MixedModel
+) -> Int32[np.ndarray, "c h w"]:
+    """Decode the symbols of a payload.
+
+    Raises:
+        BitstreamError: the payload is not what `encode` writes for any symbols of this shape.
+    """
+    assert shape[0] == model.channels == adaptive.channels
+    symbols = np.empty(shape, np.int32)
+    mixer = _states(adaptive, model), _mixer_weights(model), LEARNING_SHIFT
+    _, is_complete = _code(DECODE, to_words(payload), symbols, mixer, _integers(adaptive, model))
+    check_payload(payload, shape, is_complete=is_complete)
+    return symbols
+
+
+def learn(
+    symbols: Int32[np.ndarray, "c h w"],
+    adaptive: AdaptiveModel,
+    model: MixedModel,
+    mixer_weights: Int64[np.ndarray, " cdi"],
+    shift: int,
+) -> bytes:
+    """Code symbols with these weights of the mixer, which are left as they were learnt; larger shifts learn slower."""
+    assert len(symbols) == model.channels == adaptive.channels and symbols.dtype == np.int32
+    mixer = _states(adaptive, model), mixer_weights, shift
+    words, _ = _code(ENCODE, np.empty(256, np.uint32), writable(symbols), mixer, _integers(adaptive, model))
+    return to_payload(words)
+
+
+def count_decisions(
+    symbols: Int32[np.ndarray, "c h w"], adaptive: AdaptiveModel, model: MixedModel, counts: UInt64[np.ndarray, " n"]
+) -> None:
+    """Add to each state's count the decisions it foretells: yes in the upper 32 bits, no in the lower."""
+    assert len(symbols) == model.channels == adaptive.channels and symbols.dtype == np.int32
+    mixer = counts, _mixer_weights(model), LEARNING_SHIFT
+    _code(COUNT, np.empty(1, np.uint32), writable(symbols), mixer, _integers(adaptive, model))
+
+
+def _mixer_weights(model: MixedModel) -> Int64[np.ndarray, " cdi"]:
+    return model.mixer_weights.astype(np.int64).ravel()
+
+
+def _states(adaptive: AdaptiveModel, model: MixedModel) -> UInt64[np.ndarray, " n"]:
+    """Return the first states of all models: the estimated probability of yes in 31 bits, then a count in 32."""
+    parts = [adaptive.probabilities, *(getattr(model, name) for name in probability_shapes(model.channels))]
+    estimates = np.concatenate([part.ravel() for part in parts]).astype(np.uint64) << np.uint64(15)
+    return estimates << WORD_BITS | np.uint64(FIRST_COUNT)
+
+
+def first_states(channels: int) -> Int64[np.ndarray, " m"]:
+    """Return where the states of each model begin, and behind them where all end."""
+    shapes = [(channels, NUM_CONTEXTS, NUM_DECISIONS), *probability_shapes(channels).values()]
+    return np.cumsum([0, *(np.prod(shape) for shape in shapes)]).astype(np.int64)
+
+
+def _integers(adaptive: AdaptiveModel, model: MixedModel) -> tuple[object, ...]:
+    """Return what `_code` unpacks: the tree's shape, and of each sum offsets, neighbours' weights, and its terms."""
+    chains = adaptive.mode, adaptive.below, adaptive.above
+    activity = (
+        adaptive.offset,
+        adaptive.neighbour_weights,
+        adaptive.sources,
+        np.full_like(adaptive.sources, CENTRE),
+        adaptive.source_weights,
+    )
+    magnitude = (
+        model.magnitude_offset,
+        model.magnitude_neighbour_weights,
+        model.magnitude_sources,
+        model.magnitude_places,
+        model.magnitude_weights,
+    )
+    value = (
+        np.zeros_like(model.magnitude_offset),
+        model.value_neighbour_weights,
+        model.value_sources,
+        model.value_places,
+        model.value_weights,
+    )
+    alike = (tuple(writable(a.astype(np.int32)) for a in arrays) for arrays in (chains, activity, magnitude, value))
+    return (*alike, first_states(model.channels))
+
+
+@njit(nogil=True, cache=True)
+def _code(mode, words, symbols, mixer, model):
+    """Walk through all symbols: encode them, decode them, or count their decisions into the states.
+
+    Returns the words written or read, and whether these are what the encoder writes for the symbols.
+    """
+    chains, activity_terms, magnitude_terms, value_terms, starts = model
+    channels, height, width = symbols.shape
+    # Signed distances from the mode, and without sign; the margin's zeros stand for what lies outside.
+    shape = height + MARGIN + 1, width + 2 * MARGIN
+    values = np.zeros((channels, *shape), np.int16)
+    magnitudes = np.zeros((channels, *shape), np.int16)
+    activity, magnitude, value = np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(shape, np.int32)
+    total = np.zeros(shape, np.int32)
+    errors = np.zeros(shape, np.int32)
+    scratch = (
+        np.empty(NUM_MODELS + 1, np.int64),  # each model's first state for the symbol; the mixer's first weight
+        np.empty(NUM_MODELS, np.int64),  # each model's state of the decision
+        np.full(NUM_INPUTS, LOGIT_UNITS, np.int64),  # their logits, and the constant
+    )
+    interval, is_valid = first_interval(mode, words)
+    if not is_valid:
+        return words, False
+    for c in range(channels):
+        _sum_sources(activity, magnitudes, activity_terms, c)
+        _sum_sources(magnitude, magnitudes, magnitude_terms, c)
+        _sum_sources(value, values, value_terms, c)
+        errors[:] = 0
+        chain = chains[0][c], chains[1][c], chains[2][c]
+        left_weights = activity_terms[1][c], magnitude_terms[1][c], value_terms[1][c]
+        for y in range(MARGIN, MARGIN + height):
+            _add_above(activity[y], magnitudes[c], y, activity_terms[1][c])
+            _add_above(magnitude[y], magnitudes[c], y, magnitude_terms[1][c])
+            _add_above(value[y], values[c], y, value_terms[1][c])
+            if mode == ENCODE:
+                words = with_room(words, interval[2], width)
+            row, sums = symbols[c, y - MARGIN], (activity[y], magnitude[y], value[y])
+            above = y - 1
+            around = values[c, y], values[c, above], errors[y], errors[above], total[above], total[y], total[y + 1]
+            interval, is_valid = _code_row(
+                mode, words, interval, mixer, scratch, row, sums, left_weights, around, chain, c, starts
+            )
+            if not is_valid:
+                return words, False
+            magnitudes[c, y] = np.abs(values[c, y])
+        _add_to_total(total, magnitudes[c])
+    if mode == ENCODE:
+        return terminate(words, interval), True
+    return words, mode == COUNT or is_terminated(words, interval)
+
+
+# As in the adaptive coder, the walk stands in one function, a row at a time, and its helpers are inlined.
+
+
+@njit(nogil=True)
+def _code_row(mode, words, interval, mixer, scratch, symbols, sums, left_weights, around, chain, c, starts):
+    """Walk the tree for every symbol of a row; return the interval, and whether all symbols are int32."""
+    values, _, errors, _, _, _, _ = around
+    channel_mode, below, above = np.int64(chain[0]), np.int64(chain[1]), np.int64(chain[2])
+    last, last_but_one = np.int64(0), np.int64(0)
+    for x in range(MARGIN, MARGIN + symbols.size):
+        predicted = _choose_states(scratch, sums, left_weights, around, last, last_but_one, x, c, starts)
+        # The decoder learns from each decision what the encoder knows from the offset.
+        offset = np.int64(0) if mode == DECODE else np.int64(symbols[x - MARGIN]) - channel_mode
+        distance, magnitude, symbol, is_smaller = abs(offset), np.int64(0), channel_mode, False
+        slot = np.int64(DISTANCE[min(abs(predicted), MAX_DISTANCE)])
+        interval, differs = _decide(mode, words, interval, mixer, scratch, IS_MODE_NOT, slot, offset != 0)
+        if differs:
+            slot = NUM_DISTANCES + _signed_distance(predicted)
+            interval, is_smaller = _decide(mode, words, interval, mixer, scratch, IS_SMALLER, slot, offset < 0)
+            longest = below if is_smaller else above
+            remaining = -predicted if is_smaller else predicted
+            magnitude, kind = np.int64(1), NUM_DISTANCES + NUM_SIGNED_DISTANCES
+            while magnitude <= longest:
+                decision = np.int64(FURTHER_DECISION[magnitude])
+                slot = kind + _signed_distance(remaining - 16 * magnitude)
+                answer = distance > magnitude
+                interval, is_further = _decide(mode, words, interval, mixer, scratch, decision, slot, answer)
+                if not is_further:
+                    break
+                magnitude += 1
+                kind = NUM_DISTANCES + 2 * NUM_SIGNED_DISTANCES
+            if magnitude > longest:
+                interval, escaped = code_escape(mode, words, interval, distance - longest)
+                magnitude = longest + escaped
+            symbol = channel_mode - magnitude if is_smaller else channel_mode + magnitude
+            if symbol < MIN_SYMBOL or symbol > MAX_SYMBOL:
+                return interval, False
+        if mode == DECODE:
+            symbols[x - MARGIN] = symbol
+        last_but_one = last
+        last = min(magnitude, np.int64(MAX_MAGNITUDE))
+        if is_smaller:
+            last = -last
+        values[x] = last
+        errors[x] = abs(16 * last - predicted)
+    return interval, True
+
+
+@njit(nogil=True, inline="always")
+def _choose_states(scratch, sums, left_weights, around, left, left2, x, c, starts):
+    """Set each model's first state for this symbol, and the mixer's first weight; return the predicted value."""
+    activities, magnitudes, predictions = sums
+    activity_weights, magnitude_weights, value_weights = left_weights
+    _, above, errors, errors_above, total_above, total, total_below = around
+    size, size2 = abs(left), abs(left2)
+    activity = (activities[x] + activity_weights[0] * size + activity_weights[1] * size2) >> ACTIVITY_FRACTION_BITS
+    activity = np.int64(CONTEXT_OF_ACTIVITY[min(activity, MAX_ACTIVITY)])
+    magnitude = (magnitudes[x] + magnitude_weights[0] * size + magnitude_weights[1] * size2) >> LEVEL_SHIFT
+    level = np.int64(LEVEL[min(magnitude, MAX_LEVEL)])
+    value = predictions[x] + value_weights[0] * left + value_weights[1] * left2
+    value = min(max((value + HALF_VALUE) >> VALUE_SHIFT, -MAX_VALUE), MAX_VALUE)
+    energy = 2 * (np.int64(errors[x - 1]) + errors_above[x]) + errors_above[x - 1] + errors_above[x + 1]
+    energy = np.int64(ENERGY[min(energy, MAX_ENERGY)])
+    signs = 27 * _sign(left) + 9 * _sign(above[x]) + 3 * _sign(above[x - 1]) + _sign(above[x + 1])
+    sources = np.int64(total_above[x]) + total[x - 1] + 2 * total[x] + total[x + 1] + total_below[x]
+    sources = np.int64(CONTEXT_OF_ACTIVITY[min(8 * sources // (c + 4) + 2, MAX_ACTIVITY)])
+    bases = scratch[0]
+    bases[0] = starts[0] + (c * NUM_CONTEXTS + activity) * NUM_DECISIONS
+    bases[1] = starts[1] + (activity * NUM_LEVELS + level) * NUM_DECISIONS
+    bases[2] = starts[2] + (signs * NUM_LEVELS + level) * NUM_DECISIONS
+    bases[3] = starts[3] + (c * NUM_CONTEXTS + sources) * NUM_DECISIONS
+    bases[4] = starts[4] + (c * (NUM_LEVELS // 4) + level // 4) * NUM_SLOTS
+    bases[5] = starts[5] + (level // 2 * NUM_ENERGIES + energy) * NUM_SLOTS
+    bases[NUM_MODELS] = c * NUM_DECISIONS * NUM_INPUTS
+    return value
+
+
+@njit(nogil=True, inline="always")
+def _decide(mode, words, interval, mixer, scratch, decision, slot, bit):
+    """Code one decision; adapt its states, and the weights of the mixer; return the interval and the decision."""
+    states, weights, shift = mixer
+    bases, indices, inputs = scratch
+    for i in range(NUM_MODELS):
+        indices[i] = bases[i] + (slot if i >= FIRST_OF_VALUE else decision)
+    if mode == COUNT:
+        for i in range(NUM_MODELS):
+            states[indices[i]] += ONE << WORD_BITS if bit else ONE
+        return interval, bit
+    first = bases[NUM_MODELS] + decision * NUM_INPUTS
+    logit = weights[first + NUM_MODELS] * LOGIT_UNITS
+    for i in range(NUM_MODELS):
+        inputs[i] = STRETCH[states[indices[i]] >> TO_STRETCH]
+        logit += weights[first + i] * inputs[i]
+    logit = min(max(logit >> 16, -MAX_LOGIT), MAX_LOGIT)
+    probability = np.int64(SQUASH[logit + MAX_LOGIT])
+    low, range_, _ = interval
+    split = (range_ >> SIXTEEN) * np.uint64(probability)
+    if mode == DECODE:
+        bit = low < split
+    error = (65536 if bit else 0) - probability
+    for i in range(NUM_INPUTS):
+        weights[first + i] += (inputs[i] * error + (1 << (shift - 1))) >> shift
+    for i in range(NUM_MODELS):
+        states[indices[i]] = _adapted(states[indices[i]], bit)
+    return narrow(mode, words, interval, split, bit), bit
+
+
+@njit(nogil=True, inline="always")
+def _adapted(state, bit):
+    """Return a state after a decision."""
+    estimate, count = state >> WORD_BITS, state & LOW_WORD
+    rate = RATES[count]
+    if bit:
+        estimate += ((CERTAIN - estimate) * rate) >> SIXTEEN
+    else:
+        estimate -= (estimate * rate) >> SIXTEEN
+    return estimate << WORD_BITS | min(count + ONE, LAST_RATE)
+
+
+@njit(nogil=True, inline="always")
+def _sign(value):
+    """Return 0 for zero, 1 above, 2 below."""
+    return 0 if value == 0 else 1 if value > 0 else 2
+
+
+@njit(nogil=True, inline="always")
+def _signed_distance(distance):
+    """Return the level of a distance in 1/16: the middle one for zero."""
+    level = np.int64(DISTANCE[min(abs(distance), MAX_DISTANCE)])
+    return NUM_DISTANCES - 1 + (level if distance >= 0 else -level)
+
+
+@njit(nogil=True)
+def _sum_sources(sums, planes, terms, c):
+    """Set the sums of a channel at all positions to its offset and what its sources contribute.
+
+    With the neighbours' they stay below 2**30 + 38 * 255 * 2**15 < 2**31.
+    """
+    offsets, _, sources, places, weights = terms
+    stride = sums.shape[1]
+    sums[:] = offsets[c]
+    flat = sums.reshape(-1)
+    first, last = MARGIN * stride, flat.size - stride - MARGIN
+    for s in range(sources.shape[1]):
+        weight = weights[c, s]
+        if weight != 0:
+            plane = planes[sources[c, s]].reshape(-1)
+            shift = (places[c, s] // 3 - 1) * stride + places[c, s] % 3 - 1
+            source = plane[first + shift : last + shift]
+            for i in range(source.size):
+                flat[first + i] += weight * np.int32(source[i])
+
+
+@njit(nogil=True)
+def _add_above(sums, plane, y, weights):
+    """Add to a row's sums what the neighbours in the two rows above contribute."""
+    above, above2 = plane[y - 1], plane[y - 2]
+    for x in range(MARGIN, sums.size - MARGIN):
+        sums[x] += (
+            weights[2] * np.int32(above[x])
+            + weights[3] * np.int32(above[x - 1])
+            + weights[4] * np.int32(above[x + 1])
+            + weights[5] * np.int32(above2[x])
+        )
+
+
+@njit(nogil=True)
+def _add_to_total(total, magnitudes):
+    """Add a channel's magnitudes to the total over all channels coded."""
+    for y in range(total.shape[0]):
+        for x in range(total.shape[1]):
+            total[y, x] += min(np.int32(magnitudes[y, x]), np.int32(MAX_IN_TOTAL))
