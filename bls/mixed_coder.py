@@ -75,6 +75,9 @@ MAX_VALUE = 1023
 VALUE_SHIFT, LEVEL_SHIFT = SUM_FRACTION_BITS - 4, SUM_FRACTION_BITS - 6
 HALF_VALUE = 1 << (VALUE_SHIFT - 1)
 CENTRE = 4
+ACTIVITY, MAGNITUDE, VALUE, SIGNS_ABOVE, ENERGY_ABOVE, TOTAL = range(6)
+"""Of a row: the three sums without what the symbols to the left add, and contexts or parts of them."""
+ROW_SIZE = 6
 MAX_IN_TOTAL = 15
 """A magnitude counts so much at most in the total over all channels."""
 
@@ -178,13 +181,11 @@ def _code(mode, words, symbols, mixer, model):
     channels, height, width = symbols.shape
     # Signed distances from the mode, and without sign; the margin's zeros stand for what lies outside.
     shape = height + MARGIN + 1, width + 2 * MARGIN
-    values = np.zeros((channels, *shape), np.int16)
-    magnitudes = np.zeros((channels, *shape), np.int16)
-    activity, magnitude, value = np.empty(shape, np.int32), np.empty(shape, np.int32), np.empty(shape, np.int32)
-    total = np.zeros(shape, np.int32)
-    errors = np.zeros(shape, np.int32)
+    values, magnitudes = np.zeros((channels, *shape), np.int16), np.zeros((channels, *shape), np.int16)
+    sums, total, errors = np.empty((3, *shape), np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    row = np.empty((ROW_SIZE, shape[1]), np.int32)
     scratch = (
-        np.empty(NUM_MODELS + 1, np.int64),  # each model's first state for the symbol; the mixer's first weight
+        np.empty(NUM_MODELS, np.int64),  # each model's first state for the symbol
         np.empty(NUM_MODELS, np.int64),  # each model's state of the decision
         np.full(NUM_INPUTS, LOGIT_UNITS, np.int64),  # their logits, and the constant
     )
@@ -192,23 +193,21 @@ def _code(mode, words, symbols, mixer, model):
     if not is_valid:
         return words, False
     for c in range(channels):
-        _sum_sources(activity, magnitudes, activity_terms, c)
-        _sum_sources(magnitude, magnitudes, magnitude_terms, c)
-        _sum_sources(value, values, value_terms, c)
+        _sum_sources(sums[0], magnitudes, activity_terms, c)
+        _sum_sources(sums[1], magnitudes, magnitude_terms, c)
+        _sum_sources(sums[2], values, value_terms, c)
         errors[:] = 0
-        chain = chains[0][c], chains[1][c], chains[2][c]
-        left_weights = activity_terms[1][c], magnitude_terms[1][c], value_terms[1][c]
+        neighbours = activity_terms[1][c], magnitude_terms[1][c], value_terms[1][c]
+        chain = np.int64(chains[0][c]), np.int64(chains[1][c]), np.int64(chains[2][c])
         for y in range(MARGIN, MARGIN + height):
-            _add_above(activity[y], magnitudes[c], y, activity_terms[1][c])
-            _add_above(magnitude[y], magnitudes[c], y, magnitude_terms[1][c])
-            _add_above(value[y], values[c], y, value_terms[1][c])
+            _add_above(row[ACTIVITY], sums[0, y], magnitudes[c], y, neighbours[0])
+            _add_above(row[MAGNITUDE], sums[1, y], magnitudes[c], y, neighbours[1])
+            _add_above(row[VALUE], sums[2, y], values[c], y, neighbours[2])
+            _set_contexts_of_above(row, values[c, y - 1], errors[y - 1], total, y, c)
             if mode == ENCODE:
                 words = with_room(words, interval[2], width)
-            row, sums = symbols[c, y - MARGIN], (activity[y], magnitude[y], value[y])
-            above = y - 1
-            around = values[c, y], values[c, above], errors[y], errors[above], total[above], total[y], total[y + 1]
             interval, is_valid = _code_row(
-                mode, words, interval, mixer, scratch, row, sums, left_weights, around, chain, c, starts
+                mode, words, interval, mixer, scratch, symbols[c, y - MARGIN], row, values[c, y], errors[y], neighbours, chain, c, starts
             )
             if not is_valid:
                 return words, False
@@ -223,39 +222,84 @@ def _code(mode, words, symbols, mixer, model):
 
 
 @njit(nogil=True)
-def _code_row(mode, words, interval, mixer, scratch, symbols, sums, left_weights, around, chain, c, starts):
+def _code_row(mode, words, interval, mixer, scratch, symbols, row, values, errors, neighbours, chain, c, starts):
     """Walk the tree for every symbol of a row; return the interval, and whether all symbols are int32."""
-    values, _, errors, _, _, _, _ = around
-    channel_mode, below, above = np.int64(chain[0]), np.int64(chain[1]), np.int64(chain[2])
+    channel_mode, below, above = chain
+    bases, indices, inputs = scratch
+    states, weights, shift = mixer
+    activity_left, activity_left2 = neighbours[0][0], neighbours[0][1]
+    magnitude_left, magnitude_left2 = neighbours[1][0], neighbours[1][1]
+    value_left, value_left2 = neighbours[2][0], neighbours[2][1]
+    of_activity = starts[0] + c * NUM_CONTEXTS * NUM_DECISIONS
+    of_total = starts[3] + c * NUM_CONTEXTS * NUM_DECISIONS
+    of_value = starts[4] + c * (NUM_LEVELS // 4) * NUM_SLOTS
+    first_weight, rounding = c * NUM_DECISIONS * NUM_INPUTS, 1 << (shift - 1)
     last, last_but_one = np.int64(0), np.int64(0)
     for x in range(MARGIN, MARGIN + symbols.size):
-        predicted = _choose_states(scratch, sums, left_weights, around, last, last_but_one, x, c, starts)
+        size, size2 = abs(last), abs(last_but_one)
+        activity = (row[ACTIVITY, x] + activity_left * size + activity_left2 * size2) >> ACTIVITY_FRACTION_BITS
+        context = np.int64(CONTEXT_OF_ACTIVITY[min(activity, MAX_ACTIVITY)])
+        expected = (row[MAGNITUDE, x] + magnitude_left * size + magnitude_left2 * size2) >> LEVEL_SHIFT
+        level = np.int64(LEVEL[min(expected, MAX_LEVEL)])
+        predicted = (row[VALUE, x] + value_left * last + value_left2 * last_but_one + HALF_VALUE) >> VALUE_SHIFT
+        predicted = min(max(predicted, -MAX_VALUE), MAX_VALUE)
+        energy = np.int64(ENERGY[min(row[ENERGY_ABOVE, x] + 2 * np.int64(errors[x - 1]), MAX_ENERGY)])
+        signs = row[SIGNS_ABOVE, x] + 27 * _sign(last)
+        bases[0] = of_activity + context * NUM_DECISIONS
+        bases[1] = starts[1] + (context * NUM_LEVELS + level) * NUM_DECISIONS
+        bases[2] = starts[2] + (signs * NUM_LEVELS + level) * NUM_DECISIONS
+        bases[3] = of_total + row[TOTAL, x] * NUM_DECISIONS
+        bases[4] = of_value + level // 4 * NUM_SLOTS
+        bases[5] = starts[5] + (level // 2 * NUM_ENERGIES + energy) * NUM_SLOTS
         # The decoder learns from each decision what the encoder knows from the offset.
         offset = np.int64(0) if mode == DECODE else np.int64(symbols[x - MARGIN]) - channel_mode
-        distance, magnitude, symbol, is_smaller = abs(offset), np.int64(0), channel_mode, False
-        slot = np.int64(DISTANCE[min(abs(predicted), MAX_DISTANCE)])
-        interval, differs = _decide(mode, words, interval, mixer, scratch, IS_MODE_NOT, slot, offset != 0)
-        if differs:
-            slot = NUM_DISTANCES + _signed_distance(predicted)
-            interval, is_smaller = _decide(mode, words, interval, mixer, scratch, IS_SMALLER, slot, offset < 0)
-            longest = below if is_smaller else above
-            remaining = -predicted if is_smaller else predicted
-            magnitude, kind = np.int64(1), NUM_DISTANCES + NUM_SIGNED_DISTANCES
-            while magnitude <= longest:
-                decision = np.int64(FURTHER_DECISION[magnitude])
-                slot = kind + _signed_distance(remaining - 16 * magnitude)
-                answer = distance > magnitude
-                interval, is_further = _decide(mode, words, interval, mixer, scratch, decision, slot, answer)
-                if not is_further:
-                    break
-                magnitude += 1
-                kind = NUM_DISTANCES + 2 * NUM_SIGNED_DISTANCES
-            if magnitude > longest:
-                interval, escaped = code_escape(mode, words, interval, distance - longest)
-                magnitude = longest + escaped
-            symbol = channel_mode - magnitude if is_smaller else channel_mode + magnitude
-            if symbol < MIN_SYMBOL or symbol > MAX_SYMBOL:
-                return interval, False
+        distance, magnitude, is_smaller, longest = abs(offset), np.int64(-1), False, above
+        while magnitude <= longest:
+            # Magnitude: how much is known already; -1 before the first decision, 0 before "is it smaller?".
+            if magnitude < 0:
+                decision, yes = IS_MODE_NOT, offset != 0
+                slot = np.int64(DISTANCE[min(abs(predicted), MAX_DISTANCE)])
+            elif magnitude == 0:
+                decision, yes = IS_SMALLER, offset < 0
+                slot = NUM_DISTANCES + _signed_distance(predicted)
+            else:
+                decision, yes = np.int64(FURTHER_DECISION[magnitude]), distance > magnitude
+                onward = (-predicted if is_smaller else predicted) - 16 * magnitude
+                slot = NUM_DISTANCES + NUM_SIGNED_DISTANCES * min(magnitude, 2) + _signed_distance(onward)
+            for i in range(NUM_MODELS):
+                indices[i] = bases[i] + (slot if i >= FIRST_OF_VALUE else decision)
+            if mode == COUNT:
+                for i in range(NUM_MODELS):
+                    states[indices[i]] += ONE << WORD_BITS if yes else ONE
+            else:
+                first = first_weight + decision * NUM_INPUTS
+                logit = weights[first + NUM_MODELS] * LOGIT_UNITS
+                for i in range(NUM_MODELS):
+                    inputs[i] = STRETCH[states[indices[i]] >> TO_STRETCH]
+                    logit += weights[first + i] * inputs[i]
+                logit = min(max(logit >> 16, -MAX_LOGIT), MAX_LOGIT)
+                probability = np.int64(SQUASH[logit + MAX_LOGIT])
+                split = (interval[1] >> SIXTEEN) * np.uint64(probability)
+                if mode == DECODE:
+                    yes = interval[0] < split
+                interval = narrow(mode, words, interval, split, yes)
+                error = (65536 if yes else 0) - probability
+                for i in range(NUM_INPUTS):
+                    weights[first + i] += (inputs[i] * error + rounding) >> shift
+                for i in range(NUM_MODELS):
+                    states[indices[i]] = _adapted(states[indices[i]], yes)
+            if magnitude == 0:
+                is_smaller, longest = yes, below if yes else above
+            elif not yes:
+                break
+            magnitude += 1
+        magnitude = max(magnitude, 0)
+        if magnitude > longest:
+            interval, escaped = code_escape(mode, words, interval, distance - longest)
+            magnitude = longest + escaped
+        symbol = channel_mode - magnitude if is_smaller else channel_mode + magnitude
+        if symbol < MIN_SYMBOL or symbol > MAX_SYMBOL:
+            return interval, False
         if mode == DECODE:
             symbols[x - MARGIN] = symbol
         last_but_one = last
@@ -265,65 +309,6 @@ def _code_row(mode, words, interval, mixer, scratch, symbols, sums, left_weights
         values[x] = last
         errors[x] = abs(16 * last - predicted)
     return interval, True
-
-
-@njit(nogil=True, inline="always")
-def _choose_states(scratch, sums, left_weights, around, left, left2, x, c, starts):
-    """Set each model's first state for this symbol, and the mixer's first weight; return the predicted value."""
-    activities, magnitudes, predictions = sums
-    activity_weights, magnitude_weights, value_weights = left_weights
-    _, above, errors, errors_above, total_above, total, total_below = around
-    size, size2 = abs(left), abs(left2)
-    activity = (activities[x] + activity_weights[0] * size + activity_weights[1] * size2) >> ACTIVITY_FRACTION_BITS
-    activity = np.int64(CONTEXT_OF_ACTIVITY[min(activity, MAX_ACTIVITY)])
-    magnitude = (magnitudes[x] + magnitude_weights[0] * size + magnitude_weights[1] * size2) >> LEVEL_SHIFT
-    level = np.int64(LEVEL[min(magnitude, MAX_LEVEL)])
-    value = predictions[x] + value_weights[0] * left + value_weights[1] * left2
-    value = min(max((value + HALF_VALUE) >> VALUE_SHIFT, -MAX_VALUE), MAX_VALUE)
-    energy = 2 * (np.int64(errors[x - 1]) + errors_above[x]) + errors_above[x - 1] + errors_above[x + 1]
-    energy = np.int64(ENERGY[min(energy, MAX_ENERGY)])
-    signs = 27 * _sign(left) + 9 * _sign(above[x]) + 3 * _sign(above[x - 1]) + _sign(above[x + 1])
-    sources = np.int64(total_above[x]) + total[x - 1] + 2 * total[x] + total[x + 1] + total_below[x]
-    sources = np.int64(CONTEXT_OF_ACTIVITY[min(8 * sources // (c + 4) + 2, MAX_ACTIVITY)])
-    bases = scratch[0]
-    bases[0] = starts[0] + (c * NUM_CONTEXTS + activity) * NUM_DECISIONS
-    bases[1] = starts[1] + (activity * NUM_LEVELS + level) * NUM_DECISIONS
-    bases[2] = starts[2] + (signs * NUM_LEVELS + level) * NUM_DECISIONS
-    bases[3] = starts[3] + (c * NUM_CONTEXTS + sources) * NUM_DECISIONS
-    bases[4] = starts[4] + (c * (NUM_LEVELS // 4) + level // 4) * NUM_SLOTS
-    bases[5] = starts[5] + (level // 2 * NUM_ENERGIES + energy) * NUM_SLOTS
-    bases[NUM_MODELS] = c * NUM_DECISIONS * NUM_INPUTS
-    return value
-
-
-@njit(nogil=True, inline="always")
-def _decide(mode, words, interval, mixer, scratch, decision, slot, bit):
-    """Code one decision; adapt its states, and the weights of the mixer; return the interval and the decision."""
-    states, weights, shift = mixer
-    bases, indices, inputs = scratch
-    for i in range(NUM_MODELS):
-        indices[i] = bases[i] + (slot if i >= FIRST_OF_VALUE else decision)
-    if mode == COUNT:
-        for i in range(NUM_MODELS):
-            states[indices[i]] += ONE << WORD_BITS if bit else ONE
-        return interval, bit
-    first = bases[NUM_MODELS] + decision * NUM_INPUTS
-    logit = weights[first + NUM_MODELS] * LOGIT_UNITS
-    for i in range(NUM_MODELS):
-        inputs[i] = STRETCH[states[indices[i]] >> TO_STRETCH]
-        logit += weights[first + i] * inputs[i]
-    logit = min(max(logit >> 16, -MAX_LOGIT), MAX_LOGIT)
-    probability = np.int64(SQUASH[logit + MAX_LOGIT])
-    low, range_, _ = interval
-    split = (range_ >> SIXTEEN) * np.uint64(probability)
-    if mode == DECODE:
-        bit = low < split
-    error = (65536 if bit else 0) - probability
-    for i in range(NUM_INPUTS):
-        weights[first + i] += (inputs[i] * error + (1 << (shift - 1))) >> shift
-    for i in range(NUM_MODELS):
-        states[indices[i]] = _adapted(states[indices[i]], bit)
-    return narrow(mode, words, interval, split, bit), bit
 
 
 @njit(nogil=True, inline="always")
@@ -362,27 +347,39 @@ def _sum_sources(sums, planes, terms, c):
     sums[:] = offsets[c]
     flat = sums.reshape(-1)
     first, last = MARGIN * stride, flat.size - stride - MARGIN
+    target = flat[first:last]
     for s in range(sources.shape[1]):
         weight = weights[c, s]
         if weight != 0:
             plane = planes[sources[c, s]].reshape(-1)
             shift = (places[c, s] // 3 - 1) * stride + places[c, s] % 3 - 1
             source = plane[first + shift : last + shift]
-            for i in range(source.size):
-                flat[first + i] += weight * np.int32(source[i])
+            for i in range(target.size):
+                target[i] += weight * np.int32(source[i])
 
 
 @njit(nogil=True)
-def _add_above(sums, plane, y, weights):
-    """Add to a row's sums what the neighbours in the two rows above contribute."""
+def _add_above(row, sums, plane, y, weights):
+    """Set a row to its sums and what the neighbours in the two rows above contribute."""
     above, above2 = plane[y - 1], plane[y - 2]
-    for x in range(MARGIN, sums.size - MARGIN):
-        sums[x] += (
-            weights[2] * np.int32(above[x])
+    for x in range(MARGIN, row.size - MARGIN):
+        row[x] = (
+            sums[x]
+            + weights[2] * np.int32(above[x])
             + weights[3] * np.int32(above[x - 1])
             + weights[4] * np.int32(above[x + 1])
             + weights[5] * np.int32(above2[x])
         )
+
+
+@njit(nogil=True)
+def _set_contexts_of_above(row, above, errors_above, total, y, c):
+    """Set what contexts of a row do not depend on the symbols to the left."""
+    for x in range(MARGIN, above.size - MARGIN):
+        row[SIGNS_ABOVE, x] = 9 * _sign(above[x]) + 3 * _sign(above[x - 1]) + _sign(above[x + 1])
+        row[ENERGY_ABOVE, x] = 2 * errors_above[x] + errors_above[x - 1] + errors_above[x + 1]
+        around = total[y - 1, x] + total[y, x - 1] + 2 * total[y, x] + total[y, x + 1] + total[y + 1, x]
+        row[TOTAL, x] = CONTEXT_OF_ACTIVITY[min(8 * around // (c + 4) + 2, MAX_ACTIVITY)]
 
 
 @njit(nogil=True)
