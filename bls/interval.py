@@ -1,7 +1,7 @@
 """Binary arithmetic coding on 64-bit integers: the interval that both adaptive coders narrow, decision by decision.
 
-Carry and termination are derived in docs/entropy-coding.md. Everything here is inlined into the coders' walks, or called
-once in many decisions.
+Carry and termination are derived in docs/entropy-coding.md. Everything here is inlined into the coders' walks, or
+called once in many decisions.
 """
 
 import numpy as np

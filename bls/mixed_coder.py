@@ -207,7 +207,19 @@ def _code(mode, words, symbols, mixer, model):
             if mode == ENCODE:
                 words = with_room(words, interval[2], width)
             interval, is_valid = _code_row(
-                mode, words, interval, mixer, scratch, symbols[c, y - MARGIN], row, values[c, y], errors[y], neighbours, chain, c, starts
+                mode,
+                words,
+                interval,
+                mixer,
+                scratch,
+                symbols[c, y - MARGIN],
+                row,
+                values[c, y],
+                errors[y],
+                neighbours,
+                chain,
+                c,
+                starts,
             )
             if not is_valid:
                 return words, False

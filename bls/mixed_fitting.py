@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int8, Int32, UInt16, UInt64
+from jaxtyping import Float32, Float64, Int8, Int32, UInt64
 
 from bls.adaptive_fitting import PRIOR_COUNT, RESTING_MAGNITUDE, fit_mean
 from bls.adaptive_model import NEIGHBOURS, AdaptiveModel, to_sixteen_bits
 from bls.arithmetic_coder import MARGIN
+from bls.binarization import NUM_DECISIONS
 from bls.mixed_coder import LEARNING_SHIFT, count_decisions, first_states, learn
 from bls.mixed_model import (
     NUM_INPUTS,
@@ -26,7 +27,6 @@ from bls.mixed_model import (
     MixedModel,
     probability_shapes,
 )
-from bls.binarization import NUM_DECISIONS
 
 MAX_POSITIONS = 20_000
 """Positions that the sums are fitted to: two matrices of all features' products are made from them."""
@@ -36,6 +36,8 @@ FIRST_WEIGHT = 1.3 / NUM_MODELS
 LEARNING_SHIFTS = (LEARNING_SHIFT + 1, LEARNING_SHIFT + 3)
 """Of the passes over the training images: fast, then fine."""
 RIDGE = 30.0
+"""Keeps weights of rare features small; in units of a feature's sum of squares."""
+MAX_STORED_WEIGHT = 2**31 - 1
 OFFSETS = (*PLACES, *(offset for offset in NEIGHBOURS if offset not in PLACES))
 NUM_OFFSETS = len(OFFSETS)
 CENTRE = PLACES.index((0, 0))
@@ -62,7 +64,8 @@ def fit_mixed_model(adaptive: AdaptiveModel, symbols: Sequence[Int32[np.ndarray,
     for shift in LEARNING_SHIFTS:
         for image in symbols:
             learn(image, adaptive, model, weights, shift)
-    return replace(model, mixer_weights=weights.reshape(mixer_weights.shape).astype(np.int32))
+    stored = np.clip(weights, -MAX_STORED_WEIGHT, MAX_STORED_WEIGHT).astype(np.int32)
+    return replace(model, mixer_weights=stored.reshape(mixer_weights.shape))
 
 
 def _smooth(counts: UInt64[np.ndarray, "c k t"]) -> Float64[np.ndarray, "c k t"]:

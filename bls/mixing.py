@@ -1,4 +1,4 @@
-"""Logistic mixing: the tables by which the mixing coder turns probabilities into what is added up, and back. Integers only.
+"""Logistic mixing: the tables that turn probabilities into what is added up, and back. Integers only.
 
 Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression", 2005 (the PAQ programs). Tables are made
 by exact integer arithmetic, never by a machine's `exp` and `log`, which differ in the last digit.
