@@ -97,8 +97,8 @@ def decode(
     """
     assert shape[0] == model.channels == adaptive.channels
     symbols = np.empty(shape, np.int32)
-    mixer = _states(adaptive, model), _mixer_weights(model), LEARNING_SHIFT
-    _, is_complete = _code(DECODE, to_words(payload), symbols, mixer, _integers(adaptive, model))
+    mixing = _states(adaptive, model), _mixer_weights(model), LEARNING_SHIFT
+    _, is_complete = _code(DECODE, to_words(payload), symbols, mixing, _integers(adaptive, model))
     check_payload(payload, shape, is_complete=is_complete)
     return symbols
 
@@ -112,8 +112,8 @@ def learn(
 ) -> bytes:
     """Code symbols with these weights of the mixer, which are left as they were learnt; larger shifts learn slower."""
     assert len(symbols) == model.channels == adaptive.channels and symbols.dtype == np.int32
-    mixer = _states(adaptive, model), mixer_weights, shift
-    words, _ = _code(ENCODE, np.empty(256, np.uint32), writable(symbols), mixer, _integers(adaptive, model))
+    mixing = _states(adaptive, model), mixer_weights, shift
+    words, _ = _code(ENCODE, np.empty(256, np.uint32), writable(symbols), mixing, _integers(adaptive, model))
     return to_payload(words)
 
 
@@ -122,8 +122,8 @@ def count_decisions(
 ) -> None:
     """Add to each state's count the decisions it foretells: yes in the upper 32 bits, no in the lower."""
     assert len(symbols) == model.channels == adaptive.channels and symbols.dtype == np.int32
-    mixer = counts, _mixer_weights(model), LEARNING_SHIFT
-    _code(COUNT, np.empty(1, np.uint32), writable(symbols), mixer, _integers(adaptive, model))
+    mixing = counts, _mixer_weights(model), LEARNING_SHIFT
+    _code(COUNT, np.empty(1, np.uint32), writable(symbols), mixing, _integers(adaptive, model))
 
 
 def _mixer_weights(model: MixedModel) -> Int64[np.ndarray, " cdi"]:
@@ -172,11 +172,12 @@ def _integers(adaptive: AdaptiveModel, model: MixedModel) -> tuple[object, ...]:
 
 
 @njit(nogil=True, cache=True)
-def _code(mode, words, symbols, mixer, model):
+def _code(mode, words, symbols, mixing, model):
     """Walk through all symbols: encode them, decode them, or count their decisions into the states.
 
     Returns the words written or read, and whether these are what the encoder writes for the symbols.
     """
+    states, weights, shift = mixing
     chains, activity_terms, magnitude_terms, value_terms, starts = model
     channels, height, width = symbols.shape
     # Signed distances from the mode, and without sign; the margin's zeros stand for what lies outside.
@@ -184,9 +185,12 @@ def _code(mode, words, symbols, mixer, model):
     values, magnitudes = np.zeros((channels, *shape), np.int16), np.zeros((channels, *shape), np.int16)
     sums, total, errors = np.empty((3, *shape), np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     row = np.empty((ROW_SIZE, shape[1]), np.int32)
-    scratch = (
+    mixer = (
+        states,
+        weights,
+        shift,
         np.empty(NUM_MODELS, np.int64),  # each model's first state for the symbol
-        np.empty(NUM_MODELS, np.int64),  # each model's state of the decision
+        np.empty(NUM_MODELS, np.int64),  # each model's state for the decision
         np.full(NUM_INPUTS, LOGIT_UNITS, np.int64),  # their logits, and the constant
     )
     interval, is_valid = first_interval(mode, words)
@@ -199,6 +203,7 @@ def _code(mode, words, symbols, mixer, model):
         errors[:] = 0
         neighbours = activity_terms[1][c], magnitude_terms[1][c], value_terms[1][c]
         chain = np.int64(chains[0][c]), np.int64(chains[1][c]), np.int64(chains[2][c])
+        channel = c, chain, neighbours, starts
         for y in range(MARGIN, MARGIN + height):
             _add_above(row[ACTIVITY], sums[0, y], magnitudes[c], y, neighbours[0])
             _add_above(row[MAGNITUDE], sums[1, y], magnitudes[c], y, neighbours[1])
@@ -206,21 +211,8 @@ def _code(mode, words, symbols, mixer, model):
             _set_contexts_of_above(row, values[c, y - 1], errors[y - 1], total, y, c)
             if mode == ENCODE:
                 words = with_room(words, interval[2], width)
-            interval, is_valid = _code_row(
-                mode,
-                words,
-                interval,
-                mixer,
-                scratch,
-                symbols[c, y - MARGIN],
-                row,
-                values[c, y],
-                errors[y],
-                neighbours,
-                chain,
-                c,
-                starts,
-            )
+            line = symbols[c, y - MARGIN], row, values[c, y], errors[y]
+            interval, is_valid = _code_row(mode, words, interval, mixer, line, channel)
             if not is_valid:
                 return words, False
             magnitudes[c, y] = np.abs(values[c, y])
@@ -234,11 +226,11 @@ def _code(mode, words, symbols, mixer, model):
 
 
 @njit(nogil=True)
-def _code_row(mode, words, interval, mixer, scratch, symbols, row, values, errors, neighbours, chain, c, starts):
+def _code_row(mode, words, interval, mixer, line, channel):
     """Walk the tree for every symbol of a row; return the interval, and whether all symbols are int32."""
-    channel_mode, below, above = chain
-    bases, indices, inputs = scratch
-    states, weights, shift = mixer
+    states, weights, shift, bases, indices, inputs = mixer
+    symbols, row, values, errors = line
+    c, (channel_mode, below, above), neighbours, starts = channel
     activity_left, activity_left2 = neighbours[0][0], neighbours[0][1]
     magnitude_left, magnitude_left2 = neighbours[1][0], neighbours[1][1]
     value_left, value_left2 = neighbours[2][0], neighbours[2][1]
