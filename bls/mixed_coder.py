@@ -261,15 +261,15 @@ def _code_row(mode, words, interval, mixer, line, channel):
         while magnitude <= longest:
             # Magnitude: how much is known already; -1 before the first decision, 0 before "is it smaller?".
             if magnitude < 0:
-                decision, yes = IS_MODE_NOT, offset != 0
+                decision, yes = np.int64(IS_MODE_NOT), offset != 0
                 slot = np.int64(DISTANCE[min(abs(predicted), MAX_DISTANCE)])
             elif magnitude == 0:
-                decision, yes = IS_SMALLER, offset < 0
+                decision, yes = np.int64(IS_SMALLER), offset < 0
                 slot = NUM_DISTANCES + _signed_distance(predicted)
             else:
                 decision, yes = np.int64(FURTHER_DECISION[magnitude]), distance > magnitude
                 onward = (-predicted if is_smaller else predicted) - 16 * magnitude
-                slot = NUM_DISTANCES + NUM_SIGNED_DISTANCES * min(magnitude, 2) + _signed_distance(onward)
+                slot = NUM_DISTANCES + NUM_SIGNED_DISTANCES * (1 if magnitude == 1 else 2) + _signed_distance(onward)
             for i in range(NUM_MODELS):
                 indices[i] = bases[i] + (slot if i >= FIRST_OF_VALUE else decision)
             if mode == COUNT:
@@ -297,7 +297,7 @@ def _code_row(mode, words, interval, mixer, line, channel):
             elif not yes:
                 break
             magnitude += 1
-        magnitude = max(magnitude, 0)
+        magnitude = max(magnitude, np.int64(0))
         if magnitude > longest:
             interval, escaped = code_escape(mode, words, interval, distance - longest)
             magnitude = longest + escaped

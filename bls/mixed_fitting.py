@@ -119,7 +119,8 @@ def _store(
 
 
 def _in_fixed_point(weights: Float64[np.ndarray, " f"]) -> np.ndarray:
-    return np.clip(np.rint(weights * (1 << SUM_FRACTION_BITS)), -32767, 32767).astype(np.int16)
+    integers: np.ndarray = np.clip(np.rint(weights * (1 << SUM_FRACTION_BITS)), -32767, 32767)
+    return integers.astype(np.int16)
 
 
 def _sample(adaptive: AdaptiveModel, symbols: Sequence[Int32[np.ndarray, "c h w"]]) -> Int8[np.ndarray, "c 11 n"]:
@@ -183,8 +184,9 @@ def _fit_magnitudes(magnitudes: Float32[np.ndarray, "f n"]) -> Iterator[tuple[np
 def _quietness(values: Float32[np.ndarray, "f n"]) -> Float32[np.ndarray, " n"]:
     """Return positions' weights: the less there the more goes on over all channels."""
     here = np.abs(values[CENTRE::NUM_OFFSETS]).mean(0)
-    quietness = 1 / (here + np.float32(RESTING_MAGNITUDE))
-    return quietness / quietness.mean()
+    quietness: np.ndarray = 1 / (here + np.float32(RESTING_MAGNITUDE))
+    quietness /= quietness.mean()
+    return quietness
 
 
 def _heaviest(own: np.ndarray, others: np.ndarray, importance: np.ndarray) -> np.ndarray:
@@ -197,7 +199,7 @@ def _non_negative_least_squares(
     products: Float32[np.ndarray, "f f"], target: Float32[np.ndarray, " f"], *, iterations: int = 100
 ) -> Float32[np.ndarray, " f"]:
     """Return non-negative weights by multiplicative updates (Lee and Seung, 2001)."""
-    weights = target / (products.sum(1) + np.float32(1e-6))
+    weights: np.ndarray = target / (products.sum(1) + np.float32(1e-6))
     for _ in range(iterations):
         weights *= target / (products @ weights + np.float32(1e-6))
     return weights

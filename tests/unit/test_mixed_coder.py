@@ -114,13 +114,16 @@ def encode_in_python(symbols: np.ndarray, adaptive: AdaptiveModel, model: MixedM
 
         def total(name: str, known: np.ndarray, c: int = c, y: int = y, x: int = x) -> int:
             neighbours = getattr(model, f"{name}_neighbour_weights")[c].tolist()
-            near = sum(w * at(known, c, y + dy, x + dx) for w, (dy, dx) in zip(neighbours, NEIGHBOURS, strict=True))
+            near: int = sum(
+                w * at(known, c, y + dy, x + dx) for w, (dy, dx) in zip(neighbours, NEIGHBOURS, strict=True)
+            )
             parts = (getattr(model, f"{name}_{part}")[c].tolist() for part in ("sources", "places", "weights"))
-            return near + sum(
+            near += sum(
                 w * at(known, source, y + PLACES[place][0], x + PLACES[place][1])
                 for source, place, w in zip(*parts, strict=True)
                 if w
             )
+            return near
 
         activity = int(adaptive.offset[c])
         for w, (dy, dx) in zip(adaptive.neighbour_weights[c].tolist(), NEIGHBOURS, strict=True):
@@ -178,7 +181,8 @@ def encode_in_python(symbols: np.ndarray, adaptive: AdaptiveModel, model: MixedM
 def wild_symbols(adaptive: AdaptiveModel, shape: tuple[int, int], *, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     offsets = rng.laplace(scale=rng.choice([0.3, 3.0, 200.0], size=(3, *shape))).round()
-    return np.clip(offsets + adaptive.mode[:, None, None], INT32.min, INT32.max).astype(np.int32)
+    symbols: np.ndarray = np.clip(offsets + adaptive.mode[:, None, None], INT32.min, INT32.max)
+    return symbols.astype(np.int32)
 
 
 def assert_canonical(payload: bytes, shape: tuple[int, int, int], pair: tuple[AdaptiveModel, MixedModel]) -> None:
