@@ -22,7 +22,7 @@ import tyro
 from PIL import Image
 
 from benchmarks.provenance import write_result
-from bls import arithmetic_coder, range_coder
+from bls import arithmetic_coder, mixed_coder, range_coder
 from bls.adaptive_model import AdaptiveModel
 from bls.bundle import FittedModel, load_bundle
 from bls.codec import Codec
@@ -102,9 +102,9 @@ def _measure(model: FittedModel, symbols: Sequence[np.ndarray], *, megapixels: f
 
 
 def _coders(model: FittedModel) -> dict[str, Coder]:
-    """Return the adaptive coder as fitted and knowing the table alone, the static one, and zlib."""
+    """Return the adaptive coder, fitted and knowing the table alone, the static one, zlib, the mixed one if any."""
     unfitted = AdaptiveModel.from_table(model.table)
-    return {
+    coders = {
         "adaptive": Coder(
             lambda y: arithmetic_coder.encode(y, model.adaptive),
             lambda payload, shape: arithmetic_coder.decode(payload, shape, model.adaptive),
@@ -122,6 +122,13 @@ def _coders(model: FittedModel) -> dict[str, Coder]:
             lambda payload, shape: np.frombuffer(zlib.decompress(payload), np.int16).astype(np.int32).reshape(shape),
         ),
     }
+    if model.mixed is not None:
+        mixed = model.mixed
+        coders["mixed"] = Coder(
+            lambda y: mixed_coder.encode(y, model.adaptive, mixed),
+            lambda payload, shape: mixed_coder.decode(payload, shape, model.adaptive, mixed),
+        )
+    return coders
 
 
 if __name__ == "__main__":

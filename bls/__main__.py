@@ -32,7 +32,7 @@ def encode(
         image: Any image that Pillow reads; transparency is refused, not dropped.
         output: The .bls file.
         quality: Of the bundle's models: higher is better and larger.
-        coder: Entropy coder, `adaptive` or `static`.
+        coder: Entropy coder: `adaptive`, `mixed` (smaller, slower) or `static`.
         bundle: Folder of fitted models; by default the one that comes with the package.
     """
     codec = Codec.load(bundle)

@@ -65,11 +65,11 @@ def _with_fitted_weights(model: AdaptiveModel, symbols: Sequence[Int32[np.ndarra
     for channel in range(c):
         features = np.concatenate([np.ones_like(magnitudes[:1]), neighbours[channel], magnitudes[:channel]])
         target = magnitudes[channel] + RESTING_MAGNITUDE
-        w = _fit_mean(features[:, ::RANKING_STRIDE], target[::RANKING_STRIDE], iterations=20)
+        w = fit_mean(features[:, ::RANKING_STRIDE], target[::RANKING_STRIDE], iterations=20)
         contribution = w[first:] * magnitudes[:channel].mean(1)
         chosen = np.sort(np.argsort(-contribution, kind="stable")[:NUM_SOURCES])
         features = features[np.concatenate([np.arange(first), first + chosen])]
-        integers = _in_fixed_point(_fit_mean(features, target), features)
+        integers = _in_fixed_point(fit_mean(features, target), features)
         offset[channel], weights[channel] = integers[0], integers[1:first]
         sources[channel, : len(chosen)] = chosen
         source_weights[channel, : len(chosen)] = integers[first:]
@@ -105,7 +105,7 @@ def _sample(
     return np.concatenate(own, 1), np.concatenate(around, 2)
 
 
-def _fit_mean(
+def fit_mean(
     features: Float32[np.ndarray, "f n"], target: Float32[np.ndarray, " n"], *, iterations: int = 40
 ) -> Float64[np.ndarray, " f"]:
     """Return non-negative weights that minimise `mean(target / m + log(m))`, m = weights @ features.

@@ -2,7 +2,7 @@
 
 Channel by channel, in raster order, each symbol by the decisions of `bls.binarization`. One routine walks the tree for
 encoder and decoder alike, so that they cannot disagree; counting decisions (for `bls.adaptive_fitting`) is its third
-use. Interval arithmetic, carry and termination are derived in docs/entropy-coding.md.
+use. The interval is `bls.interval`'s; docs/entropy-coding.md derives it.
 
 Letters in shapes: c channels, h and w rows and columns of latents, k contexts, d decisions.
 """
@@ -13,7 +13,8 @@ from numba import njit
 
 from bls.adaptive_model import NUM_SOURCES, AdaptiveModel
 
-# These are compiled in, and numba's cache only notices changes of this file: touch it when they change.
+# These and `bls.interval` are compiled in, and numba's cache only notices changes of this file: touch it when they
+# change.
 from bls.binarization import (
     ACTIVITY_FRACTION_BITS,
     CONTEXT_OF_ACTIVITY,
@@ -22,16 +23,28 @@ from bls.binarization import (
     IS_SMALLER,
     NUM_DECISIONS,
 )
-from bls.bitstream import BitstreamError
+from bls.interval import (
+    COUNT,
+    DECODE,
+    ENCODE,
+    LOW_WORD,
+    ONE,
+    WORD_BITS,
+    check_payload,
+    code_escape,
+    first_interval,
+    is_terminated,
+    narrow,
+    terminate,
+    to_payload,
+    to_words,
+    with_room,
+    writable,
+)
 from bls.probability_table import INT32
 
-ENCODE, DECODE, COUNT = 0, 1, 2
-
 # numba keeps unsigned arithmetic only where both operands are typed so.
-ONE, TWO, SIXTEEN, WORD_BITS = np.uint64(1), np.uint64(2), np.uint64(16), np.uint64(32)
-FULL_RANGE = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-MIN_RANGE = np.uint64(1 << 32)
-LOW_WORD = np.uint64(0xFFFF_FFFF)
+SIXTEEN = np.uint64(16)
 CERTAIN = np.uint64(0x7FFF_FFFF)
 FAST_RATE, SLOW_RATE = np.uint64(4), np.uint64(7)
 FRACTION_BITS, MAX_ACTIVITY = np.uint64(ACTIVITY_FRACTION_BITS), np.uint64(len(CONTEXT_OF_ACTIVITY) - 1)
@@ -39,17 +52,13 @@ MIN_SYMBOL, MAX_SYMBOL = int(INT32.min), int(INT32.max)
 
 MAX_MAGNITUDE = 255
 MARGIN = 2
-MAX_ESCAPE_BITS = 32
-"""The distance of two int32 is below 2**32: a payload that claims more is damaged."""
-MAX_WORDS_PER_SYMBOL = 132
-"""257 decisions of at most 16 bits, 63 of the escape, rounded up: what one symbol may take."""
 
 
 def encode(symbols: Int32[np.ndarray, "c h w"], model: AdaptiveModel) -> bytes:
     """Code symbols into a payload."""
     assert len(symbols) == model.channels and symbols.dtype == np.int32
-    words, _ = _code(ENCODE, np.empty(256, np.uint32), _writable(symbols), _states(model), _integers(model))
-    return bytes(words.astype(">u4").tobytes()).rstrip(b"\0")
+    words, _ = _code(ENCODE, np.empty(256, np.uint32), writable(symbols), _states(model), _integers(model))
+    return to_payload(words)
 
 
 def decode(payload: bytes, shape: tuple[int, int, int], model: AdaptiveModel) -> Int32[np.ndarray, "c h w"]:
@@ -59,16 +68,9 @@ def decode(payload: bytes, shape: tuple[int, int, int], model: AdaptiveModel) ->
         BitstreamError: the payload is not what `encode` writes for any symbols of this shape.
     """
     assert shape[0] == model.channels
-    # Two words of zeros: the decoder starts with two, and the encoder cuts zeros off the end.
-    padded = payload + b"\0" * (-len(payload) % 4 + 8)
-    words = np.frombuffer(padded, ">u4").astype(np.uint32)
     symbols = np.empty(shape, np.int32)
-    _, is_complete = _code(DECODE, words, symbols, _states(model), _integers(model))
-    if not is_complete or payload.endswith(b"\0"):
-        raise BitstreamError(
-            f"payload has {len(payload)} bytes that no {shape[0]}x{shape[1]}x{shape[2]} symbols are coded to: "
-            "it is truncated or damaged, fetch it again"
-        )
+    _, is_complete = _code(DECODE, to_words(payload), symbols, _states(model), _integers(model))
+    check_payload(payload, shape, is_complete=is_complete)
     return symbols
 
 
@@ -77,7 +79,7 @@ def count_decisions(
 ) -> None:
     """Add the decisions that these symbols take: yes in the upper 32 bits of each count, no in the lower."""
     assert len(symbols) == model.channels and symbols.dtype == np.int32 and counts.flags.c_contiguous
-    _code(COUNT, np.empty(1, np.uint32), _writable(symbols), counts.reshape(len(counts), -1), _integers(model))
+    _code(COUNT, np.empty(1, np.uint32), writable(symbols), counts.reshape(len(counts), -1), _integers(model))
 
 
 def _states(model: AdaptiveModel) -> UInt64[np.ndarray, "c kd"]:
@@ -97,12 +99,7 @@ def _integers(model: AdaptiveModel) -> tuple[np.ndarray, ...]:
         model.source_weights,
         model.offset,
     )
-    return tuple(_writable(array) for array in arrays)
-
-
-def _writable(array: np.ndarray) -> np.ndarray:
-    """Return an array of the one type that the routines are compiled for, a copy where it is read-only or strided."""
-    return np.require(array, requirements=("C", "W"))
+    return tuple(writable(array) for array in arrays)
 
 
 @njit(nogil=True, cache=True)
@@ -117,11 +114,9 @@ def _code(mode, words, symbols, states, model):
     magnitudes = np.zeros((channels, height + MARGIN, width + 2 * MARGIN), np.uint8)
     planes = magnitudes.reshape(channels, -1)
     activity = np.empty((height + MARGIN, width + 2 * MARGIN), np.int32)
-    interval = np.uint64(0), FULL_RANGE, np.uint64(0)
-    if mode == DECODE:
-        interval = np.uint64(words[0]) << WORD_BITS | np.uint64(words[1]), FULL_RANGE, TWO
-        if interval[0] == FULL_RANGE:  # the one number outside: `low < range_` would not hold
-            return words, False
+    interval, is_valid = first_interval(mode, words)
+    if not is_valid:
+        return words, False
     for c in range(channels):
         own, weights = magnitudes[c], neighbour_weights[c]
         chain = np.int64(modes[c]), np.int64(below[c]), np.int64(above[c])
@@ -130,15 +125,15 @@ def _code(mode, words, symbols, states, model):
             activity_row = activity[y + MARGIN]
             _add_activity_above(activity_row, own[y + 1], own[y], weights)
             if mode == ENCODE:
-                words = _with_room(words, interval[2], width)
+                words = with_room(words, interval[2], width)
             interval, is_valid = _code_row(
                 mode, words, interval, states[c], symbols[c, y], activity_row, own[y + MARGIN], weights, chain
             )
             if not is_valid:
                 return words, False
     if mode == ENCODE:
-        return _terminate(words, interval), True
-    return words, mode == COUNT or _is_terminated(words, interval)
+        return terminate(words, interval), True
+    return words, mode == COUNT or is_terminated(words, interval)
 
 
 # Helpers of the walk are inlined, and it stands in one function, a row at a time: numba counts references to the arrays
@@ -168,7 +163,7 @@ def _code_row(mode, words, interval, states, symbols, activity, magnitudes, weig
                     break
                 magnitude += 1
             if magnitude > longest:
-                interval, escaped = _code_escape(mode, words, interval, distance - longest)
+                interval, escaped = code_escape(mode, words, interval, distance - longest)
                 magnitude = longest + escaped
             symbol = channel_mode - magnitude if is_smaller else channel_mode + magnitude
             if symbol < MIN_SYMBOL or symbol > MAX_SYMBOL:
@@ -179,27 +174,6 @@ def _code_row(mode, words, interval, states, symbols, activity, magnitudes, weig
         last = np.uint64(min(magnitude, np.int64(MAX_MAGNITUDE)))
         magnitudes[x + MARGIN] = last
     return interval, True
-
-
-@njit(nogil=True)
-def _code_escape(mode, words, interval, value):
-    """Code an integer from 1 on by Exp-Golomb: its number of bits after the first in unary, then these bits."""
-    num_bits = 0
-    while num_bits < MAX_ESCAPE_BITS:
-        interval, more = _decide_evenly(mode, words, interval, value >> (num_bits + 1) > 0)
-        if not more:
-            break
-        num_bits += 1
-    decoded = 1
-    for shift in range(num_bits - 1, -1, -1):
-        interval, bit = _decide_evenly(mode, words, interval, value >> shift & 1 > 0)
-        decoded = 2 * decoded + (1 if bit else 0)
-    return interval, decoded
-
-
-# An interval is (low, range_, position): the 64 bits behind the words before `position` lie in [low, low + range_). The
-# decoder's low is the payload's 64 bits less the encoder's low: the payload lies in the interval while low < range_.
-# Invariant before and after each decision: 2**32 <= range_ < 2**64.
 
 
 @njit(nogil=True, inline="always")
@@ -222,108 +196,7 @@ def _decide(mode, words, interval, states, index, bit):
         fast -= fast >> FAST_RATE
         slow -= slow >> SLOW_RATE
     states[index] = fast << WORD_BITS | slow
-    return _narrow(mode, words, interval, split, bit), bit
-
-
-@njit(nogil=True, inline="always")
-def _decide_evenly(mode, words, interval, bit):
-    """Code one decision of probability 1/2 that has no state."""
-    if mode == COUNT:
-        return interval, bit
-    low, range_, _ = interval
-    split = range_ >> ONE
-    if mode == DECODE:
-        bit = low < split
-    return _narrow(mode, words, interval, split, bit), bit
-
-
-@njit(nogil=True, inline="always")
-def _narrow(mode, words, interval, split, bit):
-    """Keep the first `split` numbers of the interval for yes, the others for no.
-
-    Then, where few are left, shift a word out of the interval, or into the decoder's. One word suffices: of at least
-    2**32 numbers either part has at least 2**16.
-    """
-    low, range_, position = interval
-    if bit:
-        range_ = split
-    else:
-        range_ -= split
-        if mode == DECODE:
-            low -= split
-        else:
-            low += split
-            if low < split:
-                _carry(words, position)
-    if range_ < MIN_RANGE:
-        range_ <<= WORD_BITS
-        if mode == DECODE:
-            low = low << WORD_BITS | _word_at(words, position)
-        else:
-            words[position] = np.uint32(low >> WORD_BITS)
-            low <<= WORD_BITS
-        position += ONE
-    return low, range_, position
-
-
-@njit(nogil=True)
-def _carry(words, position):
-    """Add one to the number that the words before `position` form; it has room, as no interval leaves [0, 1)."""
-    position -= ONE
-    while words[position] == LOW_WORD:
-        words[position] = 0
-        position -= ONE
-    words[position] += np.uint32(1)
-
-
-@njit(nogil=True, inline="always")
-def _word_at(words, position):
-    """Return a word of the payload; the last is zero, and so are all after it."""
-    return np.uint64(words[min(position, np.uint64(words.size - 1))])
-
-
-@njit(nogil=True)
-def _with_room(words, position, width):
-    """Return the words, moved to a larger array where a row of symbols may not fit."""
-    room = width * MAX_WORDS_PER_SYMBOL + 2
-    if words.size - np.int64(position) >= room:
-        return words
-    grown = np.empty(2 * words.size + room, np.uint32)
-    grown[:position] = words[:position]
-    return grown
-
-
-@njit(nogil=True)
-def _terminate(words, interval):
-    """Write the number of the interval that ends in the most zeros; return all words."""
-    low, range_, position = interval
-    number = _roundest(low, range_)
-    if number < low:
-        _carry(words, position)
-    words[position] = np.uint32(number >> WORD_BITS)
-    words[position + ONE] = np.uint32(number)
-    return words[: position + TWO]
-
-
-@njit(nogil=True)
-def _is_terminated(words, interval):
-    """Tell whether all words were read, and the last two are what `_terminate` writes."""
-    low, range_, position = interval
-    window = _word_at(words, position - TWO) << WORD_BITS | _word_at(words, position - ONE)
-    return position >= np.uint64(words.size - 2) and window == _roundest(window - low, range_)
-
-
-@njit(nogil=True)
-def _roundest(low, range_):
-    """Return the number in [low, low + range_) that ends in the most zero bits, modulo 2**64."""
-    if low == 0 or np.uint64(0) - low < range_:
-        return np.uint64(0)
-    unit = ONE << np.uint64(63)
-    while True:
-        number = (low + (unit - ONE)) & ~(unit - ONE)
-        if number - low < range_:
-            return number
-        unit >>= ONE
+    return narrow(mode, words, interval, split, bit), bit
 
 
 @njit(nogil=True, inline="always")

@@ -41,6 +41,7 @@ class Coder(enum.IntEnum):
 
     ADAPTIVE = 0
     STATIC = 1
+    MIXED = 2
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def parse_header(bitstream: bytes) -> Header:
     if coder > max(Coder) or fields & _RESERVED_MASK or height == 0 or width == 0:
         raise BitstreamError(
             f"header {bitstream[:_HEADER_NUM_BYTES].hex()} says {width}x{height} pixels, entropy coder {coder}, "
-            f"reserved bits {fields & _RESERVED_MASK:02b}, version {VERSION} has at least 1x1, coder 0 or 1, and 00: "
+            f"reserved bits {fields & _RESERVED_MASK:02b}, version {VERSION} has at least 1x1, coder 0 to 2, and 00: "
             "it is damaged, fetch it again"
         )
     return Header(

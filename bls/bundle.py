@@ -22,6 +22,7 @@ from torch import Tensor
 from bls.adaptive_model import AdaptiveModel
 from bls.bitstream import FINGERPRINT_NUM_BYTES
 from bls.gdn import GDN
+from bls.mixed_model import MixedModel
 from bls.probability_table import ProbabilityTable
 from bls.transforms import AnalysisTransform, Downsample, SynthesisTransform, TransformConfig, Upsample
 
@@ -48,12 +49,16 @@ class FittedModel:
     adaptive: AdaptiveModel
     training: Mapping[str, Any] = field(default_factory=dict)
     """How it was fitted: free-form, for people and for comparisons."""
+    mixed: MixedModel | None = None
+    """None in bundles written before there was this coder."""
 
     def to_bytes(self) -> bytes:
         """Serialise weights and integers; equal models give equal bytes."""
         arrays = dict(self.weights)
         arrays |= {f"table.{name}": array for name, array in self.table.to_arrays().items()}
         arrays |= {f"adaptive.{name}": array for name, array in self.adaptive.to_arrays().items()}
+        if self.mixed is not None:
+            arrays |= {f"mixed.{name}": array for name, array in self.mixed.to_arrays().items()}
         return save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
 
     @property
@@ -167,6 +172,7 @@ def _load_model(folder: Path, entry: Mapping[str, Any]) -> FittedModel:
             "it is damaged or was exchanged, copy the bundle again"
         )
     arrays = load(data)
+    mixed = _with_prefix(arrays, "mixed.")
     known = {f.name for f in fields(TransformConfig)}
     try:
         model = FittedModel(
@@ -176,6 +182,7 @@ def _load_model(folder: Path, entry: Mapping[str, Any]) -> FittedModel:
             weights={name: array for name, array in arrays.items() if name.startswith(("analysis.", "synthesis."))},
             table=ProbabilityTable.from_arrays(_with_prefix(arrays, "table.")),
             adaptive=AdaptiveModel.from_arrays(_with_prefix(arrays, "adaptive.")),
+            mixed=MixedModel.from_arrays(mixed) if mixed else None,
             training=entry["training"],
         )
     except (ValueError, KeyError) as error:
@@ -184,6 +191,11 @@ def _load_model(folder: Path, entry: Mapping[str, Any]) -> FittedModel:
         raise BundleError(
             f"{path} has {model.config.latents} latents, {model.table.channels} tables and "
             f"{model.adaptive.channels} channels to adapt: expected the same of each, copy the bundle again"
+        )
+    if model.mixed is not None and model.mixed.channels != model.adaptive.channels:
+        raise BundleError(
+            f"{path} has {model.adaptive.channels} channels to adapt and {model.mixed.channels} to mix: "
+            "expected the same of both, copy the bundle again"
         )
     return model
 

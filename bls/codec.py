@@ -20,7 +20,7 @@ from jaxtyping import Int32, UInt8
 from PIL import Image
 from torch import Tensor
 
-from bls import arithmetic_coder, bitstream, range_coder
+from bls import arithmetic_coder, bitstream, mixed_coder, range_coder
 from bls.bitstream import BitstreamError, Coder, Header
 from bls.bundle import Bundle, FittedModel, load_bundle
 from bls.distortion import LUMA_WEIGHTS
@@ -84,7 +84,7 @@ class Codec:
         """Compress one image: PIL (modes L and RGB) or uint8, (h, w) grayscale or (h, w, 3) RGB.
 
         Raises:
-            ValueError: the bundle has no such quality, or the image is of another kind.
+            ValueError: the bundle has no such quality or coder, or the image is of another kind.
         """
         return self.compress_batch([image], quality=quality, coder=coder)[0]
 
@@ -128,6 +128,13 @@ class Codec:
         model = self._model(header.lmbda_index)
         if header.coder is Coder.STATIC:
             payload = range_coder.encode(symbols, model.table)
+        elif header.coder is Coder.MIXED:
+            if model.mixed is None:
+                raise ValueError(
+                    f"bundle has no mixed coder for quality {header.lmbda_index}, it was written before there was one: "
+                    "choose the coder adaptive, or write the bundle again"
+                )
+            payload = mixed_coder.encode(symbols, model.adaptive, model.mixed)
         else:
             payload = arithmetic_coder.encode(symbols, model.adaptive)
         return bitstream.pack(header, payload, fingerprint=self._fingerprints[header.lmbda_index])
@@ -155,6 +162,13 @@ class Codec:
         shape = (model.config.latents, height // DOWNSAMPLING, width // DOWNSAMPLING)
         if header.coder is Coder.STATIC:
             return header, range_coder.decode(payload, shape, model.table)
+        if header.coder is Coder.MIXED:
+            if model.mixed is None:
+                raise BitstreamError(
+                    f"bitstream was written by the mixed coder, the bundle has none for quality {header.lmbda_index}: "
+                    "it is damaged, fetch it again"
+                )
+            return header, mixed_coder.decode(payload, shape, model.adaptive, model.mixed)
         return header, arithmetic_coder.decode(payload, shape, model.adaptive)
 
     def synthesize(self, decoded: Sequence[tuple[Header, Symbols]]) -> list[Pixels]:
@@ -185,7 +199,7 @@ class Codec:
 
 
 def make_header(image: Pixels, *, quality: int, coder: str = "adaptive") -> Header:
-    """Return the header of an image's bitstream; `coder` is `adaptive` or `static`."""
+    """Return the header of an image's bitstream; `coder` is `adaptive`, `static` or `mixed`."""
     if coder.upper() not in Coder.__members__:
         names = " or ".join(name.lower() for name in Coder.__members__)
         raise ValueError(f"coder is {coder!r}, expected {names}")

@@ -11,6 +11,7 @@ from torch import Tensor
 from bls.adaptive_fitting import fit_adaptive_model
 from bls.bundle import FittedModel, half_precision_weights
 from bls.density import Density
+from bls.mixed_fitting import fit_mixed_model
 from bls.model import Model
 from bls.probability_table import ProbabilityTable
 from bls.quantization import quantize
@@ -40,4 +41,6 @@ def make_fitted_model(
         symbols.extend(quantize(y).to(torch.int32).numpy())
     probabilities, minimum = density.probabilities()
     table = ProbabilityTable.from_probabilities(probabilities.cpu().numpy(), minimum)
-    return FittedModel(quality, lmbda, model.config, weights, table, fit_adaptive_model(table, symbols), training)
+    adaptive = fit_adaptive_model(table, symbols)
+    mixed = fit_mixed_model(adaptive, symbols)
+    return FittedModel(quality, lmbda, model.config, weights, table, adaptive, training, mixed)

@@ -7,6 +7,7 @@ bit per halved step and the distortion is step^2 / 12, so `lmbda * 255^2 * mse +
 """
 
 import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -51,7 +51,7 @@ class WorkerCrashError(Exception):
 
 @dataclass(frozen=True)
 class CompressionConfig:
-    """What a worker needs to compress shards; `coder` is `adaptive` or `static`, `bundle` None the shipped one.
+    """What a worker needs to compress shards; `coder` is one of `bls.bitstream.Coder`, `bundle` None the shipped one.
 
     `bundle_fingerprint` is that of the bundle which the job was begun with.
     """

@@ -16,7 +16,7 @@ CASES = sorted(path.relative_to(GOLDEN) for path in GOLDEN.glob("*/*.bin"))
 
 def test_golden_bitstreams_are_there() -> None:
     names = {path.stem for path in CASES}
-    assert {f"{case}-{coder}" for case in ("rgb", "extreme") for coder in ("adaptive", "static")} <= names
+    assert {f"{case}-{coder}" for case in ("rgb", "extreme") for coder in ("adaptive", "mixed", "static")} <= names
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

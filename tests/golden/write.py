@@ -1,4 +1,4 @@
-"""Write the golden bitstreams of a version, once: `python -m tests.golden.write v1`. What is there is never rewritten.
+"""Write golden bitstreams, once: `python -m tests.golden.write v1-mixed mixed`. What is there is never rewritten.
 
 A folder of golden bitstreams holds a small bundle, bitstreams of small images and of hand-made symbols, and what they
 must decode to: symbols exactly, pixels to one level (only the synthesis is floating point).
@@ -21,13 +21,13 @@ GOLDEN = Path(__file__).parent
 INT32 = np.iinfo(np.int32)
 
 
-def main(name: str) -> None:
+def main(name: str, *coders: str) -> None:
     folder = GOLDEN / name
     folder.mkdir()
     save_bundle(folder / "bundle", [small_model(quality) for quality in (2, 4)])
     codec = Codec.load(folder / "bundle")
     expected = {}
-    for coder in ("adaptive", "static"):
+    for coder in coders:
         for case, x in _images().items():
             (symbols,) = codec.analyze([x], quality=4)
             expected[f"{case}-{coder}"] = _write(folder / f"{case}-{coder}", codec, x, symbols, coder)

@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 from bls import arithmetic_coder
 from bls.adaptive_fitting import fit_adaptive_model
 from bls.adaptive_model import NEIGHBOURS, NUM_SOURCES, AdaptiveModel
-from bls.arithmetic_coder import MAX_WORDS_PER_SYMBOL
 from bls.binarization import CHAIN_GROUPS, CONTEXT_STARTS, IS_SMALLER
 from bls.bitstream import BitstreamError
+from bls.interval import MAX_WORDS_PER_SYMBOL
 from bls.probability_table import ProbabilityTable
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "entropy-coding.md"

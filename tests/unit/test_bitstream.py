@@ -57,6 +57,7 @@ def test_document_example_is_what_the_code_writes() -> None:
     [
         (Header(height=1, width=2, gray=False, lmbda_index=0, coder=Coder.ADAPTIVE), "00010002 000010"),
         (Header(height=256, width=65535, gray=False, lmbda_index=1, coder=Coder.STATIC), "0100ffff 000094"),
+        (Header(height=1, width=1, gray=False, lmbda_index=0, coder=Coder.MIXED), "00010001 000018"),
         (Header(height=65535, width=1, gray=True, lmbda_index=65535, coder=Coder.STATIC), "ffff0001 ffff94"),
     ],
 )
@@ -111,7 +112,7 @@ def test_check_fingerprint_names_both_models() -> None:
     [
         ("00010001 000000", "has version 0, this codec reads version 1"),
         ("00010001 000070", "has version 7, this codec reads version 1"),
-        ("00010001 000018", "entropy coder 2"),
+        ("00010001 00001c", "entropy coder 3"),
         ("00010001 000011", "reserved bits 01"),
         ("00000001 000010", "1x0 pixels"),
         ("00010000 000010", "0x1 pixels"),

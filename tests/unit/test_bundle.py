@@ -1,6 +1,7 @@
 """Bundles: what is written is what is loaded, and what is damaged is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,17 @@ def test_a_model_whose_parts_do_not_fit_is_refused(folder: Path, tmp_path: Path)
     manifest["models"][0]["config"]["num_filters"] += 1
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="expected the same of each"):
+        load_bundle(tmp_path)
+
+
+def test_a_bundle_without_the_mixed_coder_comes_back_without(tmp_path: Path) -> None:
+    save_bundle(tmp_path, [replace(small_model(4), mixed=None)])
+    assert load_bundle(tmp_path).models[4].mixed is None
+
+
+def test_a_mixed_coder_of_other_channels_is_refused(tmp_path: Path) -> None:
+    save_bundle(tmp_path, [replace(small_model(4), mixed=small_model(4, num_filters=6).mixed)])
+    with pytest.raises(BundleError, match="12 channels to adapt and 6 to mix"):
         load_bundle(tmp_path)
 
 

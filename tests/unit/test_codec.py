@@ -2,12 +2,14 @@
 
 import functools
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import load
 
 from bls import bitstream
 from bls.bitstream import BitstreamError
@@ -18,7 +20,7 @@ from bls.quantization import quantize
 from tests.bundles import small_model
 from tests.images import random_fields
 
-CODERS = ("adaptive", "static")
+CODERS = ("adaptive", "static", "mixed")
 
 
 @functools.cache
@@ -115,8 +117,22 @@ def test_other_images_are_refused_with_what_is_expected(image: Image.Image | np.
 def test_unknown_quality_and_coder_name_the_choices() -> None:
     with pytest.raises(ValueError, match=r"quality is 3, the bundle has \(2, 4\)"):
         _codec().compress(_image(16, 16), quality=3)
-    with pytest.raises(ValueError, match="expected adaptive or static"):
+    with pytest.raises(ValueError, match="expected adaptive or static or mixed"):
         _codec().compress(_image(16, 16), quality=4, coder="zip")
+
+
+def test_a_bundle_without_the_mixed_coder_refuses_it_and_keeps_its_fingerprint() -> None:
+    model = small_model(4)
+    old = replace(model, mixed=None)
+    assert old.fingerprint != model.fingerprint
+    assert not any(name.startswith("mixed.") for name in load(old.to_bytes()))
+    codec, x = Codec(Bundle({4: old})), _image(20, 20)
+    with pytest.raises(ValueError, match=r"bundle has no mixed coder for quality 4.*choose the coder adaptive"):
+        codec.compress(x, quality=4, coder="mixed")
+    header = make_header(x, quality=4, coder="mixed")
+    with pytest.raises(BitstreamError, match="written by the mixed coder, the bundle has none for quality 4"):
+        codec.decompress(bitstream.pack(header, b"", fingerprint=codec.model_fingerprint(4)))
+    assert codec.decompress(codec.compress(x, quality=4)).shape == x.shape
 
 
 @pytest.mark.parametrize("coder", CODERS)
@@ -174,7 +190,7 @@ def test_any_bytes_end_in_an_image_or_an_error(data: bytes) -> None:
         _codec().decompress(data)
 
 
-@pytest.mark.parametrize("coder", [0, 1])
+@pytest.mark.parametrize("coder", [0, 1, 2])
 def test_a_claim_of_4_gigapixels_is_refused_before_anything_is_allocated(coder: int) -> None:
     with pytest.raises(BitstreamError, match="max_pixels"):
         _codec().decompress(_forged(65535, 65535, coder, b""))

@@ -1,8 +1,7 @@
 """The KLT start: an orthogonal transform code at the quantiser step that lmbda asks for."""
 
-import math
-
 import copy
+import math
 
 import pytest
 import torch

@@ -91,7 +91,7 @@ def decompression(config: CompressionConfig, output: Path, image_format: str = "
     )
 
 
-@pytest.mark.parametrize("coder", ["adaptive", "static"])
+@pytest.mark.parametrize("coder", ["adaptive", "mixed", "static"])
 @pytest.mark.parametrize("num_threads", [1, 3])
 def test_a_shard_becomes_rows_in_the_order_of_its_items(
     config: CompressionConfig, shard: Shard, coder: str, num_threads: int
