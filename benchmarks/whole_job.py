@@ -68,7 +68,8 @@ def _bare_loop(config: WholeJob) -> tuple[int, int, float]:
         for reference in references[:2] if warm_up else references:
             x = images.decode(source.read(reference), max_pixels=images.MAX_PIXELS).pixels
             (symbols,) = codec.analyze([x], quality=config.quality)
-            bitstream = codec.encode(symbols, header=make_header(x, quality=config.quality))
+            header = make_header(x, quality=config.quality, coder=codec.coders(config.quality)[0])
+            bitstream = codec.encode(symbols, header=header)
             x_hat = codec.decompress(bitstream)
             measures.mse_255(x, x_hat)
             measures.ms_ssim(x, x_hat)

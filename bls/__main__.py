@@ -23,7 +23,7 @@ def encode(
     output: Annotated[Path, tyro.conf.Positional],
     /,
     quality: int = 4,
-    coder: str = "adaptive",
+    coder: str | None = None,
     bundle: Path | None = None,
 ) -> None:
     """Compress an image file to a .bls file.
@@ -32,7 +32,7 @@ def encode(
         image: Any image that Pillow reads; transparency is refused, not dropped.
         output: The .bls file.
         quality: Of the bundle's models: higher is better and larger.
-        coder: Entropy coder: `adaptive`, `mixed` (smaller, slower) or `static`.
+        coder: Entropy coder: `mixed` (smallest), `adaptive` (faster) or `static`; by default the first that there is.
         bundle: Folder of fitted models; by default the one that comes with the package.
     """
     codec = Codec.load(bundle)

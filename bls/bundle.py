@@ -52,6 +52,11 @@ class FittedModel:
     mixed: MixedModel | None = None
     """None in bundles written before there was this coder."""
 
+    @property
+    def coders(self) -> tuple[str, ...]:
+        """Names of the entropy coders that can be chosen, the one with the smallest bitstreams first."""
+        return ("adaptive", "static") if self.mixed is None else ("mixed", "adaptive", "static")
+
     def to_bytes(self) -> bytes:
         """Serialise weights and integers; equal models give equal bytes."""
         arrays = dict(self.weights)

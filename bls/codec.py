@@ -75,12 +75,16 @@ class Codec:
         """Return the weight of `lmbda * 255**2 * mse + bpp` that a quality was fitted for."""
         return self._model(quality).lmbda
 
+    def coders(self, quality: int) -> tuple[str, ...]:
+        """Return the names of a quality's entropy coders, the one with the smallest bitstreams first: the default."""
+        return self._model(quality).coders
+
     def model_fingerprint(self, quality: int) -> bytes:
         """Return the 8 bytes that bind a bitstream to the model of a quality."""
         self._model(quality)
         return self._fingerprints[quality]
 
-    def compress(self, image: Image.Image | Pixels, *, quality: int, coder: str = "adaptive") -> bytes:
+    def compress(self, image: Image.Image | Pixels, *, quality: int, coder: str | None = None) -> bytes:
         """Compress one image: PIL (modes L and RGB) or uint8, (h, w) grayscale or (h, w, 3) RGB.
 
         Raises:
@@ -89,10 +93,11 @@ class Codec:
         return self.compress_batch([image], quality=quality, coder=coder)[0]
 
     def compress_batch(
-        self, images: Sequence[Image.Image | Pixels], *, quality: int, coder: str = "adaptive"
+        self, images: Sequence[Image.Image | Pixels], *, quality: int, coder: str | None = None
     ) -> list[bytes]:
         """Compress several images; those of equal padded shapes go through the transform together."""
         pixels = [as_pixels(image) for image in images]
+        coder = coder or self.coders(quality)[0]
         headers = [make_header(x, quality=quality, coder=coder) for x in pixels]
         symbols = self.analyze(pixels, quality=quality)
         return [self.encode(q, header=header) for q, header in zip(symbols, headers, strict=True)]
@@ -198,7 +203,7 @@ class Codec:
         return x.to(self._device, memory_format=torch.channels_last)
 
 
-def make_header(image: Pixels, *, quality: int, coder: str = "adaptive") -> Header:
+def make_header(image: Pixels, *, quality: int, coder: str) -> Header:
     """Return the header of an image's bitstream; `coder` is `adaptive`, `static` or `mixed`."""
     if coder.upper() not in Coder.__members__:
         names = " or ".join(name.lower() for name in Coder.__members__)

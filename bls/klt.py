@@ -65,7 +65,8 @@ def principal_components(rows: Float[Tensor, "p v"], count: int) -> Float[Tensor
     eigenvalues, components = torch.linalg.eigh(rows.T @ rows / len(rows))
     order = eigenvalues.argsort(descending=True)[:count]
     order = order[eigenvalues[order] > 1e-9 * eigenvalues.max()]  # the rest is zero: channels without input
-    return components.T[order].float()
+    leading: Tensor = components.T[order].float()
+    return leading
 
 
 def block_filters(components: Float[Tensor, "k v"], layer: Downsample) -> Float[Tensor, "k n i j"]:

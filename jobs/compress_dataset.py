@@ -38,8 +38,9 @@ class CompressDataset:
     """Folder to write to: a path or URI."""
     quality: int = 4
     """Index of lambda in the bundle: the field's ladder from 1 (smallest files) to 8 (best images)."""
-    coder: Literal["adaptive", "mixed", "static"] = "adaptive"
-    """Entropy coder; mixed gives the smallest bitstreams, adaptive is faster, static is the paper's table."""
+    coder: Literal["mixed", "adaptive", "static"] | None = None
+    """Entropy coder: mixed has the smallest bitstreams, adaptive is faster, static has tables alone; by default the
+    first of these that the bundle has."""
     bundle: str | None = None
     """Folder of fitted models; without it the one that comes with the package."""
     num_workers: int | None = None
@@ -93,6 +94,10 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
     bundle = load_bundle(config.bundle)
     if config.quality not in bundle.models:
         raise ValueError(f"--quality is {config.quality}, the bundle has {sorted(bundle.models)}: choose one of these")
+    model = bundle.models[config.quality]
+    coder = config.coder or model.coders[0]
+    if coder not in model.coders:
+        raise ValueError(f"--coder is {coder}, the bundle has {', '.join(model.coders)}: choose one of these")
     source = open_source(config.input)
     output = Output(config.output)
     if config.overwrite:
@@ -105,7 +110,7 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
             "input": str(source),
             "bundle_fingerprint": bundle.fingerprint.hex(),
             "quality": config.quality,
-            "coder": config.coder,
+            "coder": coder,
             "max_pixels": config.max_pixels,
             **versions(),
         },
@@ -118,7 +123,7 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
         input=absolute(config.input),
         output=absolute(config.output),
         quality=config.quality,
-        coder=config.coder,
+        coder=coder,
         bundle=config.bundle and os.path.abspath(config.bundle),
         bundle_fingerprint=bundle.fingerprint.hex(),
         max_pixels=config.max_pixels,

@@ -130,13 +130,18 @@ class TrainConfig:
                     autocast=self.bfloat16,
                     seed=self.seed,
                 ),
-                model=TransformConfig(self.num_filters, self.num_latents, self.channels),
+                model=self.transforms(),
                 patches=PatchConfig(self.patch_size, self.channels, self.min_scale, seed=self.seed),
                 batch_size=self.batch_size,
                 distortion=self.distortion,
             )
             for quality, lmbda in zip(self.qualities(), self.lmbda, strict=True)
         ]
+
+    def transforms(self) -> TransformConfig:
+        """Return the architecture of all models."""
+        num_latents = None if self.num_latents == self.num_filters else self.num_latents
+        return TransformConfig(self.num_filters, num_latents, self.channels)
 
     def resources(self) -> Resources:
         """Return what each fit runs on."""
@@ -189,7 +194,7 @@ def _start(config: TrainConfig) -> FittedModel | None:
     if not models or int(quality) not in models:
         raise ValueError(f"--init {config.init} names no model of a bundle: expected klt or BUNDLE#QUALITY")
     start = models[int(quality)]
-    wanted = config.fits()[0].model
+    wanted = config.transforms()
     if start.config != wanted:
         raise ValueError(f"--init {config.init} is a model of {start.config}, this run fits {wanted}")
     return start

@@ -71,7 +71,7 @@ class ShardEvaluator:
             device=config.device,
             max_pixels=config.max_pixels,
         )
-        for coder in CODERS:
+        for coder in self._codec.coders(config.qualities[0]):
             try_out(self._codec, quality=config.qualities[0], coder=coder)
         self._source = open_source(config.input)
         self._output = Output(config.output)
@@ -145,7 +145,8 @@ class ShardEvaluator:
     def _code(self, x: Pixels, quality: int) -> tuple[dict[str, bytes], Row]:
         """Return the bitstream of each entropy coder, and the measures of the picture that all of them give."""
         (symbols,) = self._codec.analyze([x], quality=quality)
-        headers = {coder: make_header(x, quality=quality, coder=coder) for coder in CODERS}
+        offered = self._codec.coders(quality)
+        headers = {coder: make_header(x, quality=quality, coder=coder) for coder in CODERS if coder in offered}
         bitstreams = {coder: self._codec.encode(symbols, header=header) for coder, header in headers.items()}
         decoded = {coder: self._codec.decode(bitstream) for coder, bitstream in bitstreams.items()}
         for coder, (_, given) in decoded.items():

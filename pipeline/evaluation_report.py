@@ -61,13 +61,18 @@ class Report:
     @property
     def our_codec(self) -> str:
         """Return our codec with the entropy coder that gives the fewest bits: the curve that counts."""
-        rates = {name: sum(p["bpp"] for p in self._of(name)) for name in map(our_name, CODERS)}
+        rates = {name: sum(p["bpp"] for p in self._of(name)) for name in map(our_name, self._coders)}
         return min(rates, key=rates.__getitem__)
 
     @property
     def our_points(self) -> list[Point]:
         """Return our points with the best entropy coder, the lowest quality first."""
         return sorted(self._of(self.our_codec), key=lambda point: int(point["setting"]))
+
+    @property
+    def _coders(self) -> list[str]:
+        """Return the entropy coders that the bundle has."""
+        return [coder for coder in CODERS if self._of(our_name(coder))]
 
     def _of(self, codec: str) -> list[Point]:
         return [point for point in self.points if point["codec"] == codec]
@@ -149,14 +154,14 @@ class Report:
         by_key = {(point["codec"], point["setting"]): point for point in self.points}
         rows = []
         for point in self.our_points:
-            rates = [by_key[our_name(coder), point["setting"]]["bpp"] for coder in CODERS]
+            rates = [by_key[our_name(coder), point["setting"]]["bpp"] for coder in self._coders]
             measures = [("psnr_db", ".2f"), ("psnr_luma_db", ".2f"), ("ms_ssim", ".4f"), ("nlpd", ".4f")]
             rows.append(
                 [str(point["setting"])]
                 + [f"{rate:.3f}" for rate in (*rates, point["estimated_bpp"])]
                 + [_number(point[name], spec) for name, spec in measures]
             )
-        rates_of = [f"bpp, {coder}" for coder in CODERS]
+        rates_of = [f"bpp, {coder}" for coder in self._coders]
         return markdown_table(["quality", *rates_of, "estimated bpp", "PSNR RGB", "PSNR luma", "MS-SSIM", "NLPD"], rows)
 
     def _bd_rate_lines(self) -> list[str]:
