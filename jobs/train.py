@@ -50,7 +50,7 @@ class TrainConfig:
     num_filters: int = 128
     """Filters per stage: 128 for the low rates, 192 for the high ones."""
     num_latents: int | None = None
-    """Channels of the latents; without it as many as filters. High rates need more: 192 at quality 4, 320 at 8."""
+    """Channels of the latents; without it as many as filters."""
     channels: Literal[1, 3] = 3
     """1: grayscale, 3: RGB."""
     distortion: Literal["mse", "ms-ssim", "nlp"] = "mse"
