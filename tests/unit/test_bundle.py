@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bls.bundle import MANIFEST, BundleError, load_bundle, save_bundle
+from bls.bundle import LMBDAS, MANIFEST, BundleError, load_bundle, save_bundle, shipped_bundle
 from tests.bundles import small_model
 
 
@@ -89,3 +89,14 @@ def test_a_file_that_leads_out_of_the_folder_is_refused(folder: Path, tmp_path: 
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="expected a file beside it"):
         load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["default", "perceptual"])
+def test_shipped_bundles_hold_all_coders_and_their_training_curve(name: str) -> None:
+    folder = shipped_bundle().parent / name
+    models = load_bundle(folder).models
+    assert tuple(models) == ((1, 2, 3, 4, 5, 6, 7, 8) if name == "default" else (4,))
+    for quality, model in models.items():
+        assert model.coders == ("mixed", "adaptive", "static")
+        assert model.lmbda == LMBDAS[quality] or model.training["distortion"] == "ms-ssim"
+    assert (folder / "training.parquet").stat().st_size > 1000
