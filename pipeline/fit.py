@@ -67,8 +67,6 @@ class Fit:
         start: FittedModel | None = None,
         device: str = "cpu",
     ) -> None:
-        # Squares of small gradients become denormal numbers, which x86 computes a hundred times slower.
-        torch.set_flush_denormal(True)
         torch.manual_seed(config.training.seed)
         self.config = config
         self._sample = sample
