@@ -7,13 +7,14 @@ Letters in shapes: c channels, s sources, k contexts, d decisions.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int32, UInt16
 
 from bls.binarization import MAX_CHAIN, NUM_CONTEXTS, NUM_DECISIONS, chain_lengths, decision_probabilities
 from bls.probability_table import ProbabilityTable
+from bls.stored_arrays import Expected, are_coded_before, check_shapes, pick_arrays, to_arrays
 
 NUM_SOURCES = 16
 NEIGHBOURS = ((0, -1), (0, -2), (-1, 0), (-1, -1), (-1, 1), (-2, 0))
@@ -69,7 +70,7 @@ class AdaptiveModel:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return what `from_arrays` takes."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return to_arrays(self)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "AdaptiveModel":
@@ -78,11 +79,7 @@ class AdaptiveModel:
         Raises:
             ValueError: an array is missing, or they are no model.
         """
-        names = [f.name for f in fields(cls)]
-        missing = set(names) - arrays.keys()
-        if missing:
-            raise ValueError(f"adaptive model lacks {', '.join(sorted(missing))}: write the bundle again")
-        return cls(**{name: arrays[name] for name in names})
+        return cls(**pick_arrays(arrays, cls, name="adaptive model"))
 
 
 def to_sixteen_bits(probabilities: np.ndarray) -> np.ndarray:
@@ -92,7 +89,7 @@ def to_sixteen_bits(probabilities: np.ndarray) -> np.ndarray:
 
 def _check(model: AdaptiveModel) -> None:
     c = model.mode.size
-    expected = {
+    expected: Expected = {
         "mode": ((c,), np.int32),
         "below": ((c,), np.int32),
         "above": ((c,), np.int32),
@@ -102,22 +99,14 @@ def _check(model: AdaptiveModel) -> None:
         "offset": ((c,), np.uint16),
         "probabilities": ((c, NUM_CONTEXTS, NUM_DECISIONS), np.uint16),
     }
-    for name, (shape, dtype) in expected.items():
-        array = getattr(model, name)
-        if array.shape != shape or array.dtype != dtype:
-            raise ValueError(
-                f"adaptive model has {name} of {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}: "
-                "write the bundle again"
-            )
+    check_shapes(model, expected, name="adaptive model")
     lengths = np.concatenate([model.below, model.above])
     if ((lengths < 0) | (lengths > MAX_CHAIN)).any():
         raise ValueError(
             f"adaptive model has chains of {lengths.min()} to {lengths.max()} symbols, expected 0 to {MAX_CHAIN}: "
             "write the bundle again"
         )
-    # The coder reads them unchecked, and at decoding only what was decoded before is known.
-    is_before = model.sources < np.arange(c)[:, None]
-    if (model.sources >= c).any() or not (is_before | (model.source_weights == 0)).all():
+    if not are_coded_before(model.sources, model.source_weights):
         raise ValueError("adaptive model has a source that is not coded before its channel: write the bundle again")
     if not model.probabilities.all():
         raise ValueError("adaptive model has a probability of 0, expected 1 to 65535: write the bundle again")

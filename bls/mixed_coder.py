@@ -44,6 +44,7 @@ from bls.interval import (
     writable,
 )
 from bls.mixed_model import (
+    CENTRE,
     DISTANCE,
     ENERGY,
     FIRST_COUNT,
@@ -74,7 +75,6 @@ MAX_VALUE = 1023
 """Predicted values, in 1/16, reach to 64 on both sides."""
 VALUE_SHIFT, LEVEL_SHIFT = SUM_FRACTION_BITS - 4, SUM_FRACTION_BITS - 6
 HALF_VALUE = 1 << (VALUE_SHIFT - 1)
-CENTRE = 4
 ACTIVITY, MAGNITUDE, VALUE, SIGNS_ABOVE, ENERGY_ABOVE, TOTAL = range(6)
 """Of a row: the three sums without what the symbols to the left add, and contexts or parts of them."""
 ROW_SIZE = 6

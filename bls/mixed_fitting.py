@@ -19,6 +19,7 @@ from bls.arithmetic_coder import MARGIN
 from bls.binarization import NUM_DECISIONS
 from bls.mixed_coder import LEARNING_SHIFT, count_decisions, first_states, learn
 from bls.mixed_model import (
+    CENTRE,
     NUM_INPUTS,
     NUM_MODELS,
     NUM_TERMS,
@@ -40,7 +41,6 @@ RIDGE = 30.0
 MAX_STORED_WEIGHT = 2**31 - 1
 OFFSETS = (*PLACES, *(offset for offset in NEIGHBOURS if offset not in PLACES))
 NUM_OFFSETS = len(OFFSETS)
-CENTRE = PLACES.index((0, 0))
 
 
 def fit_mixed_model(adaptive: AdaptiveModel, symbols: Sequence[Int32[np.ndarray, "c h w"]]) -> MixedModel:

@@ -8,17 +8,19 @@ Letters in shapes: c channels, s sources, k contexts, d decisions, t slots, i in
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int16, Int32, UInt8, UInt16
 
 from bls.adaptive_model import NEIGHBOURS
 from bls.binarization import NUM_CONTEXTS, NUM_DECISIONS
+from bls.stored_arrays import are_coded_before, check_shapes, pick_arrays, to_arrays
 
 NUM_TERMS = 32
 PLACES = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 """Rows and columns from a symbol to where a source's symbol is taken from."""
+CENTRE = PLACES.index((0, 0))
 SUM_FRACTION_BITS = 12
 """Of both sums, and of their weights."""
 
@@ -94,7 +96,7 @@ class MixedModel:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return what `from_arrays` takes."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return to_arrays(self)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "MixedModel":
@@ -103,11 +105,7 @@ class MixedModel:
         Raises:
             ValueError: an array is missing, or they are no model.
         """
-        names = [f.name for f in fields(cls)]
-        missing = set(names) - arrays.keys()
-        if missing:
-            raise ValueError(f"mixed model lacks {', '.join(sorted(missing))}: write the bundle again")
-        return cls(**{name: arrays[name] for name in names})
+        return cls(**pick_arrays(arrays, cls, name="mixed model"))
 
 
 def probability_shapes(channels: int) -> dict[str, tuple[int, int, int]]:
@@ -133,25 +131,17 @@ def _check(model: MixedModel) -> None:
         }
     expected |= {name: (shape, np.uint16) for name, shape in probability_shapes(c).items()}
     expected["mixer_weights"] = ((c, NUM_DECISIONS, NUM_INPUTS), np.int32)
-    for name, (shape, dtype) in expected.items():
-        array = getattr(model, name)
-        if array.shape != shape or array.dtype != dtype:
-            raise ValueError(
-                f"mixed model has {name} of {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}: "
-                "write the bundle again"
-            )
+    check_shapes(model, expected, name="mixed model")
     _check_terms(model)
     if not all(getattr(model, name).all() for name in probability_shapes(c)):
         raise ValueError("mixed model has a probability of 0, expected 1 to 65535: write the bundle again")
 
 
 def _check_terms(model: MixedModel) -> None:
-    """The coder reads them unchecked, and at decoding only what was decoded before is known."""
-    c = model.channels
+    """Check what the coder reads unchecked."""
     for name in ("magnitude", "value"):
         sources, places, weights = (getattr(model, f"{name}_{part}") for part in ("sources", "places", "weights"))
-        is_before = sources < np.arange(c)[:, None]
-        if (sources >= c).any() or not (is_before | (weights == 0)).all():
+        if not are_coded_before(sources, weights):
             raise ValueError(f"mixed model has a {name} source that is not coded before its channel: write it again")
         if (places >= len(PLACES)).any():
             raise ValueError(

@@ -14,6 +14,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt32
 
+from bls.stored_arrays import pick_arrays, to_arrays
+
 PRECISION = 16
 TOTAL = 1 << PRECISION
 INT32 = np.iinfo(np.int32)
@@ -113,7 +115,7 @@ class ProbabilityTable:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return what `from_arrays` takes."""
-        return {"minimum": self.minimum, "num_symbols": self.num_symbols, "frequencies": self.frequencies}
+        return to_arrays(self)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "ProbabilityTable":
@@ -122,10 +124,7 @@ class ProbabilityTable:
         Raises:
             ValueError: an array is missing, or they are no table.
         """
-        missing = {"minimum", "num_symbols", "frequencies"} - arrays.keys()
-        if missing:
-            raise ValueError(f"probability table lacks {', '.join(sorted(missing))}: write the bundle again")
-        return cls(arrays["minimum"], arrays["num_symbols"], arrays["frequencies"])
+        return cls(**pick_arrays(arrays, cls, name="probability table"))
 
     @cached_property
     def _start(self) -> Int64[np.ndarray, " c+1"]:
