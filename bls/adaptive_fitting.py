@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, UInt16, UInt64
+from jaxtyping import Float32, Float64, Int32, Shaped, UInt16, UInt64
 
 from bls.adaptive_model import NEIGHBOURS, NUM_SOURCES, AdaptiveModel, to_sixteen_bits
 from bls.arithmetic_coder import MARGIN, MAX_MAGNITUDE, count_decisions
@@ -46,12 +46,17 @@ def fit_adaptive_model(table: ProbabilityTable, symbols: Sequence[Int32[np.ndarr
 
 
 def _smooth(counts: UInt64[np.ndarray, "c k d"], prior: Float64[np.ndarray, "c d"]) -> Float64[np.ndarray, "c k d"]:
-    yes = (counts >> np.uint64(32)).astype(np.float64)
-    total = yes + (counts & np.uint64(0xFFFF_FFFF)).astype(np.float64)
+    yes, total = yes_and_total(counts)
     channel = (yes.sum(1) + PRIOR_COUNT * prior) / (total.sum(1) + PRIOR_COUNT)
     context = (yes.sum(0) + PRIOR_COUNT * channel[:, None]) / (total.sum(0) + PRIOR_COUNT)
     smoothed: np.ndarray = (yes + PRIOR_COUNT * context) / (total + PRIOR_COUNT)
     return smoothed
+
+
+def yes_and_total(counts: UInt64[np.ndarray, "..."]) -> tuple[Float64[np.ndarray, "..."], Float64[np.ndarray, "..."]]:
+    """Return how often decisions were answered yes, and how often they were taken, of what a coder has counted."""
+    yes = (counts >> np.uint64(32)).astype(np.float64)
+    return yes, yes + (counts & np.uint64(0xFFFF_FFFF)).astype(np.float64)
 
 
 def _with_fitted_weights(model: AdaptiveModel, symbols: Sequence[Int32[np.ndarray, "c h w"]]) -> AdaptiveModel:
@@ -95,14 +100,17 @@ def _sample(
     for image in symbols:
         distance = np.abs(image.astype(np.int64) - model.mode[:, None, None])
         magnitude = np.minimum(distance, MAX_MAGNITUDE).astype(np.float32)
-        _, height, width = magnitude.shape
-        padded = np.pad(magnitude, ((0, 0), (MARGIN, 0), (MARGIN, MARGIN)))
-        shifted = [
-            padded[:, MARGIN + dy : MARGIN + dy + height, MARGIN + dx : MARGIN + dx + width] for dy, dx in NEIGHBOURS
-        ]
         own.append(magnitude.reshape(len(image), -1)[:, ::stride])
-        around.append(np.stack(shifted, 1).reshape(len(image), len(NEIGHBOURS), -1)[:, :, ::stride])
+        around.append(shifted(magnitude, NEIGHBOURS)[:, :, ::stride])
     return np.concatenate(own, 1), np.concatenate(around, 2)
+
+
+def shifted(planes: Shaped[np.ndarray, "c h w"], offsets: Sequence[tuple[int, int]]) -> Shaped[np.ndarray, "c o hw"]:
+    """Return what stands at these rows and columns from every position, 0 outside; at most `MARGIN` away."""
+    _, height, width = planes.shape
+    padded = np.pad(planes, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))
+    moved = [padded[:, MARGIN + dy : MARGIN + dy + height, MARGIN + dx : MARGIN + dx + width] for dy, dx in offsets]
+    return np.stack(moved, 1).reshape(len(planes), len(offsets), -1)
 
 
 def fit_mean(

@@ -13,9 +13,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32, Float64, Int8, Int32, UInt64
 
-from bls.adaptive_fitting import PRIOR_COUNT, RESTING_MAGNITUDE, fit_mean
+from bls.adaptive_fitting import PRIOR_COUNT, RESTING_MAGNITUDE, fit_mean, shifted, yes_and_total
 from bls.adaptive_model import NEIGHBOURS, AdaptiveModel, to_sixteen_bits
-from bls.arithmetic_coder import MARGIN
 from bls.binarization import NUM_DECISIONS
 from bls.mixed_coder import LEARNING_SHIFT, count_decisions, first_states, learn
 from bls.mixed_model import (
@@ -73,8 +72,7 @@ def _smooth(counts: UInt64[np.ndarray, "c k t"]) -> Float64[np.ndarray, "c k t"]
 
     Models that all channels share have a first context in the place of the channel.
     """
-    yes = (counts >> np.uint64(32)).astype(np.float64)
-    total = yes + (counts & np.uint64(0xFFFF_FFFF)).astype(np.float64)
+    yes, total = yes_and_total(counts)
     first = (yes.sum(1) + PRIOR_COUNT / 8) / (total.sum(1) + PRIOR_COUNT / 4)
     second = (yes.sum(0) + PRIOR_COUNT * first.mean(0)) / (total.sum(0) + PRIOR_COUNT)
     smoothed: np.ndarray = (yes + PRIOR_COUNT * second) / (total + PRIOR_COUNT)
@@ -129,12 +127,8 @@ def _sample(adaptive: AdaptiveModel, symbols: Sequence[Int32[np.ndarray, "c h w"
     samples = []
     for image in symbols:
         distance = image.astype(np.int64) - adaptive.mode[:, None, None]
-        _, height, width = image.shape
-        padded = np.pad(np.clip(distance, -MAX_DISTANCE, MAX_DISTANCE), ((0, 0), (MARGIN, 1), (MARGIN, MARGIN)))
-        shifted = [
-            padded[:, MARGIN + dy : MARGIN + dy + height, MARGIN + dx : MARGIN + dx + width] for dy, dx in OFFSETS
-        ]
-        samples.append(np.stack(shifted, 1).reshape(len(image), NUM_OFFSETS, -1)[:, :, ::stride].astype(np.int8))
+        values = np.clip(distance, -MAX_DISTANCE, MAX_DISTANCE).astype(np.int8)
+        samples.append(shifted(values, OFFSETS)[:, :, ::stride])
     return np.concatenate(samples, 2)
 
 
