@@ -94,13 +94,14 @@ def evaluate(config: Evaluate) -> ExitCode:
         with usage():
             check_installed("matplotlib", "bjontegaard", extra="evaluate")
             published = _read_reference(config)
-            work = _prepare(config, cluster)
+            bundle = load_bundle(config.bundle)
+            work = _prepare(config, bundle, cluster)
         result = run_to_end(work, cluster, max_failures=config.max_failures)
     summary = Report.of_rows(
         read_rows(work.output),
         name=str(open_folder(config.input)).rstrip("/").rpartition("/")[2],
         published=published,
-        provenance={"bundle": load_bundle(config.bundle).fingerprint.hex(), **made},
+        provenance={"bundle": bundle.fingerprint.hex(), **made},
     )
     _write(config, summary)
     _print_result(config, summary, result)
@@ -118,8 +119,7 @@ def _read_reference(config: Evaluate) -> list[Point]:
     return read_reference(data, config.curves)
 
 
-def _prepare(config: Evaluate, cluster: Cluster) -> Work:
-    bundle = load_bundle(config.bundle)
+def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
     qualities = config.qualities or tuple(bundle.models)
     if unknown := set(qualities) - set(bundle.models):
         raise ValueError(

@@ -26,7 +26,7 @@ from pipeline.sources import ImageReference, open_source
 from pipeline.stages import Item
 from pipeline.storage import read_many
 from pipeline.summary import OK, Summary
-from pipeline.worker import WorkerCrashError, load_codec, own_process, try_out
+from pipeline.worker import WorkerCrashError, load_codec, own_process, read_encoded, try_out
 
 CODERS = tuple(coder.name.lower() for coder in Coder)
 """Every entropy coder gets rows of its own; the picture is the same."""
@@ -65,12 +65,7 @@ class ShardEvaluator:
     def __init__(self, config: EvaluationConfig) -> None:
         own_process(config.num_threads)
         self._config = config
-        self._codec = load_codec(
-            config.bundle,
-            fingerprint=config.bundle_fingerprint,
-            device=config.device,
-            max_pixels=config.max_pixels,
-        )
+        self._codec = load_codec(config)
         for coder in self._codec.coders(config.qualities[0]):
             try_out(self._codec, quality=config.qualities[0], coder=coder)
         self._source = open_source(config.input)
@@ -103,7 +98,8 @@ class ShardEvaluator:
             source.quarantine("crashed", WorkerCrashError())
         else:
             with source.stage("seconds"):
-                x = self._load(reference)
+                data = read_encoded(self._source, reference)
+                x = images.decode(data, max_pixels=self._config.max_pixels).pixels
         if not source.ok:
             yield source.row
             return
@@ -112,13 +108,6 @@ class ShardEvaluator:
         jobs += [(codec, setting) for codec in self._config.codecs for setting in BASELINES[codec].settings]
         for rows in self._pool.map(lambda job: self._measure(x, source.row, *job), jobs):
             yield from rows
-
-    def _load(self, reference: ImageReference) -> Pixels:
-        try:
-            data = self._source.read(reference)
-        except Exception as error:  # file systems raise more than OSError
-            raise ImageError("unreadable", f"cannot be read: {error}") from error
-        return images.decode(data, max_pixels=self._config.max_pixels).pixels
 
     def _measure(self, x: Pixels, source: Row, codec: str, setting: int) -> list[Row]:
         """Code an image; return a row per entropy coder for our codec, one for the others."""

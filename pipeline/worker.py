@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, groupby
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from pipeline.images import ImageError, SourceImage
 from pipeline.output import Marker, Output
 from pipeline.schema import BITSTREAMS, METRICS, RESTORED, to_parquet
 from pipeline.shards import Shard
-from pipeline.sources import ImageReference, open_source
+from pipeline.sources import ImageReference, Source, open_source
 from pipeline.stages import Item, ahead, batches, run_batch
 from pipeline.storage import UnsafeNameError
 from pipeline.summary import OK, Summary
@@ -122,12 +122,7 @@ class ShardCompressor:
     def __init__(self, config: CompressionConfig) -> None:
         own_process(config.num_threads)
         self._config = config
-        self._codec = load_codec(
-            config.bundle,
-            fingerprint=config.bundle_fingerprint,
-            device=config.device,
-            max_pixels=config.max_pixels,
-        )
+        self._codec = load_codec(config)
         try_out(self._codec, quality=config.quality, coder=config.coder)
         self._coder = Coder[config.coder.upper()]
         self._source = open_source(config.input)
@@ -183,17 +178,11 @@ class ShardCompressor:
     def _load(self, item: _SourceItem) -> _SourceItem:
         if item.ok:
             with item.stage("decode_seconds"):
-                data = self._read(item.reference)
+                data = read_encoded(self._source, item.reference)
                 item.row["source_num_bytes"] = len(data)
                 item.image = images.decode(data, max_pixels=self._config.max_pixels)
                 item.row.update(_source_columns(item.image, source_num_bytes=len(data)))
         return item
-
-    def _read(self, reference: ImageReference) -> bytes:
-        try:
-            return self._source.read(reference)
-        except Exception as error:  # file systems raise more than OSError
-            raise ImageError("unreadable", f"cannot be read: {error}") from error
 
     def _analyze(self, batch: list[_SourceItem], number: int) -> list[_SourceItem]:
         good = [item for item in batch if item.ok]
@@ -240,12 +229,7 @@ class ShardDecompressor:
     def __init__(self, config: DecompressionConfig) -> None:
         own_process(config.num_threads)
         self._config = config
-        self._codec = load_codec(
-            config.bundle,
-            fingerprint=config.bundle_fingerprint,
-            device=config.device,
-            max_pixels=config.max_pixels,
-        )
+        self._codec = load_codec(config)
         try_out(self._codec, quality=self._codec.qualities[0], coder="adaptive")
         self._input = Output(config.input)
         self._output = Output(config.output)
@@ -314,6 +298,18 @@ class ShardDecompressor:
         return item
 
 
+def read_encoded(source: Source, reference: ImageReference) -> bytes:
+    """Read the encoded bytes of an image.
+
+    Raises:
+        ImageError: `unreadable`, whatever the file system raised.
+    """
+    try:
+        return source.read(reference)
+    except Exception as error:  # file systems raise more than OSError
+        raise ImageError("unreadable", f"cannot be read: {error}") from error
+
+
 def own_process(num_threads: int) -> None:
     """Make settings of the process, which is this worker's own."""
     torch.set_num_threads(num_threads)  # several workers of a machine must not each take all of it
@@ -322,16 +318,29 @@ def own_process(num_threads: int) -> None:
     Image.MAX_IMAGE_PIXELS = None
 
 
-def load_codec(bundle: str | None, *, fingerprint: str, device: str, max_pixels: int) -> Codec:
-    """Load the codec that a job was begun with; `bundle` None is the shipped one.
+class CodecConfig(Protocol):
+    """What of a worker's configuration says which codec it holds; `bundle` None is the shipped one."""
+
+    @property
+    def bundle(self) -> str | None: ...
+    @property
+    def bundle_fingerprint(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def max_pixels(self) -> int: ...
+
+
+def load_codec(config: CodecConfig) -> Codec:
+    """Load the codec that a job was begun with.
 
     Raises:
         ValueError: the bundle is another.
     """
-    codec = Codec.load(bundle, device=device, max_pixels=max_pixels)
-    if codec.fingerprint != fingerprint:
+    codec = Codec.load(config.bundle, device=config.device, max_pixels=config.max_pixels)
+    if codec.fingerprint != config.bundle_fingerprint:
         raise ValueError(
-            f"bundle of this worker is {codec.fingerprint}, the job began with {fingerprint}: give all "
+            f"bundle of this worker is {codec.fingerprint}, the job began with {config.bundle_fingerprint}: give all "
             "nodes the same bundle, and do not replace it while a job runs"
         )
     return codec
