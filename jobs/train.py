@@ -18,17 +18,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tyro
 
-from bls.bundle import LMBDAS, FittedModel, load_bundle, save_bundle
+from bls.bundle import LMBDAS, MANIFEST, FittedModel, load_bundle, save_bundle
 from bls.training import TrainingConfig
 from bls.transforms import TransformConfig
 from pipeline.fit import FitConfig
+from pipeline.fitted_models import read_curve
 from pipeline.job import ExitCode, check_at_least, exit_code, usage
 from pipeline.patches import PatchConfig
 from pipeline.plots import check_installed, plot_training_curve
 from pipeline.report import job_command, print_commands, print_table, say
 from pipeline.sources import open_sources
 from pipeline.storage import Folder, absolute, open_folder, redact
-from pipeline.train_engine import Images, Milestones, Resources, cluster, fit_models, read_curve, read_images
+from pipeline.train_engine import Images, Milestones, Resources, cluster, fit_models, read_images
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def main(config: TrainConfig) -> ExitCode:
         source = open_sources([absolute(uri) for uri in config.data])
         start = _start(config)
         for fit in config.fits():
-            _check_settings(storage, fit, config)
+            _check_settings(storage, fit, data=_names(config.data), init=_init_name(start))
     resources = config.resources()
     with cluster(resources):
         with usage():
@@ -176,7 +177,7 @@ def main(config: TrainConfig) -> ExitCode:
             start=start,
             resources=resources,
             milestones=Milestones(config.checkpoint_steps, config.evaluation_steps),
-            description=_describe(config, images),
+            description=_describe(config, images, start),
         )
         for model in fitted:
             _add_to_bundle(config.output, model, storage)
@@ -200,9 +201,9 @@ def _start(config: TrainConfig) -> FittedModel | None:
     return start
 
 
-def _check_settings(storage: Folder, fit: FitConfig, config: TrainConfig) -> None:
+def _check_settings(storage: Folder, fit: FitConfig, *, data: list[str], init: str) -> None:
     """Note a model's settings when it is begun, and refuse to go on with others."""
-    settings = {**json.loads(json.dumps(asdict(fit))), "data": _names(config.data), "init": _init_name(config)}
+    settings = {**json.loads(json.dumps(asdict(fit))), "data": data, "init": init}
     name = f"quality-{fit.quality}.json"
     if storage.create(name, json.dumps(settings, indent=2).encode()):
         return
@@ -224,18 +225,17 @@ def _names(uris: tuple[str, ...]) -> list[str]:
     return [redact(uri).rstrip("/").rpartition("/")[2] for uri in uris]
 
 
-def _init_name(config: TrainConfig) -> str:
+def _init_name(start: FittedModel | None) -> str:
     """Return where the first model starts, without the path to it."""
-    start = _start(config)
     return "klt" if start is None else f"quality {start.quality} of {start.fingerprint.hex()}"
 
 
-def _describe(config: TrainConfig, images: Images) -> dict[str, object]:
+def _describe(config: TrainConfig, images: Images, start: FittedModel | None) -> dict[str, object]:
     return {
         "code_version": version("bls-codec"),
         "data": config.description or ", ".join(_names(config.data)),
         "num_images": len(images.stream) if images.stream is not None else images.num_decoded - images.num_held_out,
-        "sweep_init": _init_name(config),
+        "sweep_init": _init_name(start),
     }
 
 
@@ -247,7 +247,7 @@ def _images_text(images: Images) -> str:
 
 def _add_to_bundle(folder: Path, fitted: FittedModel, storage: Folder) -> None:
     """Add a model to the bundle, and its curve to the table and the plot beside it."""
-    models = dict(load_bundle(folder).models) if (folder / "bundle.json").exists() else {}
+    models = dict(load_bundle(folder).models) if (folder / MANIFEST).exists() else {}
     models[fitted.quality] = fitted
     save_bundle(folder, list(models.values()))
     curves = [read_curve(storage, fitted.quality)]

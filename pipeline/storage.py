@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import fsspec
+from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
 TEMPORARY_PREFIX = ".tmp-"  # of local files that are being written
 _NUM_THREADS = 16  # for many small requests, each of which mostly waits
@@ -68,6 +69,10 @@ class Folder(Protocol):
 
     def delete(self, name: str) -> None:
         """Delete a file; one that is gone already is no error."""
+        ...
+
+    def to_arrow(self) -> tuple[FileSystem | None, str]:
+        """Return PyArrow's file system and the path in it, for libraries that take these; None is the local one."""
         ...
 
 
@@ -173,6 +178,10 @@ class LocalFolder:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._join(name))
 
+    def to_arrow(self) -> tuple[FileSystem | None, str]:
+        """Return the local file system, and the path."""
+        return None, self._path
+
     def _join(self, name: str) -> str:
         return os.path.join(self._path, check_name(name))
 
@@ -235,6 +244,10 @@ class RemoteFolder:
         """Delete a file; one that is gone already is no error."""
         with contextlib.suppress(FileNotFoundError):
             self._filesystem.rm_file(self._join(name))
+
+    def to_arrow(self) -> tuple[FileSystem | None, str]:
+        """Return the file system with its credentials, and the path in it."""
+        return PyFileSystem(FSSpecHandler(self._filesystem)), self._path
 
     def _join(self, name: str) -> str:
         return f"{self._path}/{check_name(name)}"

@@ -6,10 +6,9 @@ a run needs that goes on where another was killed:
 
     quality-4/          checkpoints of a model, written by Ray Train
     quality-4.json      the settings it was begun with
-    fitted/quality-4/   the fitted model and its curve; done.json comes last
+    fitted/quality-4/   the fitted model and its curve (pipeline/fitted_models.py)
 """
 
-import io
 import json
 import math
 import os
@@ -22,20 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-import pyarrow.fs
-import pyarrow.parquet as pq
 import torch
 
-from bls.bundle import MANIFEST, FittedModel, load_bundle, save_bundle
+from bls.bundle import FittedModel
 from bls.parallel import BatchPart
 from pipeline.engine import ClusterError, WorkError, connect, describe_error
 from pipeline.fit import Fit, FitConfig, Sample, mean_of
+from pipeline.fitted_models import read_fitted, write_fitted
 from pipeline.patches import STEPS_PER_GROUP, PatchConfig, PatchSet, read_group, with_noise
 from pipeline.report import say
-from pipeline.schema import TRAINING_CURVE, to_parquet
 from pipeline.sources import ImageReference, Source
-from pipeline.storage import Folder, list_names
+from pipeline.storage import Folder
 
 import ray  # isort: skip
 import ray.data  # isort: skip
@@ -51,8 +47,6 @@ MIDDLE_LMBDA = 0.013
 """A sweep from the KLT begins at the lambda nearest to this one, the middle of the field's ladder; one from a fitted
 model at the nearest to that model's."""
 STATE = "state.pt"
-CURVE = "curve.parquet"
-DONE = "done.json"
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -225,27 +219,10 @@ def neighbours(lmbdas: Mapping[int, float], *, middle: float) -> dict[int, int |
     return {first: None, **upwards, **downwards}
 
 
-def read_fitted(storage: Folder, quality: int) -> FittedModel | None:
-    """Return a model that was fitted before, None where there is none."""
-    folder = storage.child(f"fitted/quality-{quality}")
-    names = list(list_names(folder))
-    if DONE not in names:
-        return None
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in names:
-            (Path(temporary) / name).write_bytes(folder.read(name))
-        return load_bundle(temporary).models[quality]
-
-
-def read_curve(storage: Folder, quality: int) -> pyarrow.Table:
-    """Return the training curve of a fitted model: `pipeline.schema.TRAINING_CURVE`."""
-    return pq.read_table(io.BytesIO(storage.child(f"fitted/quality-{quality}").read(CURVE)))
-
-
 def _run(job: _Job) -> str | None:
     """Run the fit of one model; return what went wrong with the fit itself."""
     resources = job.resources
-    filesystem, path = _arrow_filesystem(str(job.storage))
+    filesystem, path = job.storage.to_arrow()
     num_workers: Any = resources.num_workers
     if resources.max_workers:
         num_workers = (resources.num_workers, resources.max_workers)
@@ -269,14 +246,6 @@ def _run(job: _Job) -> str | None:
     result: Any = trainer.fit()
     reason: str | None = result.return_value
     return reason
-
-
-def _arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem | None, str]:
-    """Return the file system and the path in it that Ray Train writes checkpoints to."""
-    if "://" not in uri:
-        return None, uri
-    filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path
 
 
 def _train(loop_config: dict[str, _Job]) -> str | None:
@@ -304,7 +273,7 @@ def _train(loop_config: dict[str, _Job]) -> str | None:
         return str(error)
     if rank == 0:
         reporter.post("fitting tables and coder to whole images")
-        _write_fitted(job, fit)
+        write_fitted(job.storage, fit.fitted_model(description=job.description), fit.curve(), step=fit.step)
     return None
 
 
@@ -343,17 +312,6 @@ def _stream(job: _Job, first_step: int, steps: int, part: BatchPart) -> Iterator
             step = row["group"] * STEPS_PER_GROUP + index
             if first_step <= step < steps:
                 yield with_noise(patches, step, part, config)
-
-
-def _write_fitted(job: _Job, fit: Fit) -> None:
-    model = fit.fitted_model(description=job.description)
-    folder = job.storage.child(f"fitted/quality-{model.quality}")
-    with tempfile.TemporaryDirectory() as temporary:
-        save_bundle(Path(temporary), [model])
-        for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == MANIFEST):
-            folder.write(path.name, path.read_bytes())
-    folder.write(CURVE, to_parquet(fit.curve(), TRAINING_CURVE, metadata={"quality": model.quality}))
-    folder.write(DONE, json.dumps({"step": fit.step}).encode())
 
 
 class _Board:
