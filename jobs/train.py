@@ -26,7 +26,7 @@ from pipeline.fitted_models import read_curve
 from pipeline.job import ExitCode, check_at_least, exit_code, usage
 from pipeline.patches import PatchConfig
 from pipeline.plots import check_installed, plot_training_curve
-from pipeline.report import job_command, print_commands, print_table, say
+from pipeline.report import job_command, print_commands, print_table, reasons_text, say
 from pipeline.sources import open_sources
 from pipeline.storage import Folder, absolute, open_folder, redact
 from pipeline.train_engine import Images, Milestones, Resources, cluster, fit_models, read_images
@@ -240,7 +240,7 @@ def _describe(config: TrainConfig, images: Images, start: FittedModel | None) ->
 
 
 def _images_text(images: Images) -> str:
-    left_out = ", ".join(f"{count} {reason}" for reason, count in images.dropped.most_common()) or "none"
+    left_out = reasons_text(images.dropped) or "none"
     text = f"{images.num_decoded} images decoded, {images.num_held_out} of them held out; left out: {left_out}"
     return text if images.stream is None else f"{text}; training on a stream of {len(images.stream)}"
 

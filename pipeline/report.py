@@ -93,6 +93,11 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[
     return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
 
 
+def reasons_text(counts: Mapping[str, int]) -> str:
+    """Say how often each reason came up, the most frequent first."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
 def skipped_text(skipped: Mapping[str, int]) -> str:
     """Say how many files were no images by name, and what they were instead."""
     reasons = sorted(skipped.items(), key=lambda item: -item[1])

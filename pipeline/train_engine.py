@@ -29,7 +29,7 @@ from pipeline.engine import ClusterError, WorkError, connect, describe_error
 from pipeline.fit import Fit, FitConfig, Sample, mean_of
 from pipeline.fitted_models import read_fitted, write_fitted
 from pipeline.patches import STEPS_PER_GROUP, PatchConfig, PatchSet, read_group, with_noise
-from pipeline.report import say
+from pipeline.report import reasons_text, say
 from pipeline.sources import ImageReference, Source
 from pipeline.storage import Folder
 
@@ -207,6 +207,8 @@ def fit_models(
                 raise WorkError(f"quality {quality}: {reason}")
             fitted[quality] = model
             yield model
+    if dropped := ray.get(board.dropped.remote()):
+        say(f"left out of the stream, each time that it came up: {reasons_text(dropped)}")
 
 
 def neighbours(lmbdas: Mapping[int, float], *, middle: float) -> dict[int, int | None]:

@@ -141,6 +141,7 @@ def test_a_set_that_does_not_fit_into_memory_is_streamed(photographs: Path, tmp_
     done = train(photographs, tmp_path, *streamed, "--data", *many)
     assert done.returncode == 0, done.stderr
     assert "training on a stream" in done.stderr
+    assert "left out of the stream" in done.stderr and "not_an_image" in done.stderr.split("left out of the stream")[1]
     assert Codec.load(tmp_path / "bundle").qualities == (4,)
 
 

@@ -180,3 +180,13 @@ def test_credentials_stay_out_of_messages() -> None:
     with pytest.raises(ValueError, match="cannot open nope://host/x") as caught:
         open_folder("nope://me:secret@host/x")
     assert "secret" not in str(caught.value)
+
+
+def test_a_folder_is_a_file_system_of_arrow(tmp_path: Path) -> None:
+    assert open_folder(str(tmp_path)).to_arrow() == (None, str(tmp_path))
+    folder = open_folder("memory://arrow/folder")
+    folder.write("a.txt", b"content")
+    filesystem, path = folder.to_arrow()
+    assert filesystem is not None
+    with filesystem.open_input_stream(f"{path}/a.txt") as stream:
+        assert stream.read() == b"content"
