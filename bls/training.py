@@ -22,7 +22,7 @@ from torch import Tensor
 from bls.distortion import Distortion, mse_255
 from bls.model import Model
 from bls.parallel import BatchPart, copy_from_first, sum_over_processes
-from bls.transforms import apply_constraints, parameterize_by_dct
+from bls.transforms import Downsample, Upsample, apply_constraints, parameterize_by_dct
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Trainer:
         parameterize_by_dct(model)
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         copy_from_first(model)
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=ADAM_BETAS, fused=True)
+        self.optimizer = torch.optim.Adam(_parameter_groups(model), betas=ADAM_BETAS, fused=True)
         self.schedule = CosineSchedule(config) if config.schedule == "cosine" else PlateauSchedule(config)
         self.autocast = config.autocast and _has_bfloat16(self.device)
 
@@ -165,7 +165,7 @@ class Trainer:
         """
         learning_rate = self.schedule.learning_rate(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["scale"]
         x = x.to(self.device, memory_format=torch.channels_last)
         generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.step)
         if self.step == 0:
@@ -217,6 +217,28 @@ class Trainer:
     def _start_density(self, x: Tensor) -> None:
         """Give the density the first batch's latents, so that the first rate is a rate."""
         self.model.density.update(self.model.analysis(x), of_all_processes=True)
+
+
+def _parameter_groups(model: Model) -> list[dict[str, Any]]:
+    """Scale the learning rate of the filters next to the latents as they are scaled themselves.
+
+    Latents are in units of the quantiser's step, which makes the analysis' last filters large and the synthesis' first
+    ones small, the more so the higher the rate. Adam moves every parameter by about the learning rate, whatever its
+    size: without a scale the one layer would hardly move while the other is torn apart.
+    """
+    last, first = model.analysis[-1], model.synthesis[0]
+    if not (isinstance(last, Downsample) and isinstance(first, Upsample)):  # the GDN at the latents holds the step
+        return [{"params": [*model.parameters()], "scale": 1.0}]
+    step = (first.weight.norm() / last.weight.norm()).sqrt().item()
+    large = [*last.parameters()]
+    small = [parameter for name, parameter in first.named_parameters() if name != "bias"]
+    scaled = {*large, *small}
+    rest = [parameter for parameter in model.parameters() if parameter not in scaled]
+    return [
+        {"params": rest, "scale": 1.0},
+        {"params": large, "scale": 1 / step},
+        {"params": small, "scale": step},
+    ]
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -11,6 +11,7 @@ import tyro
 
 from bls.bundle import load_bundle
 from pipeline import report
+from pipeline.compressor import CompressionConfig, ShardCompressor
 from pipeline.engine import Cluster
 from pipeline.images import MAX_PIXELS
 from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
@@ -18,7 +19,6 @@ from pipeline.output import Output, versions
 from pipeline.shards import freeze_plan, planned_shards
 from pipeline.sources import open_source
 from pipeline.storage import absolute
-from pipeline.worker import CompressionConfig, ShardCompressor
 
 JOB = "compress"
 

@@ -11,6 +11,7 @@ import tyro
 
 from bls.bundle import load_bundle
 from pipeline import report
+from pipeline.decompressor import DecompressionConfig, ShardDecompressor, StoredImage
 from pipeline.engine import Cluster
 from pipeline.images import MAX_PIXELS
 from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
@@ -18,7 +19,6 @@ from pipeline.output import Manifest, Marker, Output, check_same, versions
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.shards import Shard
 from pipeline.storage import absolute
-from pipeline.worker import DecompressionConfig, ShardDecompressor, StoredImage
 
 JOB = "decompress"
 

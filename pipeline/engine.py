@@ -48,7 +48,7 @@ class ClusterError(ValueError):
 
 
 class ShardWorker(Protocol):
-    """What an actor holds; see pipeline/worker.py."""
+    """What an actor holds; see pipeline/compressor.py."""
 
     def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:
         """Do a shard and commit it."""

@@ -12,11 +12,12 @@ from PIL import Image
 from bls.bundle import load_bundle
 from bls.codec import Codec
 from bls.quality import mse_255, psnr_db
+from pipeline.compressor import CompressionConfig, ShardCompressor
+from pipeline.decompressor import DecompressionConfig, ShardDecompressor, StoredImage
 from pipeline.output import Marker, Output
 from pipeline.schema import BITSTREAMS, METRICS, RESTORED
 from pipeline.shards import Shard
 from pipeline.sources import ImageReference, open_source
-from pipeline.worker import CompressionConfig, DecompressionConfig, ShardCompressor, ShardDecompressor, StoredImage
 from tests.images import random_fields
 
 QUALITY = 4

@@ -1,0 +1,217 @@
+"""Compress a shard: images in, bitstreams and metrics out.
+
+Threads fetch, decode, entropy code and measure while the calling thread runs the transforms. An image that fails
+becomes a quarantined row and disturbs no other.
+"""
+
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, groupby
+from typing import Any
+
+import numpy as np
+
+from bls import quality as measures
+from bls.bitstream import BitstreamError, Coder, Header
+from bls.codec import Pixels, Symbols
+from pipeline import images
+from pipeline.images import SourceImage
+from pipeline.output import Marker, Output
+from pipeline.schema import BITSTREAMS, METRICS, to_parquet
+from pipeline.shards import Shard
+from pipeline.sources import ImageReference, open_source
+from pipeline.stages import Item, ahead, batches, run_batch
+from pipeline.summary import OK, Summary
+from pipeline.worker import (
+    BATCH_PIXELS,
+    WorkerCrashError,
+    load_codec,
+    num_pixels,
+    own_process,
+    read_encoded,
+    shape_of,
+    synthesize,
+    try_out,
+)
+
+
+@dataclass(frozen=True)
+class CompressionConfig:
+    """What a worker needs to compress shards; `coder` is one of `bls.bitstream.Coder`, `bundle` None the shipped one.
+
+    `bundle_fingerprint` is that of the bundle which the job was begun with.
+    """
+
+    input: str
+    output: str
+    quality: int
+    coder: str
+    bundle: str | None
+    bundle_fingerprint: str
+    max_pixels: int
+    device: str = "cpu"
+    num_threads: int = 1
+
+
+@dataclass
+class _SourceItem(Item):
+    """An image being compressed; what no later stage needs is dropped."""
+
+    reference: ImageReference
+    batch: int = 0
+    image: SourceImage | None = None
+    symbols: Symbols | None = None
+    bitstream: bytes = b""
+    decoded: tuple[Header, Symbols] | None = None
+    x_hat: Pixels | None = None
+    stored: dict[str, Any] = field(default_factory=dict)  # its row of the bitstreams table
+
+
+class ShardCompressor:
+    """Compress shards of image references with one model.
+
+    Raises:
+        ValueError: the bundle is another or has no model of this quality, or the input is no source of images.
+    """
+
+    def __init__(self, config: CompressionConfig) -> None:
+        own_process(config.num_threads)
+        self._config = config
+        self._codec = load_codec(config)
+        try_out(self._codec, quality=config.quality, coder=config.coder)
+        self._coder = Coder[config.coder.upper()]
+        self._source = open_source(config.input)
+        self._output = Output(config.output)
+        self._pool = ThreadPoolExecutor(config.num_threads)
+        self._window = 2 * config.num_threads + 1
+        self._model_columns = {
+            "lmbda_index": config.quality,
+            "lmbda": self._codec.lmbda(config.quality),
+            "bundle_fingerprint": self._codec.fingerprint,
+            "coder": config.coder,
+        }
+
+    def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:
+        """Compress a shard and commit it; return the marker that stands, which may be another run's.
+
+        `crashed` are the positions of the items that killed workers before: they are quarantined unseen.
+        """
+        if (marker := self._output.marker(shard.index)) is not None:
+            return marker
+        items = self._process(shard, crashed)
+        rows = [item.row for item in items]
+        metadata = {"job": "compress", "max_pixels": self._config.max_pixels, **self._model_columns}
+        files = {
+            "bitstreams": to_parquet([item.stored for item in items if item.ok], BITSTREAMS, metadata=metadata),
+            "metrics": to_parquet(rows, METRICS, metadata=metadata),
+        }
+        summary = Summary.of_rows(rows, bytes_in="source_num_bytes", bytes_out="num_bytes")
+        return self._output.commit(shard.index, files, summary)
+
+    def probe(self, shard: Shard) -> None:
+        """Do the work of a shard but write nothing, to see whether the process survives it."""
+        self._process(shard, ())
+
+    def _process(self, shard: Shard, crashed: Collection[int]) -> list[_SourceItem]:
+        loaded = ahead(self._pool, self._load, self._begin(shard, crashed), window=self._window)
+        grouped = batches(loaded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
+        analysed = chain.from_iterable(self._analyze(batch, number) for number, batch in enumerate(grouped))
+        coded = ahead(self._pool, self._code, analysed, window=self._window)
+        regrouped = groupby(coded, key=lambda item: item.batch)
+        synthesised = chain.from_iterable(synthesize(self._codec, list(batch)) for _, batch in regrouped)
+        measured = ahead(self._pool, self._measure, synthesised, window=self._window)
+        return sorted(measured, key=lambda item: item.position)
+
+    def _begin(self, shard: Shard, crashed: Collection[int]) -> Iterator[_SourceItem]:
+        for position, reference in enumerate(shard.items):
+            row = {"key": reference.key, "source_uri": reference.source_uri, "shard": shard.index, "status": OK}
+            item = _SourceItem(position, {**row, **self._model_columns}, reference)
+            if position in crashed:
+                item.quarantine("crashed", WorkerCrashError())
+            yield item
+
+    def _load(self, item: _SourceItem) -> _SourceItem:
+        if item.ok:
+            with item.stage("decode_seconds"):
+                data = read_encoded(self._source, item.reference)
+                item.row["source_num_bytes"] = len(data)
+                item.image = images.decode(data, max_pixels=self._config.max_pixels)
+                item.row.update(_source_columns(item.image, source_num_bytes=len(data)))
+        return item
+
+    def _analyze(self, batch: list[_SourceItem], number: int) -> list[_SourceItem]:
+        good = [item for item in batch if item.ok]
+        pixels = [item.image.pixels for item in good if item.image is not None]
+        analyze = partial(self._codec.analyze, quality=self._config.quality)
+        for item, symbols in run_batch(analyze, good, pixels, seconds="analysis_seconds"):
+            item.symbols = symbols
+        for item in batch:
+            item.batch = number
+        return batch
+
+    def _code(self, item: _SourceItem) -> _SourceItem:
+        """Encode the symbols, then decode what is going to be stored: from here on only that counts."""
+        if item.ok:
+            assert item.image is not None and item.symbols is not None
+            symbols = item.symbols
+            height, width = item.image.pixels.shape[:2]
+            header = Header(height, width, item.image.pixels.ndim == 2, self._config.quality, self._coder)
+            with item.stage("entropy_encode_seconds"):
+                item.bitstream = self._codec.encode(symbols, header=header)
+        if item.ok:
+            with item.stage("entropy_decode_seconds"):
+                item.decoded = self._codec.decode(item.bitstream)
+                item.row["verified"] = item.decoded[0] == header and np.array_equal(item.decoded[1], symbols)
+                if not item.row["verified"]:
+                    raise BitstreamError("the bitstream does not give its symbols back: please report this image")
+        return item
+
+    def _measure(self, item: _SourceItem) -> _SourceItem:
+        if item.ok:
+            assert item.image is not None and item.symbols is not None and item.x_hat is not None
+            with item.stage("quality_seconds"):
+                bits = self._codec.estimate_bits(item.symbols, quality=self._config.quality)
+                x, num_bytes = item.image.pixels, len(item.bitstream)
+                item.row.update(_result_columns(x, item.x_hat, num_bytes=num_bytes, estimated_bits=bits))
+                item.stored = _stored_columns(item.reference, item.image, item.bitstream)
+        item.image = item.symbols = item.x_hat = None
+        return item
+
+
+def _source_columns(image: SourceImage, *, source_num_bytes: int) -> dict[str, Any]:
+    height, width = image.pixels.shape[:2]
+    return {
+        "width": width,
+        "height": height,
+        "mode": image.mode,
+        "source_format": image.source_format,
+        "source_bpp": measures.bpp(source_num_bytes, height=height, width=width),
+        "carried_num_bytes": image.carried_num_bytes,
+    }
+
+
+def _result_columns(x: Pixels, x_hat: Pixels, *, num_bytes: int, estimated_bits: float) -> dict[str, Any]:
+    height, width = x.shape[:2]
+    mse_255 = measures.mse_255(x, x_hat)
+    return {
+        "num_bytes": num_bytes,
+        "bpp": measures.bpp(num_bytes, height=height, width=width),
+        "estimated_bpp": estimated_bits / (height * width),
+        "mse_255": mse_255,
+        "psnr_db": measures.psnr_db(mse_255) if mse_255 > 0 else None,
+        "ms_ssim": measures.ms_ssim(x, x_hat),
+    }
+
+
+def _stored_columns(reference: ImageReference, image: SourceImage, bitstream: bytes) -> dict[str, Any]:
+    return {
+        "key": reference.key,
+        "stem": reference.stem,
+        "bitstream": bitstream,
+        "mode": image.mode,
+        "exif": image.exif,
+        "icc_profile": image.icc_profile,
+        "alpha_png": image.alpha_png,
+    }
