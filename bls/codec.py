@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int32, UInt8
+from jaxtyping import Float, Int32, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from bls import arithmetic_coder, bitstream, mixed_coder, range_coder
 from bls.bitstream import BitstreamError, Coder, Header
 from bls.bundle import Bundle, FittedModel, load_bundle
 from bls.distortion import LUMA_WEIGHTS
+from bls.precision import Precision, takes_bfloat16
 from bls.quantization import quantize
 from bls.tiling import analyze_tiled, synthesize_tiled
 from bls.transforms import DOWNSAMPLING
@@ -43,10 +44,13 @@ def padded_shape(height: int, width: int) -> tuple[int, int]:
 class Codec:
     """A bundle of fitted models, ready to compress and decompress."""
 
-    def __init__(self, bundle: Bundle, *, device: str = "cpu", max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self, bundle: Bundle, *, device: str = "cpu", max_pixels: int = MAX_PIXELS, precision: Precision = "auto"
+    ) -> None:
         self._models = bundle.models
         self._device = torch.device(device)
         self._max_pixels = max_pixels
+        self._precision = precision
         self._transforms = {
             quality: [
                 transform.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -58,13 +62,20 @@ class Codec:
         self.fingerprint = bundle.fingerprint.hex()
 
     @classmethod
-    def load(cls, bundle: str | Path | None = None, *, device: str = "cpu", max_pixels: int = MAX_PIXELS) -> "Codec":
+    def load(
+        cls,
+        bundle: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        max_pixels: int = MAX_PIXELS,
+        precision: Precision = "auto",
+    ) -> "Codec":
         """Load a bundle from its folder; None stands for the one that comes with the package.
 
         Raises:
             BundleError: the folder holds no bundle that this release can load.
         """
-        return cls(load_bundle(bundle), device=device, max_pixels=max_pixels)
+        return cls(load_bundle(bundle), device=device, max_pixels=max_pixels, precision=precision)
 
     @property
     def qualities(self) -> tuple[int, ...]:
@@ -120,12 +131,18 @@ class Codec:
         groups = defaultdict(list)
         for index, image in enumerate(images):
             groups[padded_shape(*image.shape[:2])].append(index)
+
+        def quantized_latents(tile: Tensor) -> Tensor:
+            with self._autocast(quality):
+                y = self._transforms[quality][0](self._on_device(tile).float() / 255)
+            return quantize(y.float()).to(torch.int32).cpu()
+
         symbols: dict[int, Symbols] = {}
         for shape, indices in groups.items():
-            x = torch.stack([to_tensor(images[i], shape, model.config.channels) for i in indices])
+            x = torch.stack([to_planes(images[i], shape, model.config.channels) for i in indices])
             with torch.inference_mode():
-                y = analyze_tiled(self._transforms[quality][0], self._on_device(x))
-                symbols |= zip(indices, quantize(y).to(torch.int32).cpu().contiguous().numpy(), strict=True)
+                y_hat = analyze_tiled(quantized_latents, x)
+            symbols |= zip(indices, y_hat.contiguous().numpy(), strict=True)
         return [symbols[index] for index in range(len(images))]
 
     def encode(self, symbols: Symbols, *, header: Header) -> bytes:
@@ -180,13 +197,19 @@ class Codec:
         """Transform decoded symbols to images, as uint8 arrays."""
         groups = defaultdict(list)
         for index, (header, symbols) in enumerate(decoded):
-            groups[header.lmbda_index, symbols.shape].append(index)
+            groups[header.lmbda_index, header.gray, symbols.shape].append(index)
         images: dict[int, Pixels] = {}
-        for (quality, _), indices in groups.items():
-            y = torch.from_numpy(np.stack([decoded[i][1] for i in indices])).float()
+        for (quality, gray, _), indices in groups.items():
+
+            def pixels(tile: Tensor, quality: int = quality, gray: bool = gray) -> Tensor:
+                with self._autocast(quality):
+                    x_hat = self._transforms[quality][1](self._on_device(tile).float())
+                return _to_uint8(x_hat.float(), gray=gray).cpu()
+
+            y_hat = torch.stack([torch.from_numpy(decoded[i][1]) for i in indices])
             with torch.inference_mode():
-                x_hat = synthesize_tiled(self._transforms[quality][1], self._on_device(y))
-                images |= {i: _to_pixels(x, decoded[i][0]) for i, x in zip(indices, x_hat, strict=True)}
+                planes = synthesize_tiled(pixels, y_hat)
+            images |= {i: _to_pixels(p, decoded[i][0]) for i, p in zip(indices, planes, strict=True)}
         return [images[index] for index in range(len(decoded))]
 
     def estimate_bits(self, symbols: Symbols, *, quality: int) -> float:
@@ -198,6 +221,10 @@ class Codec:
         if model is None:
             raise ValueError(f"quality is {quality}, the bundle has {self.qualities}: choose one of these")
         return model
+
+    def _autocast(self, quality: int) -> torch.autocast:
+        enabled = takes_bfloat16(self._precision, self._device, lmbda=self.lmbda(quality))
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
 
     def _on_device(self, x: Tensor) -> Tensor:
         return x.to(self._device, memory_format=torch.channels_last)
@@ -231,21 +258,24 @@ def as_pixels(image: Image.Image | Pixels) -> Pixels:
     return image
 
 
-def to_tensor(image: Pixels, shape: tuple[int, int], channels: int) -> Tensor:
-    """Return a float image of `shape`, extended by its mirror image; grayscale is replicated for RGB models."""
+def to_planes(image: Pixels, shape: tuple[int, int], channels: int) -> UInt8[Tensor, "c h w"]:
+    """Return an image's planes, extended to `shape` by its mirror image; grayscale is replicated for RGB models."""
     if channels == 1 and image.ndim == 3:
         raise ValueError("image is RGB, the model codes grayscale: convert it, or use a bundle of 3 channels")
     height, width = image.shape[:2]
     padding = ((0, shape[0] - height), (0, shape[1] - width))
     # Transposed before it is padded, so that both kinds of image take one path.
     planes = np.broadcast_to(image, (channels, height, width)) if image.ndim == 2 else image.transpose(2, 0, 1)
-    return torch.from_numpy(np.pad(planes, ((0, 0), *padding), mode="symmetric")).float() / 255
+    return torch.from_numpy(np.pad(planes, ((0, 0), *padding), mode="symmetric"))
 
 
-def _to_pixels(x: Tensor, header: Header) -> Pixels:
-    x = x[:, : header.height, : header.width].float()
-    if header.gray and x.shape[0] == 3:
-        x = (x * x.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(0, keepdim=True)
+def _to_uint8(x: Float[Tensor, "b c h w"], *, gray: bool) -> UInt8[Tensor, "b c h w"]:
     # A 1-channel model's image is grayscale whatever the header says.
-    pixels: Pixels = (x * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    if gray and x.shape[1] == 3:
+        x = (x * x.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
+    return (x * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _to_pixels(planes: UInt8[Tensor, "c h w"], header: Header) -> Pixels:
+    pixels = planes[:, : header.height, : header.width].permute(1, 2, 0).numpy()
     return np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

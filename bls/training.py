@@ -22,6 +22,7 @@ from torch import Tensor
 from bls.distortion import Distortion, mse_255
 from bls.model import Model
 from bls.parallel import BatchPart, copy_from_first, sum_over_processes
+from bls.precision import has_bfloat16
 from bls.transforms import Downsample, Upsample, apply_constraints, parameterize_by_dct
 
 
@@ -155,7 +156,7 @@ class Trainer:
         copy_from_first(model)
         self.optimizer = torch.optim.Adam(_parameter_groups(model), betas=ADAM_BETAS, fused=True)
         self.schedule = CosineSchedule(config) if config.schedule == "cosine" else PlateauSchedule(config)
-        self.autocast = config.autocast and _has_bfloat16(self.device)
+        self.autocast = config.autocast and has_bfloat16(self.device)
 
     def train_step(self, x: Float[Tensor, "b c h w"], part: BatchPart | None = None) -> StepMetrics:
         """Take one step on a batch of images in [0, 1] whose sides are multiples of 16, or on a part of the batch.
@@ -239,10 +240,3 @@ def _parameter_groups(model: Model) -> list[dict[str, Any]]:
         {"params": large, "scale": 1 / step},
         {"params": small, "scale": step},
     ]
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    """Tell whether bfloat16 products are done in hardware; emulated ones are slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())

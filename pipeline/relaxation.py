@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bls import quality as measures
 from bls.bundle import Bundle, FittedModel
-from bls.codec import Codec, padded_shape, to_tensor
+from bls.codec import Codec, padded_shape, to_planes
 from bls.density import Density
 from bls.distortion import mse_255
 from bls.quantization import add_uniform_noise, quantize
@@ -63,7 +63,7 @@ class RelaxationCheck:
         return row
 
     def _to_tensor(self, x: Pixels) -> Tensor:
-        return to_tensor(x, padded_shape(*x.shape[:2]), self._model.config.channels)[None]
+        return to_planes(x, padded_shape(*x.shape[:2]), self._model.config.channels)[None].float() / 255
 
     def _analyze(self, image: Tensor) -> Tensor:
         y: Tensor = analyze_tiled(self._analysis, image)

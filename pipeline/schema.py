@@ -33,7 +33,7 @@ _BPP = _field("bpp", pa.float64(), "8 * num_bytes / (width * height)", unit="bit
 _ESTIMATED_BPP = _field("estimated_bpp", pa.float64(), "the density's estimate of the payload", unit="bit/pixel")
 _MSE_255 = _field("mse_255", pa.float64(), "mean squared error of the decoded image, samples in 0..255")
 _PSNR_DB = _field("psnr_db", pa.float64(), "10 log10(255^2 / mse_255); null where mse_255 is 0", unit="dB")
-_MS_SSIM = _field("ms_ssim", pa.float64(), "MS-SSIM of the decoded image; null below 161 pixels a side")
+_MS_SSIM = _field("ms_ssim", pa.float64(), "MS-SSIM of the decoded image; null below 161 pixels a side, or not sampled")
 
 PLAN = pa.schema([_SHARD, _KEY, _SOURCE_URI, _STEM])
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from bls.codec import Codec, padded_shape
+from bls.precision import Precision
 from pipeline.images import ImageError
 from pipeline.sources import ImageReference, Source
 from pipeline.stages import Item, run_batch
@@ -58,13 +59,13 @@ class CodecConfig(Protocol):
     def max_pixels(self) -> int: ...
 
 
-def load_codec(config: CodecConfig) -> Codec:
+def load_codec(config: CodecConfig, *, precision: Precision = "auto") -> Codec:
     """Load the codec that a job was begun with.
 
     Raises:
         ValueError: the bundle is another.
     """
-    codec = Codec.load(config.bundle, device=config.device, max_pixels=config.max_pixels)
+    codec = Codec.load(config.bundle, device=config.device, max_pixels=config.max_pixels, precision=precision)
     if codec.fingerprint != config.bundle_fingerprint:
         raise ValueError(
             f"bundle of this worker is {codec.fingerprint}, the job began with {config.bundle_fingerprint}: give all "

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,6 +17,7 @@ from bls.bitstream import BitstreamError
 from bls.bundle import Bundle
 from bls.codec import Codec, make_header, padded_shape
 from bls.distortion import LUMA_WEIGHTS
+from bls.precision import Precision, takes_bfloat16
 from bls.quantization import quantize
 from tests.bundles import small_model
 from tests.images import random_fields
@@ -205,6 +207,27 @@ def test_an_image_over_the_tile_size_is_coded_without_seams() -> None:
     assert codec.decompress(codec.compress(x, quality=4)).shape == x.shape
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_each_precision_decodes_what_the_other_encoded(precision: Precision) -> None:
+    bundle = Bundle({4: small_model(4)})
+    codec, exact, x = Codec(bundle, precision=precision), Codec(bundle, precision="float32"), _image(128, 128)
+    data = codec.compress(x, quality=4)
+    assert len(data) == pytest.approx(len(exact.compress(x, quality=4)), rel=0.03)
+    np.testing.assert_array_equal(codec.decode(data)[1], exact.decode(data)[1])
+    difference = np.abs(codec.decompress(data).astype(int) - exact.decompress(data))
+    # Eight bits of mantissa are seen, but barely: some pixels differ by a level or two.
+    assert (difference.max() == 0) if precision == "float32" else (0 < difference.mean() < 0.5)
+
+
+def test_bfloat16_is_taken_at_low_rates_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cpu")
+    for has_it in (False, True):
+        monkeypatch.setattr("bls.precision.has_bfloat16", lambda _, has_it=has_it: has_it)
+        assert takes_bfloat16("auto", device, lmbda=0.013) == has_it
+        assert not takes_bfloat16("auto", device, lmbda=0.0932)
+        assert takes_bfloat16("bfloat16", device, lmbda=0.0932) and not takes_bfloat16("float32", device, lmbda=0.001)
+
+
 def test_estimated_bits_are_what_the_static_coder_needs() -> None:
     """The coder's integers lose less than half a percent against the density, its termination a few bytes."""
     codec, x = _codec(), _image(256, 256)
@@ -220,7 +243,5 @@ def test_padding_is_to_multiples_of_16() -> None:
 
 
 def test_rounding_is_to_the_nearest_integer() -> None:
-    import torch
-
     y = torch.tensor([-1.6, -0.4, 0.4, 1.6, 7.0])
     assert quantize(y).tolist() == [-2, 0, 0, 2, 7]

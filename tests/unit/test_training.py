@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
@@ -47,6 +49,21 @@ def test_loss_is_the_weighted_sum_of_what_is_reported(x: torch.Tensor) -> None:
     metrics = _trainer(x).train_step(x)
     mse_255 = 255**2 / 10 ** (metrics.psnr_db / 10)
     assert metrics.loss == pytest.approx(CONFIG.lmbda * mse_255 + metrics.estimated_bpp, rel=1e-4)
+
+
+@pytest.mark.parametrize("lmbda", [0.0018, 0.18])
+def test_filters_on_both_sides_of_the_latents_move_alike(x: torch.Tensor, lmbda: float) -> None:
+    """Whatever the quantiser's step, which makes the ones large and the others small."""
+    trainer = _trainer(x, replace(CONFIG, lmbda=lmbda))
+
+    def filters() -> list[torch.Tensor]:
+        layers = (trainer.model.analysis[-1], trainer.model.synthesis[0])
+        return [cast(torch.Tensor, layer.weight).detach().clone() for layer in layers]
+
+    before = filters()
+    trainer.train_step(x)
+    last, first = (float((b - a).norm() / a.norm()) for a, b in zip(before, filters(), strict=True))
+    assert 0.5 < last / first < 2
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])

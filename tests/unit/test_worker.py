@@ -12,7 +12,7 @@ from PIL import Image
 from bls.bundle import load_bundle
 from bls.codec import Codec
 from bls.quality import mse_255, psnr_db
-from pipeline.compressor import CompressionConfig, ShardCompressor
+from pipeline.compressor import CompressionConfig, ShardCompressor, is_sampled
 from pipeline.decompressor import DecompressionConfig, ShardDecompressor, StoredImage
 from pipeline.output import Marker, Output
 from pipeline.schema import BITSTREAMS, METRICS, RESTORED
@@ -132,6 +132,17 @@ def test_metrics_are_those_of_what_the_decoder_shows(
         assert (row["ms_ssim"] is None) == (min(x.shape[:2]) < 161)
         assert row["lmbda"] == codec.lmbda(QUALITY)
         assert row["bundle_fingerprint"] == codec.fingerprint
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_ms_ssim_is_measured_of_a_sample(config: CompressionConfig, shard: Shard, share: float) -> None:
+    keys = {row["key"] for row in rows_of(run(config, shard, share), config, "metrics") if row["ms_ssim"] is not None}
+    assert keys == ({"1.png"} if share == 1 or is_sampled("1.png", share) else set())
+    assert sum(is_sampled(str(number), share) for number in range(10_000)) == pytest.approx(10_000 * share, abs=200)
+
+
+def run(config: CompressionConfig, shard: Shard, share: float) -> Marker:
+    return ShardCompressor(replace(config, ms_ssim_share=share)).run(shard)
 
 
 def test_files_tell_how_they_were_made(config: CompressionConfig, shard: Shard) -> None:
