@@ -4,7 +4,8 @@
 
 The loop reads, decodes, compresses, decompresses and measures image by image with one thread: no Ray, no Parquet, no
 overlap. The job's rate is taken between its first and its last commit, so that the start of Ray and of its workers,
-which a large dataset pays once, stands apart. Writes benchmarks/results/whole_job.json.
+which a large dataset pays once, stands apart. The profile sums up what the rows of the one worker's metrics say of each
+stage; stages overlap, so they add up to more than the time that passed. Writes benchmarks/results/whole_job.json.
 """
 
 import json
@@ -15,6 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 import tyro
 
@@ -47,10 +50,16 @@ def main(config: WholeJob) -> None:
         "bare_loop_mp_per_second": num_pixels / loop_seconds / 1e6,
     }
     for num_workers in (1, 2):
-        rate, wall_seconds = _job(config, num_workers)
+        rate, wall_seconds, stage_seconds = _job(config, num_workers)
         result[f"job_{num_workers}_workers_images_per_second"] = rate
         result[f"job_{num_workers}_workers_wall_seconds"] = wall_seconds
         result[f"job_{num_workers}_workers_to_bare_loop"] = rate * loop_seconds / num_images
+        if num_workers == 1:
+            for name, seconds in stage_seconds.items():
+                result[f"{name}_per_megapixel"] = seconds / num_pixels * 1e6
+                result[f"{name}_share"] = seconds / sum(stage_seconds.values())
+    rates = [result[f"job_{num_workers}_workers_images_per_second"] for num_workers in (1, 2)]
+    result["two_workers_to_one"] = float(rates[1]) / float(rates[0])
     for key, value in result.items():
         print(f"{key:40} {value:.4g}")
     print(write_result("whole_job", result))
@@ -78,8 +87,9 @@ def _bare_loop(config: WholeJob) -> tuple[int, int, float]:
     return len(references), num_pixels, time.perf_counter() - start
 
 
-def _job(config: WholeJob, num_workers: int) -> tuple[float, float]:
-    """Return the job's images per second between its first and last commit, and its whole wall time."""
+def _job(config: WholeJob, num_workers: int) -> tuple[float, float, dict[str, float]]:
+    """Return the job's images per second between its first and last commit, its whole wall time, and the sum of each
+    stage's seconds."""
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, JOB, "--input", config.images, "--output", output, "--quality", config.quality]
         command += ["--num-workers", num_workers, "--shard-size", config.shard_size]
@@ -89,7 +99,10 @@ def _job(config: WholeJob, num_workers: int) -> tuple[float, float]:
         commits = sorted(Path(output, "commits").iterdir(), key=lambda path: path.stat().st_mtime)
         sizes = [json.loads(path.read_bytes())["summary"]["num_images"] for path in commits]
         seconds = commits[-1].stat().st_mtime - commits[0].stat().st_mtime
-        return sum(sizes[1:]) / seconds, wall_seconds
+        metrics = pq.read_table(Path(output, "metrics"))
+        stages = [name for name in metrics.column_names if name.endswith("_seconds")]
+        stage_seconds = {name: pc.sum(metrics[name]).as_py() for name in stages}
+        return sum(sizes[1:]) / seconds, wall_seconds, stage_seconds
 
 
 if __name__ == "__main__":

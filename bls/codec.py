@@ -139,7 +139,7 @@ class Codec:
 
         symbols: dict[int, Symbols] = {}
         for shape, indices in groups.items():
-            x = torch.stack([to_planes(images[i], shape, model.config.channels) for i in indices])
+            x = _batch([to_planes(images[i], shape, model.config.channels) for i in indices])
             with torch.inference_mode():
                 y_hat = analyze_tiled(quantized_latents, x)
             symbols |= zip(indices, y_hat.contiguous().numpy(), strict=True)
@@ -206,7 +206,7 @@ class Codec:
                     x_hat = self._transforms[quality][1](self._on_device(tile).float())
                 return _to_uint8(x_hat.float(), gray=gray).cpu()
 
-            y_hat = torch.stack([torch.from_numpy(decoded[i][1]) for i in indices])
+            y_hat = _batch([torch.from_numpy(decoded[i][1]) for i in indices])
             with torch.inference_mode():
                 planes = synthesize_tiled(pixels, y_hat)
             images |= {i: _to_pixels(p, decoded[i][0]) for i, p in zip(indices, planes, strict=True)}
@@ -267,6 +267,11 @@ def to_planes(image: Pixels, shape: tuple[int, int], channels: int) -> UInt8[Ten
     # Transposed before it is padded, so that both kinds of image take one path.
     planes = np.broadcast_to(image, (channels, height, width)) if image.ndim == 2 else image.transpose(2, 0, 1)
     return torch.from_numpy(np.pad(planes, ((0, 0), *padding), mode="symmetric"))
+
+
+def _batch(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors; a single one, which may be large, is not copied."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))
 
 
 def _to_uint8(x: Float[Tensor, "b c h w"], *, gray: bool) -> UInt8[Tensor, "b c h w"]:

@@ -184,7 +184,10 @@ def _to_source_image(image: Image.Image, facts: dict[str, Any]) -> SourceImage:
     if image.has_transparency_data:
         image = image.convert("LA" if gray else "RGBA")
         alpha_png = _png(_transpose(image.getchannel("A"), orientation))
-    pixels = np.array(_transpose(image.convert("L" if gray else "RGB"), orientation))
+    mode = "L" if gray else "RGB"
+    if image.mode != mode:  # a conversion to the same mode would be a copy
+        image = image.convert(mode)
+    pixels = np.array(_transpose(image, orientation))
     return SourceImage(pixels, facts["mode"], facts["source_format"], exif, icc_profile, alpha_png)
 
 

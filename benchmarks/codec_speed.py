@@ -1,0 +1,143 @@
+"""Speed of the codec on one thread, beside CompressAI and the encoders of Pillow, in one run.
+
+    python -m benchmarks.codec_speed --images KODAK --compressai VENV/bin/python
+
+Compressing is from pixels to a bitstream, decompressing back to pixels; nothing is measured or verified. CompressAI's
+`bmshj2018_factorized` of quality 4 is the nearest model there is elsewhere: the same transforms at 128 filters, a
+factorised density, a range coder. It runs in an environment of its own, without trained weights, which changes what
+is coded and hardly how fast. Writes benchmarks/results/codec_speed.json.
+"""
+
+import io
+import json
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+
+from benchmarks.provenance import write_result
+from bls.codec import Codec
+from pipeline.baselines import BASELINES, encode
+
+COMPRESSAI = """
+import sys, time, json, numpy, torch
+from statistics import median
+from PIL import Image
+from compressai.zoo import bmshj2018_factorized
+torch.set_num_threads(1)
+torch.manual_seed(0)
+net = bmshj2018_factorized(quality=4, pretrained=False).eval()
+net.update()
+images = [numpy.array(Image.open(path).convert("RGB")) for path in sys.argv[2:]]
+seconds = {"compress": [], "decompress": []}
+with torch.inference_mode():
+    for repeat in range(int(sys.argv[1]) + 1):
+        total = dict.fromkeys(seconds, 0.0)
+        for image in images:
+            x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+            start = time.perf_counter()
+            code = net.compress(x)
+            middle = time.perf_counter()
+            net.decompress(code["strings"], code["shape"])
+            total["compress"] += middle - start
+            total["decompress"] += time.perf_counter() - middle
+        if repeat:
+            for name in seconds:
+                seconds[name].append(total[name])
+print(json.dumps({name: median(values) for name, values in seconds.items()}))
+"""
+
+
+@dataclass(frozen=True)
+class CodecSpeed:
+    """Time codecs over a folder of images whose sides are multiples of 16."""
+
+    images: Path
+    """Folder of PNG images."""
+    compressai: Path | None = None
+    """Python of an environment with CompressAI; without it the comparison is left out."""
+    quality: int = 4
+    repeats: int = 3
+
+
+def main(config: CodecSpeed) -> None:
+    """Time all, print and write megapixels per second and ratios."""
+    torch.set_num_threads(1)
+    paths = sorted(config.images.glob("*.png"))
+    images = [np.array(Image.open(path).convert("RGB")) for path in paths]
+    megapixels = sum(image[..., 0].size for image in images) / 1e6
+    result: dict[str, float] = {"quality": config.quality}
+    for name, seconds in (_ours(images, config) | _pillow(images, config)).items():
+        result[f"{name}_mp_per_second"] = megapixels / seconds
+    if config.compressai is not None:
+        command = [config.compressai, "-c", COMPRESSAI, config.repeats, *paths]
+        output = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
+        for name, seconds in json.loads(output.splitlines()[-1]).items():
+            result[f"compressai_{name}_mp_per_second"] = megapixels / seconds
+            ours = result[f"{Codec.load().coders(config.quality)[0]}_{name}_mp_per_second"]
+            result[f"{name}_to_compressai"] = ours * seconds / megapixels
+    for key, value in result.items():
+        print(f"{key:45} {value:.3g}")
+    print(write_result("codec_speed", dict(result)))
+
+
+def _ours(images: Sequence[np.ndarray], config: CodecSpeed) -> dict[str, float]:
+    seconds = {}
+    for precision in ("auto", "float32"):
+        codec = Codec.load(precision=precision)
+        for coder in codec.coders(config.quality):
+            data = [codec.compress(x, quality=config.quality, coder=coder) for x in images]
+            name = coder if precision == "auto" else f"{coder}_{precision}"
+
+            def compress(codec: Codec = codec, coder: str = coder) -> None:
+                for x in images:
+                    codec.compress(x, quality=config.quality, coder=coder)
+
+            def decompress(codec: Codec = codec, data: list[bytes] = data) -> None:
+                for bitstream in data:
+                    codec.decompress(bitstream)
+
+            seconds[f"{name}_compress"] = _seconds(compress, config.repeats)
+            seconds[f"{name}_decompress"] = _seconds(decompress, config.repeats)
+    return seconds
+
+
+def _pillow(images: Sequence[np.ndarray], config: CodecSpeed) -> dict[str, float]:
+    """Return the times at the middle of each codec's ladder of settings."""
+    seconds = {}
+    for name in ("jpeg-420", "jpeg2000", "webp", "avif-420"):
+        setting = BASELINES[name].settings[len(BASELINES[name].settings) // 2]
+        data = [encode(x, name, setting) for x in images]
+
+        def compress(name: str = name, setting: int = setting) -> None:
+            for x in images:
+                encode(x, name, setting)
+
+        def decompress(data: list[bytes] = data) -> None:
+            for file in data:
+                Image.open(io.BytesIO(file)).load()
+
+        seconds[f"{name}_compress"] = _seconds(compress, config.repeats)
+        seconds[f"{name}_decompress"] = _seconds(decompress, config.repeats)
+    return seconds
+
+
+def _seconds(function: Callable[[], None], repeats: int) -> float:
+    """Return the median time of a call, after warming up."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return median(times[1:])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(CodecSpeed))

@@ -1,0 +1,42 @@
+"""An image of 100 megapixels passes through a worker in bounded memory."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+from bls.bundle import load_bundle
+from pipeline.compressor import CompressionConfig, ShardCompressor
+from pipeline.shards import Shard
+from pipeline.sources import open_source
+
+source, output = sys.argv[1:]
+fingerprint = load_bundle().fingerprint.hex()
+config = CompressionConfig(source, output, 4, "mixed", None, fingerprint, max_pixels=2**27)
+worker = ShardCompressor(config)
+resting = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+marker = worker.run(Shard(0, tuple(open_source(source).references())))
+assert not marker.summary.quarantined, marker.summary
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resting), marker.summary.num_pixels)
+"""
+GENERATE = """
+import sys
+from PIL import Image
+from skimage import data
+Image.fromarray(data.astronaut()).resize((10_000, 10_000), Image.Resampling.BICUBIC).save(sys.argv[1])
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_100_megapixels_take_less_than_2_gb_above_the_resting_worker(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    subprocess.run([sys.executable, "-c", GENERATE, tmp_path / "in" / "large.jpg"], check=True)
+    command = [sys.executable, "-c", PROGRAM, tmp_path / "in", tmp_path / "out"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    num_bytes, num_pixels = map(int, done.stdout.split())
+    assert num_pixels == 100_000_000
+    assert num_bytes < 2e9
