@@ -35,7 +35,7 @@ Image.fromarray(data.astronaut()).resize((10_000, 10_000), Image.Resampling.BICU
 def test_100_megapixels_take_less_than_2_gb_above_the_resting_worker(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     subprocess.run([sys.executable, "-c", GENERATE, tmp_path / "in" / "large.jpg"], check=True)
-    command = [sys.executable, "-c", PROGRAM, tmp_path / "in", tmp_path / "out"]
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "in"), str(tmp_path / "out")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     num_bytes, num_pixels = map(int, done.stdout.split())
     assert num_pixels == 100_000_000
