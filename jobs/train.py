@@ -6,6 +6,7 @@ A run that was killed goes on from its checkpoints when the same command is give
 """
 
 import json
+import math
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -65,7 +66,7 @@ class TrainConfig:
     min_scale: float = 0.5
     """Images are downsampled by a random factor from this to 1."""
     learning_rate: float | None = None
-    """Of Adam, at its highest; without it 1e-3, and less in proportion where lmbda is above 0.013."""
+    """Of Adam, at its highest; without it 1e-3, and less by sqrt(0.013 / lmbda) where lmbda is above 0.013."""
     schedule: Literal["cosine", "plateau"] = "cosine"
     """`cosine`: warm-up, hold, decay; `plateau`: the paper's, divided by 10 whenever the loss stalls."""
     bfloat16: bool = False
@@ -152,8 +153,8 @@ class TrainConfig:
 
 
 def default_learning_rate(lmbda: float) -> float:
-    """Return a rate at which the loss falls from the KLT start on (docs/decisions/0004-filters.md)."""
-    return 1e-3 * min(1.0, LMBDAS[4] / lmbda)
+    """Return a rate at which the loss falls from the KLT start on (docs/decisions/0009-learning-rate.md)."""
+    return 1e-3 * math.sqrt(min(1.0, LMBDAS[4] / lmbda))
 
 
 def main(config: TrainConfig) -> ExitCode:

@@ -178,6 +178,7 @@ class ShardCompressor:
             assert item.image is not None and item.symbols is not None and item.x_hat is not None
             with item.stage("quality_seconds"):
                 bits = self._codec.estimate_bits(item.symbols, quality=self._config.quality)
+                item.symbols = None
                 x, num_bytes = item.image.pixels, len(item.bitstream)
                 item.row.update(_result_columns(x, item.x_hat, num_bytes=num_bytes, estimated_bits=bits))
                 if is_sampled(item.reference.key, self._config.ms_ssim_share):
