@@ -19,7 +19,7 @@ def job(name: str, *arguments: object) -> list[str]:
 def run(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a job to its end."""
     return subprocess.run(
-        job(name, *arguments), capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+        job(name, *arguments), capture_output=True, text=True, timeout=600, env={**os.environ, **environment}
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs
@@ -170,6 +171,25 @@ def test_a_job_that_was_killed_goes_on_there(
     assert f"{2 * num_before} of {NUM_IMAGES} images are compressed already" in done.stderr
     for table in ("metrics", "bitstreams"):
         assert rows(storage, output, table) == rows(storage, compressed, table)
+
+
+def test_files_are_whole_behind_a_store_that_fails_at_times(
+    storage: StorageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fault_proxy(storage.endpoint, some(0.25, seed=1)) as proxy:
+        # A file system of fsspec's is made once per set of options: this one finds the proxy.
+        options = {"endpoint_url": proxy.endpoint, "config_kwargs": {"read_timeout": 1}}
+        monkeypatch.setitem(fsspec.config.conf, "s3", options)
+        folder = open_folder(f"s3://{BUCKET}/a b/ü+")
+        for number in range(12):
+            content = f"{number}".encode() * 20_000
+            folder.write(f"{number}", content)
+            assert folder.read(f"{number}") == content
+            folder.create(f"once-{number}", content)
+            assert folder.create(f"once-{number}", b"another") is False
+            assert folder.read(f"once-{number}") == content
+        assert len([name for names in folder.walk() for name in names]) == 24
+    assert proxy.faults.total() > 10
 
 
 def test_a_store_that_fails_throttles_and_stalls_changes_nothing(
