@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from pipeline.engine import Cluster
 from pipeline.output import Marker
 from pipeline.shards import Shard
 from pipeline.summary import Summary
-from tests.jobs import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -56,13 +54,12 @@ def test_a_node_that_joins_gets_work(
     monkeypatch.setattr(engine, "SECONDS_BETWEEN_LOOKS", 1.0)
     log = tmp_path / "log"
 
-    def join() -> None:
-        wait_until(lambda: log.exists() and log.read_text() != "", "the first shard to begin")
-        nodes.add_node(num_cpus=1)
+    def shards() -> Iterator[Shard]:
+        yield Shard(0, ("image",))
+        nodes.add_node(num_cpus=1)  # while the first shard is worked on, and by the main thread, as Ray wants it
+        yield from (Shard(number, ("image",)) for number in range(1, 6))
 
-    with Cluster(num_workers=num_workers) as cluster, ThreadPoolExecutor(1) as executor:
-        joined = executor.submit(join)
-        markers = list(cluster.run(make_worker(log), (Shard(number, ("image",)) for number in range(6))))
-        joined.result()
+    with Cluster(num_workers=num_workers) as cluster:
+        markers = list(cluster.run(make_worker(log), shards()))
     assert sorted(marker.shard for marker in markers) == list(range(6))
     assert len(set(log.read_text().split())) == 2
