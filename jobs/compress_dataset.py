@@ -12,7 +12,7 @@ import tyro
 
 from bls.bundle import load_bundle
 from bls.precision import Precision
-from pipeline import report
+from pipeline import events, report
 from pipeline.compressor import CompressionConfig, ShardCompressor
 from pipeline.engine import Cluster
 from pipeline.images import MAX_PIXELS
@@ -64,6 +64,8 @@ class CompressDataset:
     (1 to 4 of the shipped bundle), else float32."""
     overwrite: bool = False
     """Delete what an earlier run left in the output, and begin again."""
+    log_json: bool = False
+    """Write what happens as JSON to stderr, an object per line, and nothing else; see docs/operations.md."""
 
     def __post_init__(self) -> None:
         check_at_least(
@@ -93,7 +95,8 @@ class CompressDataset:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
     config = tyro.cli(CompressDataset, args=arguments)
-    return exit_code(lambda: compress_dataset(config))
+    with events.for_machines(config.log_json):
+        return exit_code(lambda: compress_dataset(config))
 
 
 def compress_dataset(config: CompressDataset) -> ExitCode:
@@ -102,6 +105,7 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
         num_workers=config.num_workers,
         cpus_per_worker=config.cpus_per_worker,
         gpus_per_worker=config.gpus_per_worker,
+        job=JOB,
     )
     with cluster:
         with usage():

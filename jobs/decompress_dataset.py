@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 
 from bls.bundle import load_bundle
-from pipeline import report
+from pipeline import events, report
 from pipeline.decompressor import DecompressionConfig, ShardDecompressor, StoredImage
 from pipeline.engine import Cluster
 from pipeline.images import MAX_PIXELS
@@ -53,6 +53,8 @@ class DecompressDataset:
     """Refuse bitstreams that claim more pixels than this."""
     overwrite: bool = False
     """Delete what an earlier run left in the output, and begin again."""
+    log_json: bool = False
+    """Write what happens as JSON to stderr, an object per line, and nothing else; see docs/operations.md."""
 
     def __post_init__(self) -> None:
         check_at_least(
@@ -64,7 +66,8 @@ class DecompressDataset:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
     config = tyro.cli(DecompressDataset, args=arguments)
-    return exit_code(lambda: decompress_dataset(config))
+    with events.for_machines(config.log_json):
+        return exit_code(lambda: decompress_dataset(config))
 
 
 def decompress_dataset(config: DecompressDataset) -> ExitCode:
@@ -73,6 +76,7 @@ def decompress_dataset(config: DecompressDataset) -> ExitCode:
         num_workers=config.num_workers,
         cpus_per_worker=config.cpus_per_worker,
         gpus_per_worker=config.gpus_per_worker,
+        job=JOB,
     )
     with cluster:
         with usage():

@@ -89,6 +89,7 @@ def evaluate(config: Evaluate) -> ExitCode:
         num_workers=config.num_workers,
         cpus_per_worker=config.cpus_per_worker,
         gpus_per_worker=config.gpus_per_worker,
+        job=JOB,
     )
     with cluster:
         with usage():

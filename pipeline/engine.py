@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -31,12 +32,15 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from pipeline.telemetry import Telemetry
+
 IN_FLIGHT = 2  # shards of an actor: the next one is there when one ends
 MAX_CRASHES = 2  # of a shard, before its images are looked at
 MAX_SEARCHES = 3  # for images that kill, in one shard
 MAX_FAILED_STARTS = 3  # of workers in a row
 SECONDS_TO_CONNECT = 10.0
 SECONDS_TO_START = 60.0  # of a first worker, before the user is told what is waited for
+SECONDS_BETWEEN_LOOKS = 10.0  # at how much room the cluster has by now
 
 
 class WorkError(RuntimeError):
@@ -62,11 +66,21 @@ class ShardWorker(Protocol):
 class Cluster:
     """The cluster of RAY_ADDRESS, or Ray on this machine alone; started when it is needed, left at the end.
 
-    Without a number of workers there are as many as the cluster has room for.
+    Without a number of workers there are as many as the cluster has room for, more when nodes join. `job` names the
+    job in Ray's metrics.
     """
 
-    def __init__(self, *, num_workers: int | None = None, cpus_per_worker: int = 1, gpus_per_worker: float = 0) -> None:
+    def __init__(
+        self,
+        *,
+        num_workers: int | None = None,
+        cpus_per_worker: int = 1,
+        gpus_per_worker: float = 0,
+        job: str = "unnamed",
+    ) -> None:
+        self.job = job
         self._wanted_num_workers = num_workers
+        self._can_grow = False
         self.cpus_per_worker = cpus_per_worker
         self.gpus_per_worker = gpus_per_worker
 
@@ -83,12 +97,8 @@ class Cluster:
         Raises:
             ClusterError: there is no cluster, or no room for the workers.
         """
-        can_grow = self._connect()
-        resources: dict[str, float] = ray.cluster_resources()
-        num_cpus, num_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-        room = int(num_cpus // self.cpus_per_worker)
-        if self.gpus_per_worker > 0:
-            room = min(room, int(num_gpus / self.gpus_per_worker))
+        self._can_grow = can_grow = self._connect()
+        room, num_cpus, num_gpus = self._room()
         wanted = self._wanted_num_workers
         if wanted is not None and (can_grow or wanted <= room):
             return wanted
@@ -101,6 +111,15 @@ class Cluster:
             )
         return room
 
+    @property
+    def follows_room(self) -> bool:
+        """Whether more workers are wanted when nodes join."""
+        return self._can_grow and self._wanted_num_workers is None
+
+    def num_workers_now(self) -> int:
+        """Return for how many workers there is room by now."""
+        return self._room()[0]
+
     def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Iterator[Marker]:
         """Do shards on actors; yield their markers in the order of completion.
 
@@ -112,6 +131,15 @@ class Cluster:
             yield from pool.markers()
         finally:
             pool.stop()
+
+    def _room(self) -> tuple[int, float, float]:
+        """Return for how many workers there is room, and the CPUs and GPUs of the cluster."""
+        resources: dict[str, float] = ray.cluster_resources()
+        num_cpus, num_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        room = int(num_cpus // self.cpus_per_worker)
+        if self.gpus_per_worker > 0:
+            room = min(room, int(num_gpus / self.gpus_per_worker))
+        return room, num_cpus, num_gpus
 
     def _connect(self) -> bool:
         # A number of workers that was asked for is not cut down to the number of CPUs.
@@ -256,17 +284,21 @@ class _Pool:
             max_task_retries=0,
         )
         self._needs = f"{cluster.cpus_per_worker} free CPUs and {cluster.gpus_per_worker:g} free GPUs on a node"
+        self._cluster = cluster
         self._make_worker = make_worker
         self._new = (Task(shard) for shard in shards)
         self._again: deque[Task] = deque()
         self._num_failed_starts = 0
         self._actors = [self._new_actor() for _ in range(cluster.num_workers)]
+        self._last_look = time.monotonic()
+        self._telemetry = Telemetry(cluster.job)
 
     def markers(self) -> Iterator[Marker]:
         while self._give():
             for actor in self._wait():
                 marker = self._take(actor)
                 if marker is not None:
+                    self._telemetry.committed(marker.summary)
                     yield marker
 
     def stop(self) -> None:
@@ -292,12 +324,21 @@ class _Pool:
 
     def _wait(self) -> list[_Actor]:
         """Wait for results; return the actors that have one."""
+        self._grow()
         by_reference = {actor.awaited: actor for actor in self._actors if actor.awaited is not None}
         is_working = any(actor.is_ready for actor in self._actors)
-        done, _ = ray.wait(list(by_reference), timeout=None if is_working else SECONDS_TO_START)
-        if not done:
+        timeout = SECONDS_BETWEEN_LOOKS if self._cluster.follows_room else None
+        done, _ = ray.wait(list(by_reference), timeout=timeout if is_working else SECONDS_TO_START)
+        if not done and not is_working:
             say(f"no worker has started in {SECONDS_TO_START:g} s: waiting for {self._needs}, as `ray status` shows")
         return [by_reference[reference] for reference in done]
+
+    def _grow(self) -> None:
+        """Look now and then whether nodes joined, and add workers that find their place there."""
+        if self._cluster.follows_room and time.monotonic() - self._last_look >= SECONDS_BETWEEN_LOOKS:
+            self._last_look = time.monotonic()
+            missing = self._cluster.num_workers_now() - len(self._actors)
+            self._actors += [self._new_actor() for _ in range(missing)]
 
     def _take(self, actor: _Actor) -> Marker | None:
         """Take the next result of an actor; return the marker, if it is one."""
@@ -309,6 +350,7 @@ class _Pool:
             marker: Marker | None = ray.get(reference)
         except RayTaskError as error:
             actor.given.popleft()
+            self._telemetry.failed("error")
             task.raised(error.cause)
             self._again.append(task)
             return None
@@ -334,10 +376,13 @@ class _Pool:
             return
         self._num_failed_starts = 0
         actor.is_ready = True
+        self._telemetry.ready(sum(each.is_ready for each in self._actors))
 
     def _replace(self, actor: _Actor) -> None:
         """Put a new actor in the place of a dead one; only its oldest task was begun, the others are innocent."""
         self._actors[self._actors.index(actor)] = self._new_actor()
+        self._telemetry.failed("crash")
+        self._telemetry.ready(sum(each.is_ready for each in self._actors))
         ray.kill(actor.handle)
         if actor.given:
             _, task = actor.given.popleft()

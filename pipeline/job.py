@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pipeline import events
 from pipeline.engine import Cluster, ClusterError, ShardWorker, WorkError
 from pipeline.output import Output
 from pipeline.report import ProgressReport, say
@@ -21,6 +22,9 @@ class ExitCode(IntEnum):
     FAILED = 1
     WRONG_USAGE = 2
     DONE_WITH_QUARANTINED = 3
+
+
+_GOES_ON = "What is committed stays: the same command goes on from there."
 
 
 class UsageError(ValueError):
@@ -63,6 +67,9 @@ def run_to_end(work: Work, cluster: Cluster, *, max_failures: int | None) -> Res
     markers = work.output.markers()
     before = sum((marker.summary for marker in markers), Summary())
     added = Summary()
+    events.emit(
+        "plan", output=str(work.output), num_images=work.num_images, num_images_done=before.num_images, verb=work.verb
+    )
     if before.num_images:
         say(f"{before.num_images} of {work.num_images} images are {work.verb} already")
     if before.num_images < work.num_images:
@@ -71,11 +78,14 @@ def run_to_end(work: Work, cluster: Cluster, *, max_failures: int | None) -> Res
             _check_failures(before, max_failures, work.output)
             for marker in cluster.run(work.make_worker, shards):
                 added += marker.summary
+                events.emit_shard(marker.shard, marker.summary)
                 progress.add(marker.summary)
                 _check_failures(before + added, max_failures, work.output)
     work.output.sweep()
     total = sum((marker.summary for marker in work.output.markers()), Summary())
-    return Result(total, added, time.monotonic() - start)
+    result = Result(total, added, time.monotonic() - start)
+    events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(total))
+    return result
 
 
 def check_at_least(minimum: int, **options: float | None) -> None:
@@ -103,14 +113,19 @@ def exit_code(job: Callable[[], ExitCode]) -> ExitCode:
     try:
         return job()
     except (UsageError, ClusterError) as error:
-        say(f"error: {redact(str(error))}")
-        return ExitCode.WRONG_USAGE
+        return _tell_end(ExitCode.WRONG_USAGE, error, f"error: {error}")
     except (WorkError, OSError) as error:
-        say(f"error: {redact(str(error))}\nWhat is committed stays: the same command goes on from there.")
-        return ExitCode.FAILED
-    except KeyboardInterrupt:
-        say("stopped. What is committed stays: the same command goes on from there.")
-        return ExitCode.FAILED
+        return _tell_end(ExitCode.FAILED, error, f"error: {error}\n{_GOES_ON}")
+    except KeyboardInterrupt as error:
+        return _tell_end(ExitCode.FAILED, error, f"stopped. {_GOES_ON}")
+
+
+def _tell_end(code: ExitCode, error: BaseException, text: str) -> ExitCode:
+    if events.are_wanted():
+        events.emit("error", exit_code=code, error_class=type(error).__name__, message=redact(str(error)) or "stopped")
+    else:
+        say(redact(text))
+    return code
 
 
 def _check_failures(summary: Summary, max_failures: int | None, output: Output) -> None:

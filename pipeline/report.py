@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from pipeline import events
 from pipeline.output import Output
 from pipeline.summary import Mean, Summary
 
@@ -25,9 +26,10 @@ class ProgressReport:
         self._verb = verb
         self._num_images = num_images
         self._done = before
-        self._last_line = time.monotonic()
+        self._begin = self._last_line = time.monotonic()
+        self._num_before = before.num_images
         console = Console(stderr=True)
-        self._is_terminal = console.is_terminal
+        self._is_terminal = console.is_terminal and not events.are_wanted()
         self._bar = Progress(
             TextColumn(verb),
             BarColumn(),
@@ -56,21 +58,38 @@ class ProgressReport:
         is_last = self._done.num_images == self._num_images
         if not self._is_terminal and (is_last or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES):
             self._last_line = time.monotonic()
+            self._tell(quarantined)
+
+    def _tell(self, quarantined: str) -> None:
+        if not events.are_wanted():
             say(f"{self._verb} {self._done.num_images} of {self._num_images} images{quarantined}")
+            return
+        rate = (self._done.num_images - self._num_before) / max(time.monotonic() - self._begin, 1e-9)
+        events.emit(
+            "progress",
+            num_images_done=self._done.num_images,
+            num_images=self._num_images,
+            num_quarantined=self._done.num_quarantined,
+            images_per_second=rate,
+            seconds_left=(self._num_images - self._done.num_images) / rate if rate else None,
+        )
 
 
 def say(message: str) -> None:
     """Tell how things go, without disturbing what a program may read from stdout."""
-    print(message, file=sys.stderr, flush=True)
+    if events.are_wanted():
+        events.emit("message", message=message)
+    else:
+        print(message, file=sys.stderr, flush=True)
 
 
 def print_table(rows: Iterable[tuple[str, str]]) -> None:
     """Print names and values in two columns; long values stay whole, so that they can be copied."""
     rows = list(rows)
     width = max(len(name) for name, _ in rows)
-    print()
+    _print()
     for name, value in rows:
-        print(f"  {name:<{width}}  {value}")
+        _print(f"  {name:<{width}}  {value}")
 
 
 def print_quarantined(summary: Summary) -> None:
@@ -85,7 +104,7 @@ def print_quarantined(summary: Summary) -> None:
 def print_commands(commands: Iterable[tuple[str, str]]) -> None:
     """Print commands to go on with, each under what it does and ready to be pasted."""
     for purpose, command in commands:
-        print(f"\n{purpose}\n  {command}")
+        _print(f"\n{purpose}\n  {command}")
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -168,6 +187,11 @@ def job_command(name: str, *arguments: str) -> str:
     if Path(path).is_relative_to(Path.cwd()):
         path = os.path.relpath(path)
     return f"{_python()} {shlex.join((path, *arguments))}"
+
+
+def _print(line: str = "") -> None:
+    if not events.are_wanted():
+        print(line)
 
 
 def _quote(code: str) -> str:

@@ -17,8 +17,11 @@ from typing import Any, Protocol
 import fsspec
 from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
+from pipeline.retries import Retrying, client_options
+
 TEMPORARY_PREFIX = ".tmp-"  # of local files that are being written
 _NUM_THREADS = 16  # for many small requests, each of which mostly waits
+_NO_CONDITIONS = frozenset((errno.ENOSYS, errno.ENOTSUP))
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -187,15 +190,21 @@ class LocalFolder:
 
 
 class RemoteFolder:
-    """A folder of an object store or another file system that fsspec knows; a write is a single put."""
+    """A folder of an object store or another file system that fsspec knows; a write is a single put.
+
+    What fails for a moment is tried again, see pipeline/retries.py.
+    """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        scheme = _SCHEME.match(uri)
+        options = client_options(scheme[1].lower()) if scheme else {}
         try:
             # A cached listing would not show what other processes wrote.
-            self._filesystem, self._path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+            self._raw_filesystem, self._path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
         except (ValueError, ImportError) as error:
             raise ValueError(f"cannot open {self}: {redact(str(error))}") from error
+        self._filesystem = Retrying(self._raw_filesystem)
 
     def __reduce__(self) -> tuple[type["RemoteFolder"], tuple[str]]:
         return RemoteFolder, (self._uri,)
@@ -209,7 +218,10 @@ class RemoteFolder:
 
     def exists(self) -> bool:
         """Tell whether there is anything below this name."""
-        return bool(self._filesystem.isdir(self._path))
+        try:
+            return bool(self._filesystem.info(self._path)["type"] == "directory")
+        except FileNotFoundError:  # isdir would take any other error for a no, too
+            return False
 
     def walk(self) -> Iterator[list[str]]:
         """List all files below, folder by folder."""
@@ -234,10 +246,12 @@ class RemoteFolder:
             return False
         try:
             self._filesystem.pipe_file(path, data, mode="create")
-        except OSError:  # stores differ in how they say that the condition failed
+        except OSError as error:  # stores differ in how they say that the condition failed
             if self._filesystem.exists(path):
                 return False
-            raise
+            if error.errno not in _NO_CONDITIONS:
+                raise
+            self._filesystem.pipe_file(path, data)
         return True
 
     def delete(self, name: str) -> None:
@@ -247,7 +261,7 @@ class RemoteFolder:
 
     def to_arrow(self) -> tuple[FileSystem | None, str]:
         """Return the file system with its credentials, and the path in it."""
-        return PyFileSystem(FSSpecHandler(self._filesystem)), self._path
+        return PyFileSystem(FSSpecHandler(self._raw_filesystem)), self._path
 
     def _join(self, name: str) -> str:
         return f"{self._path}/{check_name(name)}"

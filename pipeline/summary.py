@@ -1,6 +1,6 @@
 """Sums over the images of a shard, which add up to those of a dataset."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +37,7 @@ class Summary:
     bpp: Mean = Mean()
     psnr_db: Mean = Mean()
     ms_ssim: Mean = Mean()
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> sum over all images
 
     @classmethod
     def of_rows(cls, rows: Iterable[Mapping[str, Any]], *, bytes_in: str, bytes_out: str) -> "Summary":
@@ -54,6 +55,7 @@ class Summary:
             bpp=_mean(good, "bpp"),
             psnr_db=_mean(good, "psnr_db"),
             ms_ssim=_mean(good, "ms_ssim"),
+            stage_seconds=_stage_seconds(rows),
         )
 
     @classmethod
@@ -73,6 +75,7 @@ class Summary:
             bpp=self.bpp + other.bpp,
             psnr_db=self.psnr_db + other.psnr_db,
             ms_ssim=self.ms_ssim + other.ms_ssim,
+            stage_seconds=dict(Counter(self.stage_seconds) + Counter(other.stage_seconds)),
         )
 
     @property
@@ -84,3 +87,13 @@ class Summary:
 def _mean(rows: list[Mapping[str, Any]], column: str) -> Mean:
     values = [row[column] for row in rows if row.get(column) is not None]
     return Mean(sum(values), len(values))
+
+
+def _stage_seconds(rows: list[Mapping[str, Any]]) -> dict[str, float]:
+    """Sum up every column of seconds under the name of its stage: `decode` of `decode_seconds`."""
+    sums: dict[str, float] = defaultdict(float)
+    for row in rows:
+        for name, value in row.items():
+            if name.endswith("_seconds") and value is not None:
+                sums[name.removesuffix("_seconds")] += value
+    return dict(sums)

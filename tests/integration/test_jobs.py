@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,47 +19,16 @@ from PIL import Image
 
 from bls.quality import mse_255, psnr_db
 from tests.images import random_fields
+from tests.jobs import comparable, job, run, started_under, wait_until
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[2]
 BROKEN = {"text.jpg": "not_an_image", "truncated.jpg": "truncated", "zero.png": "empty"}
-
-
-def job(name: str, *arguments: object) -> list[str]:
-    return [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *map(str, arguments)]
-
-
-def run(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        job(name, *arguments), capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
-    )
-
-
-def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.005)
-
-
-def started_under(mark: str) -> list[str]:
-    """List the commands of all live processes that inherited a mark in their environment."""
-    commands = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (process / "environ").read_bytes():
-                commands.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200])
-        except OSError:  # it ended in the meantime
-            continue
-    return commands
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
     """Return the rows of a finished job by key, without what differs from run to run."""
-    rows = [row for path in (output / "metrics").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
-    kept = [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
-    return sorted(kept, key=lambda row: str(row["key"]))
+    return comparable(row for path in (output / "metrics").glob("*.parquet") for row in pq.read_table(path).to_pylist())
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +159,7 @@ def test_a_job_that_was_stopped_and_then_killed_goes_on(
             env=environment,
         ) as process:
             wait_until(lambda: commits.exists() and len(list(commits.glob("*.json"))) >= num_commits, "commits")
-            assert any("raylet" in command for command in started_under(mark))
+            assert any("raylet" in command for command in started_under(mark).values())
             end(process)
             _, errors = process.communicate(timeout=60)
         wait_until(lambda: not started_under(mark), "the processes of Ray to end")

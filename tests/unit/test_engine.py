@@ -139,6 +139,20 @@ def test_a_cluster_may_get_room_later(resources: dict[str, float], monkeypatch: 
             _ = Cluster().num_workers
 
 
+def test_workers_follow_the_nodes_unless_their_number_was_asked_for(
+    resources: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Cluster()
+    assert alone.num_workers == 8 and not alone.follows_room
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        cluster, of_three = Cluster(cpus_per_worker=2), Cluster(num_workers=3)
+        assert (cluster.num_workers, of_three.num_workers) == (4, 3)
+        resources.update(CPU=12.0)
+        assert cluster.follows_room and cluster.num_workers_now() == 6
+        assert not of_three.follows_room
+
+
 @pytest.mark.usefixtures("resources")
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
 def test_a_cluster_that_is_not_there_is_told_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,49 @@
+"""Jobs as their users run them, for tests: commands in processes of their own."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+def job(name: str, *arguments: object) -> list[str]:
+    """Return the command of a job."""
+    return [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *map(str, arguments)]
+
+
+def run(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a job to its end."""
+    return subprocess.run(
+        job(name, *arguments), capture_output=True, text=True, timeout=600, env={**os.environ, **environment}
+    )
+
+
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 120) -> None:
+    """Wait for something that other processes do."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.005)
+
+
+def started_under(mark: str) -> dict[int, str]:
+    """Return the ids and commands of all live processes that inherited a mark in their environment."""
+    commands = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (process / "environ").read_bytes():
+                commands[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+        except OSError:  # it ended in the meantime
+            continue
+    return commands
+
+
+def comparable(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of metrics by key, without what differs from run to run."""
+    kept = [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
+    return sorted(kept, key=lambda row: str(row["key"]))
