@@ -1,6 +1,6 @@
 """What the jobs share, with a cluster that does the work itself."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class FakeCluster(Cluster):
         self._output = output
         self._bad = bad
 
-    def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Iterator[Marker]:
+    def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Generator[Marker, None, None]:
         for shard in shards:
             self.done.append(shard.index)
             quarantined = {"empty": 1} if shard.index in self._bad else {}
