@@ -310,7 +310,8 @@ class _Pool:
                 reference, _ = actor.given.pop()
                 ray.cancel(reference)
         num_running = sum(len(actor.given) for actor in self._actors)
-        say(f"finishing {num_running} running shard{'s' * (num_running != 1)}; press Ctrl-C again to stop at once")
+        if num_running:
+            say(f"finishing {num_running} running shard{'s' * (num_running > 1)}; press Ctrl-C again to stop at once")
 
     def _next(self, actor: _Actor) -> Task | None:
         """Return the next task for an actor; a probe only for one that has nothing else, else who killed is open."""

@@ -29,7 +29,7 @@ _USER_INFO = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s]*@", re.IGNORECASE)
 _SECRETS = re.compile(
     r"""(\b(?:aws_?)?(?:access_?key_?id|secret_?access_?key|session_?token)["']?\s*[=:>]\s*["']?
     |\bx-(?:amz|goog)-(?:signature|credential|security-token)=
-    |\b(?:account_?key|shared_?access_?signature|password|signature|secret|token|sig)=["']?)
+    |(?<![/\w-])(?:account_?key|shared_?access_?signature|password|signature|secret|token|sig)=["']?)
     [^\s"'&<>;,)]+""",
     re.IGNORECASE | re.VERBOSE,
 )

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,13 @@ class Stage:
         return [sys.executable, str(ROOT / "jobs" / "compress_dataset.py"), *map(str, (*command, *arguments))]
 
     def run(self, output: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(output, *arguments),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, **self.environment},
-        )
+        with self.running(output, *arguments) as process:
+            out, errors = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
     @contextmanager
     def running(self, output: Path, *arguments: object, **environment: str) -> Iterator[Process]:
-        """Start a job, for the caller to end."""
+        """Start a job, for the caller to end; the faults end with it."""
         with subprocess.Popen(
             self.command(output, *arguments),
             stdout=subprocess.PIPE,
@@ -92,6 +89,12 @@ def wait_until(condition: Callable[[], object], what: str, *, seconds: float = 2
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.01)
+
+
+def wait_for_line(process: Process, line: str) -> None:
+    assert process.stderr is not None
+    lines = list(takewhile(lambda text: text != f"{line}\n", process.stderr))
+    assert process.poll() is None, lines
 
 
 def num_commits(output: Path) -> int:
@@ -251,27 +254,24 @@ def test_ctrl_c_finishes_what_runs_and_a_second_one_does_not(stage: Stage, undis
     with stage.running(tmp_path, "--num-workers", 1, **own_ray) as process:
         wait_until(lambda: stage.reached("04.png"), "the third shard")
         os.killpg(process.pid, signal.SIGINT)
-        assert process.stderr is not None
-        assert process.stderr.readline() == "finishing 1 running shard; press Ctrl-C again to stop at once\n"
+        wait_for_line(process, "finishing 1 running shard; press Ctrl-C again to stop at once")
         (stage.faults / "wait-04.png").unlink()
         out, errors = process.communicate(timeout=240)
     assert process.returncode == 1
-    assert errors == "stopped. What is committed stays: the same command goes on from there.\n"
+    assert errors.endswith("stopped. What is committed stays: the same command goes on from there.\n")
     assert num_commits(tmp_path) == 3 and "5 compressed, 1 quarantined" in out
     assert committed(tmp_path)["metrics"] == committed(undisturbed)["metrics"][:6]
 
     stage.tell("wait-08.png")
     with stage.running(tmp_path, "--num-workers", 1, **own_ray) as process:
         wait_until(lambda: stage.reached("08.png"), "the fifth shard")
-        assert process.stderr is not None
         process.terminate()
-        while "finishing 1 running shard" not in process.stderr.readline():
-            pass
+        wait_for_line(process, "finishing 1 running shard; press Ctrl-C again to stop at once")
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=240)
         assert (stage.faults / "wait-08.png").exists()
     assert process.returncode == 1
-    assert errors == "stopped. What is committed stays: the same command goes on from there.\n"
+    assert errors.endswith("stopped. What is committed stays: the same command goes on from there.\n")
     assert num_commits(tmp_path) == 4
 
     assert stage.run(tmp_path).returncode == 3
