@@ -1,8 +1,8 @@
 """A local file system that does what a test tells it: `faulty://user:password@host/absolute/path`.
 
 Files in the folder that BLS_TEST_FAULTS names decide what becomes of a reading of `.../NAME`, or a listing of it:
-`wait-NAME` or `wait-all` holds it back for as long as that exists, with the process in `reached-NAME-PID`; `die-NAME`
-ends the process as a fault of native code does; `fail-NAME` holds the message of its error.
+`wait-NAME` holds it back for as long as that exists, with the process in `reached-NAME-PID`, and `wait-all` does so with
+every reading; `die-NAME` ends the process as a fault of native code does; `fail-NAME` holds the message of its error.
 """
 
 import ctypes
@@ -33,14 +33,14 @@ class FaultyFileSystem(LocalFileSystem):  # type: ignore[misc]
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> Any:
         """Read a file."""
-        _suffer(path)
+        _suffer(path, also="wait-all")
         return super().cat_file(self._strip_protocol(path), start=start, end=end, **kwargs)
 
 
-def _suffer(path: str) -> None:
+def _suffer(path: str, *, also: str = "") -> None:
     faults, name = Path(os.environ["BLS_TEST_FAULTS"]), path.rstrip("/").rpartition("/")[2]
     (faults / f"reached-{name}-{os.getpid()}").touch()
-    while (faults / f"wait-{name}").exists() or (faults / "wait-all").exists():
+    while any((faults / wait).exists() for wait in (f"wait-{name}", also) if wait):
         time.sleep(0.02)
     if (faults / f"die-{name}").exists():
         ctypes.string_at(0)
