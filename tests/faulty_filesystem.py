@@ -1,7 +1,7 @@
 """A local file system that does what a test tells it: `faulty://user:password@host/absolute/path`.
 
 Files in the folder that BLS_TEST_FAULTS names decide what becomes of a reading of `.../NAME`, or a listing of it:
-`wait-NAME` holds it back for as long as that exists, with the process in `reached-NAME-PID`, and `wait-all` does so with
+`wait-NAME` holds it back for as long as that exists, with the process in `reached-NAME-PID`; `wait-all` does so with
 every reading; `die-NAME` ends the process as a fault of native code does; `fail-NAME` holds the message of its error.
 """
 
