@@ -1,12 +1,13 @@
 """Compress a folder of images: bitstreams and one row of metrics per image, in Parquet."""
 
+import math
 import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -15,12 +16,14 @@ from bls.precision import Precision
 from pipeline import events, report
 from pipeline.compressor import CompressionConfig, ShardCompressor
 from pipeline.engine import Cluster
+from pipeline.forecast import draw_sample, measure
 from pipeline.images import MAX_PIXELS
-from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
-from pipeline.output import Output, versions
-from pipeline.shards import freeze_plan, planned_shards
-from pipeline.sources import open_source
+from pipeline.job import ExitCode, Result, Work, arguments_of, check_at_least, exit_code, run_to_end, usage
+from pipeline.output import Output, check_same, versions
+from pipeline.shards import default_size, freeze_plan, planned_shards
+from pipeline.sources import Source, open_source
 from pipeline.storage import absolute
+from pipeline.summary import Summary
 
 JOB = "compress"
 
@@ -55,6 +58,9 @@ class CompressDataset:
     """Images that are committed together; without it 128, or fewer where workers would be idle."""
     max_failures: int | None = None
     """Stop when more images than this are quarantined; without it never."""
+    retry_quarantined: bool = False
+    """Try images again that an earlier run quarantined, for causes that have passed: a store that was down, a file
+    that was mended, a worker short of memory. Settings stay as they were, and so do images that are compressed."""
     max_pixels: int = MAX_PIXELS
     """Quarantine images with more pixels than this, before they are decoded."""
     ms_ssim: str = "all"
@@ -62,6 +68,8 @@ class CompressDataset:
     precision: Precision = "auto"
     """Arithmetic inside the transforms; auto is bfloat16 where the hardware has it and the quality loses nothing by it
     (1 to 4 of the shipped bundle), else float32."""
+    dry_run: bool = False
+    """Write nothing: compress a sample and tell what the whole would take."""
     overwrite: bool = False
     """Delete what an earlier run left in the output, and begin again."""
     log_json: bool = False
@@ -100,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compress_dataset(config: CompressDataset) -> ExitCode:
-    """Compress what is not compressed yet, and print a summary."""
+    """Compress what is not compressed yet, or tell what that would take, and print a summary."""
     cluster = Cluster(
         num_workers=config.num_workers,
         cpus_per_worker=config.cpus_per_worker,
@@ -108,14 +116,18 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
         job=JOB,
     )
     with cluster:
+        if config.dry_run:
+            with usage():
+                return _dry_run(config, cluster)
         with usage():
             work = _prepare(config, cluster)
-        result = run_to_end(work, cluster, max_failures=config.max_failures)
+        result = run_to_end(work, cluster, max_failures=config.max_failures, retry_quarantined=config.retry_quarantined)
     _print_result(config, work.output, result)
     return result.exit_code
 
 
-def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
+def _worker_config(config: CompressDataset) -> CompressionConfig:
+    """Return what a worker needs, with the coder and the fingerprint that the bundle has."""
     bundle = load_bundle(config.bundle)
     if config.quality not in bundle.models:
         raise ValueError(f"--quality is {config.quality}, the bundle has {sorted(bundle.models)}: choose one of these")
@@ -123,30 +135,7 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
     coder = config.coder or model.coders[0]
     if coder not in model.coders:
         raise ValueError(f"--coder is {coder}, the bundle has {', '.join(model.coders)}: choose one of these")
-    source = open_source(config.input)
-    output = Output(config.output)
-    if config.overwrite:
-        output.clear(JOB)
-    manifest = freeze_plan(
-        output,
-        source,
-        job=JOB,
-        settings={
-            "input": str(source),
-            "bundle_fingerprint": bundle.fingerprint.hex(),
-            "quality": config.quality,
-            "coder": coder,
-            "max_pixels": config.max_pixels,
-            "ms_ssim": config.ms_ssim,
-            "precision": config.precision,
-            **versions(),
-        },
-        shard_size=config.shard_size,
-        num_workers=lambda: cluster.num_workers,
-    )
-    if manifest.skipped:
-        report.say(report.skipped_text(manifest.skipped))
-    worker_config = CompressionConfig(
+    return CompressionConfig(
         input=absolute(config.input),
         output=absolute(config.output),
         quality=config.quality,
@@ -159,6 +148,38 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
         device="cuda" if config.gpus_per_worker > 0 else "cpu",
         num_threads=config.cpus_per_worker,
     )
+
+
+def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any]:
+    """Return what decides the rows of an output."""
+    return {
+        "input": str(source),
+        "bundle_fingerprint": worker_config.bundle_fingerprint,
+        "quality": worker_config.quality,
+        "coder": worker_config.coder,
+        "max_pixels": worker_config.max_pixels,
+        "ms_ssim_share": worker_config.ms_ssim_share,
+        "precision": worker_config.precision,
+        **versions(),
+    }
+
+
+def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
+    worker_config = _worker_config(config)
+    source = open_source(config.input)
+    output = Output(config.output)
+    if config.overwrite:
+        output.clear(JOB)
+    manifest = freeze_plan(
+        output,
+        source,
+        job=JOB,
+        settings=_settings(source, worker_config),
+        shard_size=config.shard_size,
+        num_workers=lambda: cluster.num_workers,
+    )
+    if manifest.skipped:
+        report.say(report.skipped_text(manifest.skipped))
     return Work(
         verb="compressed",
         output=output,
@@ -166,6 +187,32 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
         shards=lambda done: planned_shards(output, manifest, skip=done),
         make_worker=partial(ShardCompressor, worker_config),
     )
+
+
+def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
+    source, worker_config = open_source(config.input), _worker_config(config)
+    output = Output(config.output)
+    stored = None if config.overwrite else output.manifest()
+    if stored is not None:
+        check_same(stored, job=JOB, settings=_settings(source, worker_config), output=output)
+    num_images, sample = draw_sample(source.references())
+    if not sample:
+        raise ValueError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
+    done = sum((marker.summary for marker in output.markers()), Summary()) if stored else Summary()
+    size = stored.shard_size if stored else config.shard_size or default_size(num_images, cluster.num_workers)
+    rows = [
+        ("images", f"{num_images}, {done.num_images} of them compressed already"),
+        ("shards", f"{math.ceil(num_images / size)} of {size} images"),
+        *measure(ShardCompressor(worker_config), sample).report(
+            num_images=num_images, num_left=num_images - done.num_images, num_workers=cluster.num_workers
+        ),
+    ]
+    report.print_table(rows)
+    if source.skipped:
+        report.say(report.skipped_text(source.skipped))
+    command = report.job_command("compress_dataset", *arguments_of(config, leave_out=["dry_run"]))
+    report.print_commands([("Nothing was written. To compress:", command)])
+    return ExitCode.DONE
 
 
 def _print_result(config: CompressDataset, output: Output, result: Result) -> None:

@@ -49,6 +49,9 @@ class DecompressDataset:
     """GPUs of each worker; above 0 the transforms run on a GPU."""
     max_failures: int | None = None
     """Stop when more images than this cannot be restored; without it never."""
+    retry_quarantined: bool = False
+    """Try images again that an earlier run quarantined, for causes that have passed: a store that was down, a file
+    that was mended, a worker short of memory. Settings stay as they were, and so do images that are restored."""
     max_pixels: int = MAX_PIXELS
     """Refuse bitstreams that claim more pixels than this."""
     overwrite: bool = False
@@ -81,7 +84,7 @@ def decompress_dataset(config: DecompressDataset) -> ExitCode:
     with cluster:
         with usage():
             work = _prepare(config)
-        result = run_to_end(work, cluster, max_failures=config.max_failures)
+        result = run_to_end(work, cluster, max_failures=config.max_failures, retry_quarantined=config.retry_quarantined)
     _print_result(work.output, result)
     return result.exit_code
 
@@ -131,6 +134,7 @@ def _prepare(config: DecompressDataset) -> Work:
         num_images=sum(_num_stored(marker) for marker in markers),
         shards=lambda done: _shards(markers, done),
         make_worker=partial(ShardDecompressor, worker_config),
+        num_images_of={marker.shard: _num_stored(marker) for marker in markers},
     )
 
 

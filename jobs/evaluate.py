@@ -98,6 +98,8 @@ def evaluate(config: Evaluate) -> ExitCode:
             bundle = load_bundle(config.bundle)
             work = _prepare(config, bundle, cluster)
         result = run_to_end(work, cluster, max_failures=config.max_failures)
+    if result.is_stopped:
+        return result.exit_code
     summary = Report.of_rows(
         read_rows(work.output),
         name=str(open_folder(config.input)).rstrip("/").rpartition("/")[2],

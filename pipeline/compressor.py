@@ -20,6 +20,7 @@ from bls.codec import Pixels, Symbols
 from bls.precision import Precision
 from pipeline import images
 from pipeline.images import SourceImage
+from pipeline.kept_rows import KeptRows
 from pipeline.output import Marker, Output
 from pipeline.schema import BITSTREAMS, METRICS, to_parquet
 from pipeline.shards import Shard
@@ -101,26 +102,38 @@ class ShardCompressor:
     def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:
         """Compress a shard and commit it; return the marker that stands, which may be another run's.
 
-        `crashed` are the positions of the items that killed workers before: they are quarantined unseen.
+        `crashed` are the positions of the items that killed workers before: they are quarantined unseen. Good images
+        of a shard that is done again are kept.
         """
-        if (marker := self._output.marker(shard.index)) is not None:
+        if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
             return marker
-        items = self._process(shard, crashed)
-        rows = [item.row for item in items]
+        kept = KeptRows.of(self._output, shard.replaces)
+        items = self._process(shard, crashed, kept.metrics)
+        metrics = {**kept.metrics, **{item.row["key"]: item.row for item in items}}
+        bitstreams = {**kept.bitstreams, **{item.row["key"]: item.stored for item in items if item.ok}}
+        keys = [reference.key for reference in shard.items]
+        rows = [metrics[key] for key in keys]
         metadata = {"job": "compress", "max_pixels": self._config.max_pixels, **self._model_columns}
         files = {
-            "bitstreams": to_parquet([item.stored for item in items if item.ok], BITSTREAMS, metadata=metadata),
+            "bitstreams": to_parquet(
+                [bitstreams[key] for key in keys if key in bitstreams], BITSTREAMS, metadata=metadata
+            ),
             "metrics": to_parquet(rows, METRICS, metadata=metadata),
         }
         summary = Summary.of_rows(rows, bytes_in="source_num_bytes", bytes_out="num_bytes")
-        return self._output.commit(shard.index, files, summary)
+        return self._output.commit(shard.index, files, summary, retry=shard.retry)
 
     def probe(self, shard: Shard) -> None:
         """Do the work of a shard but write nothing, to see whether the process survives it."""
-        self._process(shard, ())
+        self.measure(shard)
 
-    def _process(self, shard: Shard, crashed: Collection[int]) -> list[_SourceItem]:
-        loaded = ahead(self._pool, self._load, self._begin(shard, crashed), window=self._window)
+    def measure(self, shard: Shard) -> list[dict[str, Any]]:
+        """Do the work of a shard but write nothing; return the rows of its metrics."""
+        return [item.row for item in self._process(shard, (), ())]
+
+    def _process(self, shard: Shard, crashed: Collection[int], kept: Collection[str]) -> list[_SourceItem]:
+        begun = (item for item in self._begin(shard, crashed) if item.row["key"] not in kept)
+        loaded = ahead(self._pool, self._load, begun, window=self._window)
         grouped = batches(loaded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
         analysed = chain.from_iterable(self._analyze(batch, number) for number, batch in enumerate(grouped))
         coded = ahead(self._pool, self._code, analysed, window=self._window)

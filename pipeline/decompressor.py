@@ -88,12 +88,13 @@ class ShardDecompressor:
 
         `crashed` are the positions of the items that killed workers before: they are quarantined unseen.
         """
-        if (marker := self._output.marker(shard.index)) is not None:
+        if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
             return marker
         rows = [item.row for item in self._process(shard, crashed)]
         metadata = {"job": "decompress", "bundle_fingerprint": self._codec.fingerprint}
         summary = Summary.of_rows(rows, bytes_in="num_bytes", bytes_out="image_num_bytes")
-        return self._output.commit(shard.index, {"metrics": to_parquet(rows, RESTORED, metadata=metadata)}, summary)
+        files = {"metrics": to_parquet(rows, RESTORED, metadata=metadata)}
+        return self._output.commit(shard.index, files, summary, retry=shard.retry)
 
     def probe(self, shard: Shard) -> None:
         """Do the work of a shard but commit nothing, to see whether the process survives it."""

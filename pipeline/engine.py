@@ -3,7 +3,8 @@
 Each actor holds one loaded worker and is given whole shards: references in, markers out, no pixels. An actor whose
 process dies is replaced by a new one, which waits for free resources as the first ones did: workers come and go with
 the nodes of a cluster. Ray's own retries are off. A shard whose worker died is tried once more, then bisected until the
-images that kill are alone; they are quarantined and the rest is committed.
+images that kill are alone; they are quarantined and the rest is committed. On Ctrl-C what runs is finished, and no more
+given out.
 """
 
 import logging
@@ -14,11 +15,12 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from pipeline.interrupts import Interrupts
 from pipeline.output import Marker
 from pipeline.report import say
 from pipeline.shards import Shard
@@ -41,10 +43,15 @@ MAX_FAILED_STARTS = 3  # of workers in a row
 SECONDS_TO_CONNECT = 10.0
 SECONDS_TO_START = 60.0  # of a first worker, before the user is told what is waited for
 SECONDS_BETWEEN_LOOKS = 10.0  # at how much room the cluster has by now
+SECONDS_TO_WAIT = 1.0  # for results, before Ctrl-C is looked for
 
 
 class WorkError(RuntimeError):
     """The job cannot go on. What is committed stays, and the same command goes on from there."""
+
+
+class InterruptedWorkError(Exception):
+    """The user stopped the job; what ran then is committed."""
 
 
 class ClusterError(ValueError):
@@ -120,15 +127,17 @@ class Cluster:
         """Return for how many workers there is room by now."""
         return self._room()[0]
 
-    def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Iterator[Marker]:
+    def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Generator[Marker, None, None]:
         """Do shards on actors; yield their markers in the order of completion.
 
         Raises:
             WorkError: workers cannot start, a shard cannot be written, or ends its workers with no image to blame.
+            InterruptedWorkError: on Ctrl-C, when the shards that ran then are done; on a second one KeyboardInterrupt.
         """
         pool = _Pool(self, make_worker, shards)
         try:
-            yield from pool.markers()
+            with Interrupts() as interrupts:
+                yield from pool.markers(interrupts)
         finally:
             pool.stop()
 
@@ -289,17 +298,23 @@ class _Pool:
         self._new = (Task(shard) for shard in shards)
         self._again: deque[Task] = deque()
         self._num_failed_starts = 0
+        self._waiting_since = time.monotonic()
+        self._is_finishing = False
         self._actors = [self._new_actor() for _ in range(cluster.num_workers)]
         self._last_look = time.monotonic()
         self._telemetry = Telemetry(cluster.job)
 
-    def markers(self) -> Iterator[Marker]:
+    def markers(self, interrupts: Interrupts) -> Iterator[Marker]:
         while self._give():
             for actor in self._wait():
                 marker = self._take(actor)
                 if marker is not None:
                     self._telemetry.committed(marker.summary)
                     yield marker
+            if interrupts.came and not self._is_finishing:
+                self._finish()
+        if self._is_finishing:
+            raise InterruptedWorkError
 
     def stop(self) -> None:
         for actor in self._actors:
@@ -310,11 +325,24 @@ class _Pool:
 
     def _give(self) -> bool:
         """Fill up the actors that are ready; return whether anything is left to wait for."""
+        if self._is_finishing:
+            return any(actor.given for actor in self._actors)
         for _ in range(IN_FLIGHT):
             for actor in self._actors:
                 if actor.has_room and (task := self._next(actor)) is not None:
                     actor.given.append((task.submit(actor.handle), task))
         return any(actor.given for actor in self._actors) or not any(actor.is_ready for actor in self._actors)
+
+    def _finish(self) -> None:
+        """Give out no more, and take back what no actor has begun."""
+        self._is_finishing = True
+        for actor in self._actors:
+            while len(actor.given) > 1:
+                reference, _ = actor.given.pop()
+                ray.cancel(reference)
+        num_running = sum(len(actor.given) for actor in self._actors)
+        if num_running:
+            say(f"finishing {num_running} running shard{'s' * (num_running > 1)}; press Ctrl-C again to stop at once")
 
     def _next(self, actor: _Actor) -> Task | None:
         """Return the next task for an actor; a probe only for one that has nothing else, else who killed is open."""
@@ -326,16 +354,22 @@ class _Pool:
         """Wait for results; return the actors that have one."""
         self._grow()
         by_reference = {actor.awaited: actor for actor in self._actors if actor.awaited is not None}
-        is_working = any(actor.is_ready for actor in self._actors)
-        timeout = SECONDS_BETWEEN_LOOKS if self._cluster.follows_room else None
-        done, _ = ray.wait(list(by_reference), timeout=timeout if is_working else SECONDS_TO_START)
-        if not done and not is_working:
+        done, _ = ray.wait(list(by_reference), timeout=SECONDS_TO_WAIT)
+        now = time.monotonic()
+        if done or any(actor.is_ready for actor in self._actors):
+            self._waiting_since = now
+        elif now - self._waiting_since > SECONDS_TO_START:
+            self._waiting_since = now
             say(f"no worker has started in {SECONDS_TO_START:g} s: waiting for {self._needs}, as `ray status` shows")
         return [by_reference[reference] for reference in done]
 
     def _grow(self) -> None:
         """Look now and then whether nodes joined, and add workers that find their place there."""
-        if self._cluster.follows_room and time.monotonic() - self._last_look >= SECONDS_BETWEEN_LOOKS:
+        if (
+            self._cluster.follows_room
+            and not self._is_finishing
+            and time.monotonic() - self._last_look >= SECONDS_BETWEEN_LOOKS
+        ):
             self._last_look = time.monotonic()
             missing = self._cluster.num_workers_now() - len(self._actors)
             self._actors += [self._new_actor() for _ in range(missing)]

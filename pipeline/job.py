@@ -1,14 +1,15 @@
 """What the jobs have in common: do what is left, sum up what is committed, say how it ended."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
+from typing import Any
 
 from pipeline import events
-from pipeline.engine import Cluster, ClusterError, ShardWorker, WorkError
-from pipeline.output import Output
+from pipeline.engine import Cluster, ClusterError, InterruptedWorkError, ShardWorker, WorkError
+from pipeline.output import Marker, Output
 from pipeline.report import ProgressReport, say
 from pipeline.shards import Shard
 from pipeline.storage import redact
@@ -33,13 +34,23 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True)
 class Work:
-    """What a job is to do; `verb` is what becomes of an image, `shards` leaves out those of the given numbers."""
+    """What a job is to do; `verb` is what becomes of an image, `shards` leaves out those of the given numbers.
+
+    `num_images_of` tells of shards that may have got more images since they were done: those are done again.
+    """
 
     verb: str
     output: Output
     num_images: int
     shards: Callable[[set[int]], Iterator[Shard]]
     make_worker: Callable[[], ShardWorker]
+    num_images_of: Mapping[int, int] = field(default_factory=dict)
+
+    def is_to_do_again(self, marker: Marker, retry_quarantined: bool) -> bool:
+        """Tell whether a shard that is done has got images since, or has quarantined ones that are to be retried."""
+        summary = marker.summary
+        is_outdated = self.num_images_of.get(marker.shard, summary.num_images) != summary.num_images
+        return is_outdated or (retry_quarantined and summary.num_quarantined > 0)
 
 
 @dataclass(frozen=True)
@@ -49,15 +60,18 @@ class Result:
     total: Summary
     added: Summary
     seconds: float
+    is_stopped: bool = False  # by the user, before the end
 
     @property
     def exit_code(self) -> ExitCode:
-        """Return the code of a job that came to its end."""
+        """Return the code of a job that came to its end, or was stopped in order."""
+        if self.is_stopped:
+            return ExitCode.FAILED
         return ExitCode.DONE_WITH_QUARANTINED if self.total.quarantined else ExitCode.DONE
 
 
-def run_to_end(work: Work, cluster: Cluster, *, max_failures: int | None) -> Result:
-    """Do the shards that are not committed, then tidy up.
+def run_to_end(work: Work, cluster: Cluster, *, max_failures: int | None, retry_quarantined: bool = False) -> Result:
+    """Do the shards that are not committed, or have quarantined images to be tried again, then tidy up.
 
     Raises:
         WorkError: more than `max_failures` images are quarantined, or as Cluster.run.
@@ -65,25 +79,26 @@ def run_to_end(work: Work, cluster: Cluster, *, max_failures: int | None) -> Res
     """
     start = time.monotonic()
     markers = work.output.markers()
-    before = sum((marker.summary for marker in markers), Summary())
-    added = Summary()
+    again = {marker.shard: marker for marker in markers if work.is_to_do_again(marker, retry_quarantined)}
+    before = sum((marker.summary for marker in markers if marker.shard not in again), Summary())
     events.emit(
         "plan", output=str(work.output), num_images=work.num_images, num_images_done=before.num_images, verb=work.verb
     )
     if before.num_images:
         say(f"{before.num_images} of {work.num_images} images are {work.verb} already")
+    if again:
+        num_quarantined = sum(marker.summary.num_quarantined for marker in again.values())
+        say(f"{len(again)} shards are done again, {num_quarantined} of their images were quarantined")
+    added, is_stopped = Summary(), False
     if before.num_images < work.num_images:
-        shards = work.shards({marker.shard for marker in markers})
-        with ProgressReport(work.verb, num_images=work.num_images, before=before) as progress:
-            _check_failures(before, max_failures, work.output)
-            for marker in cluster.run(work.make_worker, shards):
-                added += marker.summary
-                events.emit_shard(marker.shard, marker.summary)
-                progress.add(marker.summary)
-                _check_failures(before + added, max_failures, work.output)
+        todo = work.shards({marker.shard for marker in markers} - again.keys())
+        shards = (replace(shard, replaces=again.get(shard.index)) for shard in todo)
+        added, is_stopped = _run(work, cluster.run(work.make_worker, shards), before, max_failures)
+    if is_stopped:
+        say(f"stopped. {_GOES_ON}")
     work.output.sweep()
     total = sum((marker.summary for marker in work.output.markers()), Summary())
-    result = Result(total, added, time.monotonic() - start)
+    result = Result(total, added, time.monotonic() - start, is_stopped)
     events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(total))
     return result
 
@@ -97,6 +112,15 @@ def check_at_least(minimum: int, **options: float | None) -> None:
     for name, value in options.items():
         if value is not None and value < minimum:
             raise ValueError(f"--{name.replace('_', '-')} is {value:g}, expected {minimum} or more")
+
+
+def arguments_of(config: Any, *, leave_out: Collection[str] = ()) -> Iterator[str]:
+    """Return the command line that a job's configuration comes from, without credentials."""
+    for option in fields(config):
+        value = getattr(config, option.name)
+        if option.name not in leave_out and value != option.default:
+            flag = f"--{option.name.replace('_', '-')}"
+            yield from [flag] if value is True else [flag, redact(str(value))]
 
 
 @contextmanager
@@ -126,6 +150,24 @@ def _tell_end(code: ExitCode, error: BaseException, text: str) -> ExitCode:
     else:
         say(redact(text))
     return code
+
+
+def _run(
+    work: Work, markers: Generator[Marker, None, None], before: Summary, max_failures: int | None
+) -> tuple[Summary, bool]:
+    """Take markers as they come; return what they add up to, and whether the user stopped the work."""
+    added = Summary()
+    with ProgressReport(work.verb, num_images=work.num_images, before=before) as progress, closing(markers):
+        _check_failures(before, max_failures, work.output)
+        try:
+            for marker in markers:
+                added += marker.summary
+                events.emit_shard(marker.shard, marker.summary)
+                progress.add(marker.summary)
+                _check_failures(before + added, max_failures, work.output)
+        except InterruptedWorkError:
+            return added, True
+    return added, False
 
 
 def _check_failures(summary: Summary, max_failures: int | None, output: Output) -> None:

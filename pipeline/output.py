@@ -5,16 +5,17 @@
     <kind>/shard-000042.<attempt>.parquet  one attempt at a shard; kinds: bitstreams, metrics
     images/...                             restored images
     commits/shard-000042.json              names the attempt that counts; written last, once
+    commits/shard-000042.retry-1.json      counts in its place, after a retry of quarantined images; and so on
 
 A killed job leaves at most files that no marker names. Readers see committed files only, and a rerun goes on where the
-markers end.
+markers end. A marker is never changed: a retry writes files of its own, kept rows included, and the next marker.
 """
 
 import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -24,8 +25,8 @@ from pipeline.storage import TEMPORARY_PREFIX, Folder, delete_many, list_names, 
 from pipeline.summary import Summary
 
 _MANIFEST = "manifest.json"
-_ATTEMPT_FILE = re.compile(r"(?:bitstreams|metrics)/shard-(\d+)\.[0-9a-f]{32}\.parquet")
-_MARKER_FILE = re.compile(r"shard-(\d+)\.json")
+_ATTEMPT_FILE = re.compile(r"(?:bitstreams|metrics)/shard-(\d+)(?:\.retry-(\d+))?\.[0-9a-f]{32}\.parquet")
+_MARKER_FILE = re.compile(r"shard-(\d+)(?:\.retry-(\d+))?\.json")
 
 
 class OutputError(ValueError):
@@ -55,6 +56,7 @@ class Marker:
     attempt: str
     files: Mapping[str, str]
     summary: Summary
+    retry: int = 0  # how often the shard's quarantined images were tried again
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Marker":
@@ -102,33 +104,30 @@ class Output:
 
     def committed(self) -> set[int]:
         """List the shards that are done."""
-        matches = (_MARKER_FILE.fullmatch(name) for name in list_names(self._commits))
-        return {int(match[1]) for match in matches if match}
+        return set(self._last_retries())
 
-    def marker(self, shard: int) -> Marker | None:
-        """Read the marker of a shard, None where it is not done."""
+    def marker(self, shard: int, *, retry: int = 0) -> Marker | None:
+        """Read the marker of a shard as of a retry, None where that is not done."""
         try:
-            return Marker.from_json(json.loads(self._commits.read(_marker_name(shard))))
+            return Marker.from_json(json.loads(self._commits.read(_marker_name(shard, retry))))
         except FileNotFoundError:
             return None
 
     def markers(self) -> list[Marker]:
-        """Read the markers of all shards that are done, in order."""
-        names = [_marker_name(shard) for shard in sorted(self.committed())]
+        """Read the markers that count of all shards that are done, in order."""
+        names = [_marker_name(shard, retry) for shard, retry in sorted(self._last_retries().items())]
         return [Marker.from_json(json.loads(data)) for data in read_many(self._commits, names)]
 
-    def commit(self, shard: int, files: Mapping[str, bytes], summary: Summary) -> Marker:
+    def commit(self, shard: int, files: Mapping[str, bytes], summary: Summary, *, retry: int = 0) -> Marker:
         """Write the files of an attempt (kind -> content), then its marker; return the marker that is stored.
 
         Where another attempt was faster its marker stands, and the files of this one are deleted.
         """
         attempt = uuid.uuid4().hex
-        names = {kind: f"{kind}/shard-{shard:06d}.{attempt}.parquet" for kind in files}
+        names = {kind: f"{kind}/{_stem(shard, retry)}.{attempt}.parquet" for kind in files}
         for kind, name in names.items():
             self.folder.write(name, files[kind])
-        self._commits.create(_marker_name(shard), _to_json(asdict(Marker(shard, attempt, names, summary))))
-        stored = self.marker(shard)
-        assert stored is not None
+        stored = self._create_marker(Marker(shard, attempt, names, summary, retry))
         if stored.attempt != attempt:
             delete_many(self.folder, names.values())
         return stored
@@ -138,10 +137,9 @@ class Output:
 
         Attempts at shards without a marker stay: another run may be about to commit them.
         """
-        manifest, markers = self.manifest(), self.markers()
+        manifest = self.manifest()
         assert manifest is not None
-        counting = {name for marker in markers for name in marker.files.values()}
-        done = {marker.shard for marker in markers}
+        markers = {marker.shard: marker for marker in self.markers()}
 
         def is_left_behind(name: str) -> bool:
             if name.startswith("plan/"):
@@ -149,7 +147,9 @@ class Output:
             if name.rpartition("/")[2].startswith(TEMPORARY_PREFIX):
                 return True
             attempt = _ATTEMPT_FILE.fullmatch(name)
-            return attempt is not None and int(attempt[1]) in done and name not in counting
+            if attempt is None or (marker := markers.get(int(attempt[1]))) is None:
+                return False
+            return name not in marker.files.values() and self._can_not_count(int(attempt[2] or 0), marker)
 
         delete_many(self.folder, filter(is_left_behind, self._files()))
 
@@ -169,6 +169,30 @@ class Output:
         delete_many(self._commits, list_names(self._commits))
         self.folder.delete(_MANIFEST)
         delete_many(self.folder, self._files())
+
+    def _last_retries(self) -> dict[int, int]:
+        """List the shards that are done, each with the number of its last retry."""
+        last: dict[int, int] = {}
+        for match in filter(None, map(_MARKER_FILE.fullmatch, list_names(self._commits))):
+            shard, retry = int(match[1]), int(match[2] or 0)
+            last[shard] = max(retry, last.get(shard, 0))
+        return last
+
+    def _create_marker(self, marker: Marker) -> Marker:
+        """Write a marker unless there is one of this shard and retry; return the one that is stored."""
+        self._commits.create(_marker_name(marker.shard, marker.retry), _to_json(asdict(marker)))
+        stored = self.marker(marker.shard, retry=marker.retry)
+        assert stored is not None
+        return stored
+
+    def _can_not_count(self, retry: int, marker: Marker) -> bool:
+        """Tell whether an attempt that the marker does not name is dead; one at a later retry is made so.
+
+        Its run was killed, or is alive and about to commit it: the marker itself, under the next number, comes first.
+        """
+        if retry <= marker.retry:
+            return True
+        return self._create_marker(replace(marker, retry=marker.retry + 1)).attempt == marker.attempt
 
     def _files(self) -> Iterator[str]:
         for folder in ("plan", "bitstreams", "metrics", "images", "commits"):
@@ -205,8 +229,12 @@ def check_same(stored: Manifest, *, job: str, settings: Mapping[str, Any], outpu
         )
 
 
-def _marker_name(shard: int) -> str:
-    return f"shard-{shard:06d}.json"
+def _stem(shard: int, retry: int) -> str:
+    return f"shard-{shard:06d}.retry-{retry}" if retry else f"shard-{shard:06d}"
+
+
+def _marker_name(shard: int, retry: int) -> str:
+    return f"{_stem(shard, retry)}.json"
 
 
 def _to_json(value: Mapping[str, Any]) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.output import Manifest, Output, OutputError, check_same
+from pipeline.output import Manifest, Marker, Output, OutputError, check_same
 from pipeline.schema import PLAN, to_parquet
 from pipeline.sources import ImageReference, Source
 from pipeline.storage import list_names
@@ -26,10 +26,16 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Shard:
-    """A unit of work: inputs that are committed together."""
+    """A unit of work: inputs that are committed together; `replaces` is the marker of a shard that is done again."""
 
     index: int
     items: tuple[Any, ...]
+    replaces: Marker | None = None
+
+    @property
+    def retry(self) -> int:
+        """Return the number of this retry, 0 where the shard is done for the first time."""
+        return 0 if self.replaces is None else self.replaces.retry + 1
 
 
 def freeze_plan(
@@ -71,6 +77,11 @@ def planned_shards(output: Output, manifest: Manifest, *, skip: set[int]) -> Ite
     for name in list_names(plan):
         if f".{manifest.plan}." in name:
             yield from _read_part(plan.read(name), skip)
+
+
+def default_size(num_images: int, num_workers: int) -> int:
+    """Return the images of a shard where nobody said."""
+    return min(max(math.ceil(num_images / (SHARDS_PER_WORKER * num_workers)), MIN_DEFAULT_SIZE), MAX_DEFAULT_SIZE)
 
 
 class _Listing:
@@ -119,10 +130,8 @@ def _write_plan(output: Output, source: Source, shard_size: int | None, num_work
 
 def _default_size(references: Iterator[ImageReference], num_workers: int) -> tuple[int, Iterator[ImageReference]]:
     # Only a listing that ends early needs smaller shards: look that far ahead and no further.
-    num_shards = SHARDS_PER_WORKER * num_workers
-    head = list(itertools.islice(references, MAX_DEFAULT_SIZE * num_shards))
-    size = min(max(math.ceil(len(head) / num_shards), MIN_DEFAULT_SIZE), MAX_DEFAULT_SIZE)
-    return size, itertools.chain(head, references)
+    head = list(itertools.islice(references, MAX_DEFAULT_SIZE * SHARDS_PER_WORKER * num_workers))
+    return default_size(len(head), num_workers), itertools.chain(head, references)
 
 
 def _shards(references: Iterator[ImageReference], size: int) -> Iterator[Shard]:

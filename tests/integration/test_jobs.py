@@ -166,7 +166,9 @@ def test_a_job_that_was_stopped_and_then_killed_goes_on(
         return process.returncode, errors
 
     code, errors = interrupt(3, lambda process: process.terminate())
-    assert (code, errors) == (1, "stopped. What is committed stays: the same command goes on from there.\n")
+    assert code == 1
+    assert "finishing 1 running shard; press Ctrl-C again to stop at once\n" in errors
+    assert errors.endswith("stopped. What is committed stays: the same command goes on from there.\n")
     stopped = {path: path.stat().st_mtime_ns for path in commits.glob("shard-*.json")}
     code, _ = interrupt(len(stopped) + 3, lambda process: os.killpg(process.pid, signal.SIGKILL))
     assert code == -signal.SIGKILL

@@ -1,13 +1,14 @@
 """What the jobs share, with a cluster that does the work itself."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs import compress_dataset, decompress_dataset
-from pipeline.engine import Cluster, ClusterError, ShardWorker, WorkError
+from pipeline.engine import Cluster, ClusterError, InterruptedWorkError, ShardWorker, WorkError
 from pipeline.job import ExitCode, Result, UsageError, Work, check_at_least, exit_code, run_to_end, usage
 from pipeline.output import Manifest, Marker, Output
 from pipeline.shards import Shard
@@ -23,12 +24,12 @@ class FakeCluster(Cluster):
         self._output = output
         self._bad = bad
 
-    def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Iterator[Marker]:
+    def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Generator[Marker, None, None]:
         for shard in shards:
             self.done.append(shard.index)
             quarantined = {"empty": 1} if shard.index in self._bad else {}
             summary = Summary(2, quarantined, {status: f"{shard.index}.png: no bytes" for status in quarantined})
-            yield self._output.commit(shard.index, {"metrics": b""}, summary)
+            yield self._output.commit(shard.index, {"metrics": b""}, summary, retry=shard.retry)
 
 
 @pytest.fixture
@@ -76,6 +77,58 @@ def test_more_failures_than_allowed_stop_the_job(output: Output, max_failures: i
             run_to_end(work(output), cluster, max_failures=max_failures)
     assert cluster.done == done
     assert output.committed() == set(done)
+
+
+@pytest.mark.parametrize(("retry", "done"), [(False, []), (True, [0, 2])])
+def test_shards_with_quarantined_images_are_done_again_when_that_is_wanted(
+    output: Output, retry: bool, done: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_to_end(work(output), FakeCluster(output, bad=[0, 2]), max_failures=None)
+    cluster = FakeCluster(output, bad=[2])
+    result = run_to_end(work(output), cluster, max_failures=None, retry_quarantined=retry)
+    assert cluster.done == done
+    assert (result.total.num_images, result.total.num_quarantined) == (8, 1 if retry else 2)
+    assert ("2 shards are done again, 2 of their images were quarantined" in capsys.readouterr().err) == retry
+    with pytest.raises(WorkError, match=r"1 images are quarantined \(1 empty\), --max-failures is 0"):
+        run_to_end(work(output), FakeCluster(output, bad=[2]), max_failures=0, retry_quarantined=True)
+    assert {marker.shard: marker.retry for marker in output.markers()} == {0: 1, 1: 0, 2: 2 if retry else 1, 3: 0}
+
+
+def test_shards_that_got_images_since_are_done_again(output: Output) -> None:
+    run_to_end(work(output), FakeCluster(output), max_failures=None)
+    output.commit(1, {"metrics": b""}, Summary(1), retry=1)
+    cluster = FakeCluster(output)
+    sizes = dict.fromkeys(range(4), 2)
+    result = run_to_end(replace(work(output), num_images_of=sizes), cluster, max_failures=None)
+    assert (cluster.done, result.total.num_images) == ([1], 8)
+
+
+def test_a_job_that_is_stopped_tells_what_is_committed(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    class StoppedCluster(FakeCluster):
+        def run(self, *arguments: Any) -> Generator[Marker, None, None]:
+            yield next(super().run(*arguments))
+            raise InterruptedWorkError
+
+    result = run_to_end(work(output), StoppedCluster(output), max_failures=None)
+    assert (result.exit_code, result.total.num_images) == (ExitCode.FAILED, 2)
+    assert "stopped. What is committed stays: the same command goes on from there." in capsys.readouterr().err
+
+
+def test_workers_are_stopped_before_the_reason_is_told(output: Output) -> None:
+    """An error that ends a job must not leave its workers to the garbage collector, which comes after Ray's end."""
+    is_closed = False
+
+    class ClosingCluster(FakeCluster):
+        def run(self, *arguments: Any) -> Generator[Marker, None, None]:
+            nonlocal is_closed
+            try:
+                yield from super().run(*arguments)
+            finally:
+                is_closed = True
+
+    with pytest.raises(WorkError) as caught:
+        run_to_end(work(output), ClosingCluster(output, bad=[0]), max_failures=0)
+    assert is_closed and caught.traceback
 
 
 def test_failures_of_earlier_runs_count(output: Output) -> None:

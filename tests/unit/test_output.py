@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.output import Manifest, Output, OutputError, check_same
+from pipeline.output import Manifest, Marker, Output, OutputError, check_same
 from pipeline.storage import Folder
 from pipeline.summary import Summary
 
@@ -74,6 +74,58 @@ def test_sweep_deletes_what_no_marker_names(output: Output, tmp_path: Path) -> N
         "images/a/tmp.png",
         "metrics/notes.txt",
     }
+
+
+def retry(output: Output, shard: int, content: bytes, number: int = 1) -> dict[str, str]:
+    files = {"bitstreams": content, "metrics": content}
+    return dict(output.commit(shard, files, Summary(num_images=1), retry=number).files)
+
+
+def test_of_a_shard_that_was_retried_the_last_marker_counts(output: Output, tmp_path: Path) -> None:
+    first, other = commit(output, 0), commit(output, 1)
+    second = retry(output, 0, b"second")
+    assert retry(output, 0, b"slower") == second
+    assert output.committed() == {0, 1}
+    assert [(marker.files, marker.retry) for marker in output.markers()] == [(second, 1), (other, 0)]
+    third = retry(output, 0, b"third", 2)
+    assert [marker.files for marker in output.markers()] == [third, other]
+    assert set(first.values()) < files(tmp_path)  # for who read the first marker a moment ago
+    output.sweep()
+    markers = {f"commits/shard-000000{retry}.json" for retry in ("", ".retry-1", ".retry-2")}
+    expected = {"manifest.json", "commits/shard-000001.json", *markers, *third.values(), *other.values()}
+    assert files(tmp_path) == expected
+
+
+def test_what_a_killed_retry_left_is_swept_and_can_never_count(output: Output, tmp_path: Path) -> None:
+    """Nobody knows whether that run is dead: if it is alive, its marker comes too late."""
+    kept = commit(output, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        create_marker = Output._create_marker
+
+        def sweep_first(self: Output, marker: Marker) -> Marker:
+            patch.undo()
+            assert len(files(tmp_path)) == 6
+            Output(str(tmp_path)).sweep()
+            return create_marker(self, marker)
+
+        patch.setattr(Output, "_create_marker", sweep_first)
+        assert retry(output, 0, b"slow") == kept
+    output.sweep()
+    markers = {"commits/shard-000000.json", "commits/shard-000000.retry-1.json"}
+    assert files(tmp_path) == {"manifest.json", *markers, *kept.values()}
+    again = retry(output, 0, b"again", 2)
+    assert [marker.files for marker in output.markers()] == [again]
+
+
+def test_a_sweep_with_old_news_leaves_a_new_commit_alone(output: Output, tmp_path: Path) -> None:
+    commit(output, 0)
+    stale = output.markers()
+    second = retry(output, 0, b"second")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "markers", lambda: stale)
+        output.sweep()
+    assert set(second.values()) < files(tmp_path)
+    assert [marker.files for marker in output.markers()] == [second]
 
 
 def test_clear_leaves_nothing_of_the_job(output: Output, tmp_path: Path) -> None:

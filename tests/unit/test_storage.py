@@ -170,6 +170,17 @@ def test_relative_paths_do_not_follow_the_process(tmp_path: Path, monkeypatch: p
         ("cannot open ftp://me:p@ss@host/x", "cannot open ftp://host/x"),
         ("s3://bucket/a@b", "s3://bucket/a@b"),
         ("/local/a@b", "/local/a@b"),
+        ("https://h/x.png?sig=a%2Fb&se=1", "https://h/x.png?sig=...&se=1"),
+        (
+            "https://h/x?X-Amz-Credential=AKIA1%2Fx&X-Amz-Signature=ab12",
+            "https://h/x?X-Amz-Credential=...&X-Amz-Signature=...",
+        ),
+        ("<AWSAccessKeyId>abc</AWSAccessKeyId>", "<AWSAccessKeyId>...</AWSAccessKeyId>"),
+        ("the key AKIAIOSFODNN7EXAMPLE is unknown", "the key ... is unknown"),
+        ("DefaultEndpoints=https;AccountKey=ab+/c==;x", "DefaultEndpoints=https;AccountKey=...;x"),
+        ("{'aws_secret_access_key': 'a/b+c', 'x': 1}", "{'aws_secret_access_key': '...', 'x': 1}"),
+        ("s3://bucket/token=5/sig=6", "s3://bucket/token=5/sig=6"),
+        ("Unexpected token: x", "Unexpected token: x"),
     ],
 )
 def test_redact(text: str, expected: str) -> None:
