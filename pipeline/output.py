@@ -2,8 +2,9 @@
 
     manifest.json                          what the output is made from; written when the plan is, then frozen
     plan/part-00000.<plan>.parquet         every input with its shard (pipeline/shards.py)
-    <kind>/shard-000042.<attempt>.parquet  one attempt at a shard; kinds: bitstreams, metrics
-    images/...                             restored images
+    <kind>/shard-000042.<attempt>.parquet  one attempt at a shard; kinds: bitstreams, metrics, images (restored)
+    tars/shard-000042.<attempt>.tar        the same, restored images as WebDataset
+    images/...                             restored images as files of their own
     commits/shard-000042.json              names the attempt that counts; written last, once
 
 A killed job leaves at most files that no marker names. Readers see committed files only, and a rerun goes on where the
@@ -17,14 +18,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import IO, Any
 
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage import TEMPORARY_PREFIX, Folder, delete_many, list_names, open_folder, read_many
 from pipeline.summary import Summary
 
 _MANIFEST = "manifest.json"
-_ATTEMPT_FILE = re.compile(r"(?:bitstreams|metrics)/shard-(\d+)\.[0-9a-f]{32}\.parquet")
+_ATTEMPT_FILE = re.compile(r"(?:bitstreams|metrics|images|tars)/shard-(\d+)\.[0-9a-f]{32}\.(?:parquet|tar)")
+_SUFFIXES = {"tars": "tar"}
 _MARKER_FILE = re.compile(r"shard-(\d+)\.json")
 
 
@@ -117,15 +119,19 @@ class Output:
         names = [_marker_name(shard) for shard in sorted(self.committed())]
         return [Marker.from_json(json.loads(data)) for data in read_many(self._commits, names)]
 
-    def commit(self, shard: int, files: Mapping[str, bytes], summary: Summary) -> Marker:
-        """Write the files of an attempt (kind -> content), then its marker; return the marker that is stored.
+    def commit(self, shard: int, files: Mapping[str, bytes | IO[bytes]], summary: Summary) -> Marker:
+        """Write the files of an attempt (kind -> content or open file), then its marker; return the stored marker.
 
         Where another attempt was faster its marker stands, and the files of this one are deleted.
         """
         attempt = uuid.uuid4().hex
-        names = {kind: f"{kind}/shard-{shard:06d}.{attempt}.parquet" for kind in files}
+        names = {kind: f"{kind}/shard-{shard:06d}.{attempt}.{_SUFFIXES.get(kind, 'parquet')}" for kind in files}
         for kind, name in names.items():
-            self.folder.write(name, files[kind])
+            content = files[kind]
+            if isinstance(content, bytes):
+                self.folder.write(name, content)
+            else:
+                self.folder.write_from(name, content)
         self._commits.create(_marker_name(shard), _to_json(asdict(Marker(shard, attempt, names, summary))))
         stored = self.marker(shard)
         assert stored is not None
@@ -171,7 +177,7 @@ class Output:
         delete_many(self.folder, self._files())
 
     def _files(self) -> Iterator[str]:
-        for folder in ("plan", "bitstreams", "metrics", "images", "commits"):
+        for folder in ("plan", "bitstreams", "metrics", "images", "tars", "commits"):
             for name in list_names(self.folder.child(folder)):
                 yield f"{folder}/{name}"
 
