@@ -58,7 +58,7 @@ def read_compressed(
         batch_format="pyarrow",
         num_cpus=num_cpus,
         num_gpus=num_gpus if num_gpus is not None else float(device.startswith("cuda")),
-        concurrency=concurrency or (1, _room(num_cpus)),
+        compute=_pool(concurrency or (1, _room(num_cpus))),
     )
 
 
@@ -77,6 +77,11 @@ class _ReadFiles:
                 if images:
                     columns["image"] = ArrowVariableShapedTensorArray.from_numpy(images)
                 yield pa.table({name: columns[name] for name in in_order(self._columns, columns)})
+
+
+def _pool(size: int | tuple[int, int]) -> ray.data.ActorPoolStrategy:
+    smallest, largest = (size, size) if isinstance(size, int) else size
+    return ray.data.ActorPoolStrategy(min_size=smallest, max_size=largest)
 
 
 def _listing(files: Sequence[StoredFile]) -> list[pa.Table]:

@@ -52,7 +52,9 @@ by_id = {row["id"]: row for row in compressed.take_all()}
 assert [by_id[n]["status"] for n in range(3)] == ["empty", "ok", "not_an_image"]
 assert by_id[0]["bpp"] is None and by_id[1]["bpp"] > 0 and by_id[1]["error_message"] is None
 pool = {"quality": 2, "bundle": bundle}
-actors = ray.data.from_items(items).map_batches(pipeline.CompressImages, fn_constructor_kwargs=pool, concurrency=1)
+actors = ray.data.from_items(items).map_batches(
+    pipeline.CompressImages, fn_constructor_kwargs=pool, compute=ray.data.ActorPoolStrategy(size=1)
+)
 assert sum(row["status"] == "ok" for row in actors.take_all()) == 1
 """
 
