@@ -1,5 +1,6 @@
 """Restore the images of a compressed dataset."""
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,14 +10,15 @@ from typing import Literal
 
 import tyro
 
-from bls.bundle import load_bundle
 from pipeline import events, report
 from pipeline.decompressor import DecompressionConfig, ShardDecompressor, StoredImage
 from pipeline.engine import Cluster
 from pipeline.images import MAX_PIXELS
 from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
 from pipeline.output import Manifest, Marker, Output, check_same, versions
-from pipeline.schema import SCHEMA_VERSION
+from pipeline.reading import CompressedDataset, StoredFile
+from pipeline.restored_files import Container
+from pipeline.selection import Selection, read_keys
 from pipeline.shards import Shard
 from pipeline.storage import absolute
 
@@ -27,10 +29,12 @@ JOB = "decompress"
 class DecompressDataset:
     """Restore the images of a compressed dataset, on Ray.
 
-    Images are written to OUTPUT/images with the paths that they had below the input, EXIF, ICC profile, alpha and
-    grayscale as they were; where two images differ in their extension alone, both keep it: a.jpg.png, a.png.png. A run
-    that was stopped goes on where it was when the same command is given again. Exit codes: 0 all done, 1 failed, 2
-    wrong usage, 3 done with images that could not be restored.
+    Images get back their EXIF, ICC profile, alpha and grayscale. As files they are written to OUTPUT/images with the
+    paths that they had below the input; where two differ in their extension alone, both keep it: a.jpg.png, a.png.png.
+    As webdataset, OUTPUT/tars has a tar for each shard of the input, with what was carried beside the images as further
+    members; as parquet, OUTPUT/images has a table for each: key, image (a struct of bytes and path), width, height, and
+    the carried columns. A run that was stopped goes on where it was when the same command is given again. Exit codes:
+    0 all done, 1 failed, 2 wrong usage, 3 done with images that could not be restored.
     """
 
     input: str
@@ -39,6 +43,15 @@ class DecompressDataset:
     """Folder to write to: a path or URI."""
     format: Literal["png", "jpeg", "webp"] = "png"
     """File format of the images: png and webp are lossless, jpeg has quality 95."""
+    container: Container = "files"
+    """Where the images go: files of their own, WebDataset tars, or Parquet tables. Labels and whatever else the input
+    carried beside its images is restored in the last two."""
+    keys: str | None = None
+    """Restore only the images of this text file, a path or URI: one key a line."""
+    key: tuple[str, ...] = ()
+    """Restore only the images of these keys; adds to --keys."""
+    where: str | None = None
+    """Restore only images whose metrics meet an SQL condition, as "psnr_db < 30 AND source_format = 'JPEG'"."""
     bundle: str | None = None
     """Folder of fitted models that compressed the dataset; without it the one that comes with the package."""
     num_workers: int | None = None
@@ -85,35 +98,26 @@ def decompress_dataset(config: DecompressDataset) -> ExitCode:
         with usage():
             work = _prepare(config)
         result = run_to_end(work, cluster, max_failures=config.max_failures, retry_quarantined=config.retry_quarantined)
-    _print_result(work.output, result)
+    _print_result(work.output, result, config.container)
     return result.exit_code
 
 
 def _prepare(config: DecompressDataset) -> Work:
-    source, output = Output(config.input), Output(config.output)
-    compressed = source.manifest()
-    if compressed is None or compressed.job != "compress":
-        raise ValueError(f"input {source} is no compressed dataset: expected the --output of jobs/compress_dataset.py")
-    if compressed.settings["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(
-            f"{source} has schema {compressed.settings['schema_version']}, this release reads {SCHEMA_VERSION}: "
-            "use the release that wrote it"
-        )
-    fingerprint = load_bundle(config.bundle).fingerprint.hex()
-    if fingerprint != compressed.settings["bundle_fingerprint"]:
-        raise ValueError(
-            f"{source} was compressed with bundle {compressed.settings['bundle_fingerprint']}, this is bundle "
-            f"{fingerprint}: pass the --bundle that compressed it"
-        )
+    source, output = CompressedDataset(config.input), Output(config.output)
+    fingerprint = source.check_bundle(config.bundle)
+    keys = _keys(config)
+    selection = source.select(keys=keys, where=config.where)
+    _tell_what_is_missing(source.manifest, source.markers, selection)
     if config.overwrite:
         output.clear(JOB)
-    markers = source.markers()
-    _tell_what_is_missing(compressed, markers)
     settings = {
-        "input": str(source),
-        "input_plan": compressed.plan,
+        "input": str(source.output),
+        "input_plan": source.manifest.plan,
         "bundle_fingerprint": fingerprint,
         "format": config.format,
+        "container": config.container,
+        "keys_sha256": keys and _sha256(keys),
+        "where": config.where,
         "max_pixels": config.max_pixels,
         **versions(),
     }
@@ -127,32 +131,42 @@ def _prepare(config: DecompressDataset) -> Work:
         max_pixels=config.max_pixels,
         device="cuda" if config.gpus_per_worker > 0 else "cpu",
         num_threads=config.cpus_per_worker,
+        container=config.container,
     )
     return Work(
         verb="restored",
         output=output,
-        num_images=sum(_num_stored(marker) for marker in markers),
-        shards=lambda done: _shards(markers, done),
+        num_images=selection.num_images,
+        shards=lambda done: _shards(source.files(selection), done),
         make_worker=partial(ShardDecompressor, worker_config),
-        num_images_of={marker.shard: _num_stored(marker) for marker in markers},
+        num_images_of={file.shard: len(file.rows) for file in source.files(selection)},
     )
 
 
-def _shards(markers: Sequence[Marker], done: set[int]) -> Iterator[Shard]:
-    """Make a shard of each committed file of bitstreams."""
-    for marker in markers:
-        if marker.shard not in done and _num_stored(marker):
-            rows = range(_num_stored(marker))
-            yield Shard(marker.shard, tuple(StoredImage(marker.files["bitstreams"], row) for row in rows))
+def _keys(config: DecompressDataset) -> list[str] | None:
+    """Return the keys that were asked for, sorted, None where all are."""
+    if config.keys is None and not config.key:
+        return None
+    keys = {*config.key, *(read_keys(config.keys) if config.keys is not None else ())}
+    if not keys:
+        raise ValueError(f"{config.keys} has no keys: expected one a line")
+    return sorted(keys)
 
 
-def _num_stored(marker: Marker) -> int:
-    return marker.summary.num_images - marker.summary.num_quarantined
+def _sha256(keys: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
-def _tell_what_is_missing(compressed: Manifest, markers: Sequence[Marker]) -> None:
+def _shards(files: Sequence[StoredFile], done: set[int]) -> Iterator[Shard]:
+    """Make a shard of the selected images of each committed file of bitstreams."""
+    for file in files:
+        if file.shard not in done:
+            yield Shard(file.shard, tuple(StoredImage(file.name, row) for row in file.rows))
+
+
+def _tell_what_is_missing(compressed: Manifest, markers: Sequence[Marker], selection: Selection) -> None:
     num_done = sum(marker.summary.num_images for marker in markers)
-    num_quarantined = sum(marker.summary.num_quarantined for marker in markers)
+    num_quarantined = selection.num_quarantined
     if num_done < compressed.num_images:
         report.say(f"only {num_done} of {compressed.num_images} images are compressed yet: run both jobs again for all")
     if num_quarantined:
@@ -161,14 +175,14 @@ def _tell_what_is_missing(compressed: Manifest, markers: Sequence[Marker]) -> No
         )
 
 
-def _print_result(output: Output, result: Result) -> None:
+def _print_result(output: Output, result: Result, container: Container) -> None:
     total = result.total
     report.print_table(
         [
             ("images", f"{total.num_images - total.num_quarantined} restored, {total.num_quarantined} quarantined"),
             *report.size_rows("bitstreams", "image files", total),
             ("this run", report.speed_text(result.added, result.seconds)),
-            ("images in", f"{report.shown(output)}/images"),
+            ("images in", f"{report.shown(output)}/{'tars' if container == 'webdataset' else 'images'}"),
             ("a row each in", report.metrics_glob(output)),
         ]
     )

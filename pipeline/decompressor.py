@@ -7,21 +7,25 @@ becomes a quarantined row and disturbs no other.
 import errno
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bls.bitstream import Header
 from bls.codec import Pixels, Symbols
 from pipeline import images
+from pipeline.images import ImageError
 from pipeline.output import Marker, Output
+from pipeline.restored_files import Container, RestoredFiles, RestoredImage, open_restored
 from pipeline.schema import RESTORED, to_parquet
 from pipeline.shards import Shard
 from pipeline.stages import Item, ahead, batches
 from pipeline.storage import UnsafeNameError
+from pipeline.stored_rows import CARRIED, carried_names, read_stored
 from pipeline.summary import OK, Summary
 from pipeline.worker import (
     BATCH_PIXELS,
@@ -34,13 +38,15 @@ from pipeline.worker import (
     try_out,
 )
 
+_COLUMNS = ["key", "stem", "bitstream", "exif", "icc_profile", "alpha_png"]
 # Errors of a file's name; any other error of writing concerns the output as a whole.
 _NAME_ERRORS = frozenset((errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL))
 
 
 @dataclass(frozen=True)
 class DecompressionConfig:
-    """What a worker needs to restore images; `image_format` is a key of `images.FORMATS`."""
+    """What a worker needs to restore images; `image_format` is a key of `images.FORMATS`, `container` a
+    `pipeline.restored_files.Container`."""
 
     input: str
     output: str
@@ -50,6 +56,7 @@ class DecompressionConfig:
     max_pixels: int
     device: str = "cpu"
     num_threads: int = 1
+    container: Container = "files"
 
 
 @dataclass(frozen=True)
@@ -62,15 +69,16 @@ class StoredImage:
 
 @dataclass
 class _StoredItem(Item):
-    """An image being restored."""
+    """An image being restored; `carried` holds what the input carried beside it, by its names there."""
 
     stored: dict[str, Any]
+    carried: dict[str, Any]
     decoded: tuple[Header, Symbols] | None = None
     x_hat: Pixels | None = None
 
 
 class ShardDecompressor:
-    """Restore the images of shards of a compressed dataset below the output's images folder."""
+    """Restore the images of shards of a compressed dataset as files, tars or tables."""
 
     def __init__(self, config: DecompressionConfig) -> None:
         own_process(config.num_threads)
@@ -79,9 +87,10 @@ class ShardDecompressor:
         try_out(self._codec, quality=self._codec.qualities[0], coder="adaptive")
         self._input = Output(config.input)
         self._output = Output(config.output)
-        self._images = self._output.folder.child("images")
         self._pool = ThreadPoolExecutor(config.num_threads)
         self._window = 2 * config.num_threads + 1
+        # Files have no place for what is carried, and a table is given it as it is.
+        self._columns = [*_COLUMNS, CARRIED] if config.container == "webdataset" else _COLUMNS
 
     def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:
         """Restore a shard and commit it; return the marker that stands, which may be another run's.
@@ -90,29 +99,50 @@ class ShardDecompressor:
         """
         if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
             return marker
-        rows = [item.row for item in self._process(shard, crashed)]
-        metadata = {"job": "decompress", "bundle_fingerprint": self._codec.fingerprint}
-        summary = Summary.of_rows(rows, bytes_in="num_bytes", bytes_out="image_num_bytes")
-        files = {"metrics": to_parquet(rows, RESTORED, metadata=metadata)}
-        return self._output.commit(shard.index, files, summary, retry=shard.retry)
+        with self._open(shard) as (tables, restored):
+            items = self._process(shard.index, tables, restored, crashed)
+            return self._commit(shard, [item.row for item in items], restored)
 
     def probe(self, shard: Shard) -> None:
         """Do the work of a shard but commit nothing, to see whether the process survives it."""
-        self._process(shard, ())
+        with self._open(shard) as (tables, restored):
+            self._process(shard.index, tables, restored, ())
 
-    def _process(self, shard: Shard, crashed: Collection[int]) -> list[_StoredItem]:
-        decoded = ahead(self._pool, self._decode, self._begin(shard, crashed), window=self._window)
+    @contextmanager
+    def _open(self, shard: Shard) -> Iterator[tuple[Iterator[pa.Table], RestoredFiles]]:
+        """Open the rows that a shard is made of, and what takes their images."""
+        (file,) = {image.file for image in shard.items}
+        rows = [image.row for image in shard.items]
+        bitstreams = self._input.folder.read(file)
+        with open_restored(
+            self._config.container,
+            output=self._output.folder,
+            image_format=self._config.image_format,
+            bitstreams=bitstreams,
+            rows=rows,
+        ) as restored:
+            yield read_stored(bitstreams, rows, self._columns), restored
+
+    def _commit(self, shard: Shard, rows: list[dict[str, Any]], restored: RestoredFiles) -> Marker:
+        metadata = {"job": "decompress", "bundle_fingerprint": self._codec.fingerprint}
+        summary = Summary.of_rows(rows, bytes_in="num_bytes", bytes_out="image_num_bytes")
+        metrics = {"metrics": to_parquet(rows, RESTORED, metadata=metadata)}
+        return self._output.commit(shard.index, {**metrics, **restored.files()}, summary, retry=shard.retry)
+
+    def _process(
+        self, shard: int, tables: Iterator[pa.Table], restored: RestoredFiles, crashed: Collection[int]
+    ) -> list[_StoredItem]:
+        stored = self._begin(shard, tables, crashed)
+        decoded = ahead(self._pool, self._decode, stored, window=self._window)
         grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
         synthesised = chain.from_iterable(synthesize(self._codec, batch) for batch in grouped)
-        written = ahead(self._pool, self._write, synthesised, window=self._window)
+        written = ahead(self._pool, partial(self._write, restored), synthesised, window=self._window)
         return sorted(written, key=lambda item: item.position)
 
-    def _begin(self, shard: Shard, crashed: Collection[int]) -> Iterator[_StoredItem]:
-        (file,) = {image.file for image in shard.items}
-        table = pq.read_table(pa.BufferReader(self._input.folder.read(file)))
-        for position, stored in enumerate(table.take([image.row for image in shard.items]).to_pylist()):
-            row = {"key": stored["key"], "shard": shard.index, "status": OK, "num_bytes": len(stored["bitstream"])}
-            item = _StoredItem(position, row, stored)
+    def _begin(self, shard: int, tables: Iterator[pa.Table], crashed: Collection[int]) -> Iterator[_StoredItem]:
+        for position, (names, stored) in enumerate(_rows(tables)):
+            row = {"key": stored["key"], "shard": shard, "status": OK, "num_bytes": len(stored["bitstream"])}
+            item = _StoredItem(position, row, stored, {name: stored.pop(column) for column, name in names.items()})
             if position in crashed:
                 item.quarantine("crashed", WorkerCrashError())
             yield item
@@ -120,26 +150,37 @@ class ShardDecompressor:
     def _decode(self, item: _StoredItem) -> _StoredItem:
         if item.ok:
             with item.stage("entropy_decode_seconds"):
-                item.decoded = self._codec.decode(item.stored["bitstream"])
+                item.decoded = self._codec.decode(item.stored.pop("bitstream"))
                 item.row.update(width=item.decoded[0].width, height=item.decoded[0].height)
         return item
 
-    def _write(self, item: _StoredItem) -> _StoredItem:
+    def _write(self, restored: RestoredFiles, item: _StoredItem) -> _StoredItem:
         if item.ok:
             with item.stage("image_encode_seconds"):
                 carried = {name: item.stored[name] for name in ("exif", "icc_profile", "alpha_png")}
                 assert item.x_hat is not None
                 data = images.encode(item.x_hat, image_format=self._config.image_format, **carried)
         if item.ok:
-            path = item.stored["stem"] + images.FORMATS[self._config.image_format]
-            item.row.update(path=path, image_num_bytes=len(data))
+            size = {name: item.row[name] for name in ("width", "height")}
+            image = RestoredImage(item.position, item.stored["stem"], data, **size, carried=item.carried)
+            item.row["image_num_bytes"] = len(data)
             try:
-                self._images.write(path, data)
+                item.row["path"] = restored.add(image)
             except UnsafeNameError as error:
                 item.quarantine("unsafe_name", error)
+            except ImageError as error:
+                item.quarantine(error.status, error)
             except OSError as error:
                 if error.errno not in _NAME_ERRORS:
                     raise
                 item.quarantine("unwritable", error)
-        item.x_hat = None
+        item.x_hat, item.stored, item.carried = None, {}, {}
         return item
+
+
+def _rows(tables: Iterator[pa.Table]) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Return the rows of tables, each with the names of its carried columns."""
+    for table in tables:
+        names = carried_names(table)
+        for row in table.to_pylist():
+            yield names, row

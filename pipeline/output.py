@@ -2,8 +2,9 @@
 
     manifest.json                          what the output is made from; written when the plan is, then frozen
     plan/part-00000.<plan>.parquet         every input with its shard (pipeline/shards.py)
-    <kind>/shard-000042.<attempt>.parquet  one attempt at a shard; kinds: bitstreams, metrics
-    images/...                             restored images
+    <kind>/shard-000042.<attempt>.parquet  one attempt at a shard; kinds: bitstreams, metrics, images (restored)
+    tars/shard-000042.<attempt>.tar        the same, restored images as WebDataset
+    images/...                             restored images as files of their own
     commits/shard-000042.json              names the attempt that counts; written last, once
     commits/shard-000042.retry-1.json      counts in its place, after a retry of quarantined images; and so on
 
@@ -18,14 +19,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import IO, Any
 
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage import TEMPORARY_PREFIX, Folder, delete_many, list_names, open_folder, read_many
 from pipeline.summary import Summary
 
 _MANIFEST = "manifest.json"
-_ATTEMPT_FILE = re.compile(r"(?:bitstreams|metrics)/shard-(\d+)(?:\.retry-(\d+))?\.[0-9a-f]{32}\.parquet")
+_ATTEMPT_FILE = re.compile(
+    r"(?:bitstreams|metrics|images|tars)/shard-(\d+)(?:\.retry-(\d+))?\.[0-9a-f]{32}\.(?:parquet|tar)"
+)
+_SUFFIXES = {"tars": "tar"}
 _MARKER_FILE = re.compile(r"shard-(\d+)(?:\.retry-(\d+))?\.json")
 
 
@@ -118,15 +122,20 @@ class Output:
         names = [_marker_name(shard, retry) for shard, retry in sorted(self._last_retries().items())]
         return [Marker.from_json(json.loads(data)) for data in read_many(self._commits, names)]
 
-    def commit(self, shard: int, files: Mapping[str, bytes], summary: Summary, *, retry: int = 0) -> Marker:
-        """Write the files of an attempt (kind -> content), then its marker; return the marker that is stored.
+    def commit(self, shard: int, files: Mapping[str, bytes | IO[bytes]], summary: Summary, *, retry: int = 0) -> Marker:
+        """Write the files of an attempt (kind -> content or open file), then its marker; return the stored marker.
 
         Where another attempt was faster its marker stands, and the files of this one are deleted.
         """
         attempt = uuid.uuid4().hex
-        names = {kind: f"{kind}/{_stem(shard, retry)}.{attempt}.parquet" for kind in files}
+        stem = f"{_stem(shard, retry)}.{attempt}"
+        names = {kind: f"{kind}/{stem}.{_SUFFIXES.get(kind, 'parquet')}" for kind in files}
         for kind, name in names.items():
-            self.folder.write(name, files[kind])
+            content = files[kind]
+            if isinstance(content, bytes):
+                self.folder.write(name, content)
+            else:
+                self.folder.write_from(name, content)
         stored = self._create_marker(Marker(shard, attempt, names, summary, retry))
         if stored.attempt != attempt:
             delete_many(self.folder, names.values())
@@ -195,7 +204,7 @@ class Output:
         return self._create_marker(replace(marker, retry=marker.retry + 1)).attempt == marker.attempt
 
     def _files(self) -> Iterator[str]:
-        for folder in ("plan", "bitstreams", "metrics", "images", "commits"):
+        for folder in ("plan", "bitstreams", "metrics", "images", "tars", "commits"):
             for name in list_names(self.folder.child(folder)):
                 yield f"{folder}/{name}"
 

@@ -91,7 +91,7 @@ RESTORED = pa.schema(
         _STATUS,
         _ERROR_CLASS,
         _ERROR_MESSAGE,
-        _field("path", pa.string(), "restored image, below the output's images folder"),
+        _field("path", pa.string(), "name of the restored image: below the images folder, in its tar, or in its row"),
         _WIDTH,
         _HEIGHT,
         _field("num_bytes", pa.int64(), "size of the bitstream", unit="byte"),
@@ -99,6 +99,21 @@ RESTORED = pa.schema(
         _field("entropy_decode_seconds", pa.float64(), "bitstream to symbols", unit="second"),
         _field("synthesis_seconds", pa.float64(), "synthesis transform, share of its batch", unit="second"),
         _field("image_encode_seconds", pa.float64(), "pixels to an image file, written", unit="second"),
+    ]
+)
+
+# Carried columns follow. `datasets` of Hugging Face reads the struct as an image.
+RESTORED_IMAGES = pa.schema(
+    [
+        _KEY,
+        _field(
+            "image",
+            pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())]),
+            "restored image: its file's content, and the name that the file would have",
+            nullable=False,
+        ),
+        _WIDTH,
+        _HEIGHT,
     ]
 )
 

@@ -6,13 +6,15 @@ are ordinary characters. User and password of a URI reach the file system and no
 
 import contextlib
 import errno
+import io
 import os
 import re
+import shutil
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import fsspec
 from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
@@ -22,6 +24,7 @@ from pipeline.retries import Retrying, client_options
 TEMPORARY_PREFIX = ".tmp-"  # of local files that are being written
 _NUM_THREADS = 16  # for many small requests, each of which mostly waits
 _NO_CONDITIONS = frozenset((errno.ENOSYS, errno.ENOTSUP))
+_COPY_NUM_BYTES = 2**22
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -75,6 +78,13 @@ class Folder(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file at once: readers see the old content or the new, and the new one lasts."""
+        ...
+
+    def write_from(self, name: str, file: IO[bytes]) -> None:
+        """Write what is left of an open file, at once, without holding it in memory.
+
+        In an object store a failure may leave less of it: for files that count only when something else says so.
+        """
         ...
 
     def create(self, name: str, data: bytes) -> bool:
@@ -171,7 +181,13 @@ class LocalFolder:
     def write(self, name: str, data: bytes) -> None:
         """Write a file by renaming a temporary file of the same folder, both on the disk before this returns."""
         path = self._join(name)
-        with _temporary_file(os.path.dirname(path), data) as temporary:
+        with _temporary_file(os.path.dirname(path), io.BytesIO(data)) as temporary:
+            os.replace(temporary, path)
+
+    def write_from(self, name: str, file: IO[bytes]) -> None:
+        """Write what is left of an open file, as `write`."""
+        path = self._join(name)
+        with _temporary_file(os.path.dirname(path), file) as temporary:
             os.replace(temporary, path)
 
     def create(self, name: str, data: bytes) -> bool:
@@ -181,7 +197,7 @@ class LocalFolder:
         """
         path = self._join(name)
         try:
-            with _temporary_file(os.path.dirname(path), data) as temporary:
+            with _temporary_file(os.path.dirname(path), io.BytesIO(data)) as temporary:
                 _name(temporary, path)
         except FileExistsError:
             return False
@@ -247,6 +263,11 @@ class RemoteFolder:
         """Write a file with a single put."""
         self._filesystem.pipe_file(self._join(name), data)
 
+    def write_from(self, name: str, file: IO[bytes]) -> None:
+        """Write what is left of an open file, in parts where it is large; nobody sees it before the last."""
+        with self._filesystem.open(self._join(name), "wb") as target:
+            shutil.copyfileobj(file, target, _COPY_NUM_BYTES)
+
     def create(self, name: str, data: bytes) -> bool:
         """Write a file with a conditional put; where the store has none, look before the write.
 
@@ -306,13 +327,13 @@ def _walk_remote(filesystem: Any, folder: str, prefix: str) -> Iterator[list[str
 
 
 @contextlib.contextmanager
-def _temporary_file(folder: str, data: bytes) -> Iterator[str]:
+def _temporary_file(folder: str, content: IO[bytes]) -> Iterator[str]:
     """Write a temporary file for the caller to move or link inside the folder, then make that last and tidy up."""
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, TEMPORARY_PREFIX + uuid.uuid4().hex)
     try:
         with open(path, "xb") as file:
-            file.write(data)
+            shutil.copyfileobj(content, file, _COPY_NUM_BYTES)
             file.flush()
             os.fsync(file.fileno())
         yield path

@@ -83,8 +83,9 @@ def test_torch_range_admits_what_was_tested_and_no_more() -> None:
 
 
 def test_every_third_party_import_is_a_dependency() -> None:
-    # Comparing and drawing are an extra of their own: who only compresses installs neither.
-    needed = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["evaluate"]
+    # Comparing, drawing and filtering by SQL are extras of their own: who only compresses installs none.
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    needed = PYPROJECT["project"]["dependencies"] + extras["evaluate"] + extras["query"]
     paths = (path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
     imported = {name for path in paths for name in imported_packages(path)}
     distributions = {"PIL": "pillow", "pytorch_msssim": "pytorch-msssim"}
@@ -95,6 +96,11 @@ def test_every_third_party_import_is_a_dependency() -> None:
 def test_symbols_are_read_without_torch() -> None:
     (contract,) = (c for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c.get("forbidden_modules") == ["torch"])
     program = f"import sys, {', '.join(contract['source_modules'])}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_importing_the_pipeline_loads_nothing_heavy() -> None:
+    program = "import sys, pipeline; sys.exit(not {'torch', 'ray', 'pyarrow'}.isdisjoint(sys.modules))"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 

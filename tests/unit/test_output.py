@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ def test_sweep_deletes_what_no_marker_names(output: Output, tmp_path: Path) -> N
     for kind in ("bitstreams", "metrics"):
         output.folder.write(f"{kind}/shard-000000.{dead}.parquet", b"")
         output.folder.write(f"{kind}/shard-000001.{running}.parquet", b"")
+    output.folder.write(f"tars/shard-000000.{dead}.tar", b"")
+    output.folder.write(f"images/shard-000000.{dead}.parquet", b"")
     output.folder.write(f"plan/part-00000.{'1' * 32}.parquet", b"")
     output.folder.write(f"plan/part-00000.{dead}.parquet", b"")
     output.folder.write("images/a/.tmp-1234", b"")
@@ -128,8 +131,15 @@ def test_a_sweep_with_old_news_leaves_a_new_commit_alone(output: Output, tmp_pat
     assert [marker.files for marker in output.markers()] == [second]
 
 
+def test_open_files_are_committed_as_they_are(output: Output, tmp_path: Path) -> None:
+    names = output.commit(0, {"tars": io.BytesIO(b"archive")}, Summary(num_images=1)).files
+    assert (tmp_path / names["tars"]).read_bytes() == b"archive"
+    assert names["tars"].startswith("tars/shard-000000.") and names["tars"].endswith(".tar")
+
+
 def test_clear_leaves_nothing_of_the_job(output: Output, tmp_path: Path) -> None:
     commit(output, 0)
+    output.commit(1, {"tars": io.BytesIO(b"archive")}, Summary(num_images=1))
     output.folder.write("images/a/b.png", b"")
     (tmp_path / "unrelated.txt").write_bytes(b"")
     output.clear("compress")

@@ -1,4 +1,5 @@
 import errno
+import io
 import os
 import pickle
 import threading
@@ -46,6 +47,17 @@ def test_write_replaces_and_create_does_not(folder: Folder) -> None:
     assert folder.read("x/marker.json") == b"first"
     folder.write("x/marker.json", b"third")
     assert folder.read("x/marker.json") == b"third"
+
+
+def test_open_files_are_written_from_where_they_are(folder: Folder) -> None:
+    for content in (b"12first", b"12second"):
+        file = io.BytesIO(content)
+        file.seek(2)
+        folder.write_from("x/archive.tar", file)
+    assert folder.read("x/archive.tar") == b"second"
+    assert list(list_names(folder)) == ["x/archive.tar"]
+    with pytest.raises(UnsafeNameError):
+        folder.write_from("../archive.tar", io.BytesIO())
 
 
 def test_delete_is_idempotent(folder: Folder) -> None:

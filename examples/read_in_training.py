@@ -1,0 +1,82 @@
+"""Compress some photographs of scikit-image, train a small network on what is read back, and read it with Ray Data.
+
+python examples/read_in_training.py [FOLDER]
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import skimage
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import pipeline
+
+ROOT = Path(__file__).parents[1]
+PHOTOGRAPHS = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"]
+CROP = 64
+
+
+def main(folder: Path) -> None:
+    compressed = compress(folder)
+    train(compressed)
+    count_with_ray(compressed)
+
+
+def compress(folder: Path) -> Path:
+    """Run the compress job on the photographs, each a quarter as large as it was."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "photographs").mkdir(parents=True)
+    for name in PHOTOGRAPHS:
+        with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
+            image.reduce(2).save(folder / "photographs" / name)
+    job = [sys.executable, str(ROOT / "jobs" / "compress_dataset.py")]
+    arguments = ["--input", str(folder / "photographs"), "--output", str(folder / "compressed"), "--quality", "4"]
+    subprocess.run([*job, *arguments], check=True)
+    return folder / "compressed"
+
+
+def train(compressed: Path) -> None:
+    """Fit a network that fills in every second pixel. Ray is not needed for that."""
+    images = pipeline.CompressedImages(str(compressed), columns=["image"], transform=random_crop, shuffle=True)
+    loader = DataLoader(images, batch_size=2)
+    network = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 3, 5, padding=2))
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    for epoch in range(2):
+        images.set_epoch(epoch)
+        for batch in loader:
+            x = batch["image"]
+            loss = nn.functional.mse_loss(network(with_holes(x)), x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        print(f"epoch {epoch}: {images.num_images} images, mean squared error {loss.item():.4f}")
+
+
+def count_with_ray(compressed: Path) -> None:
+    """Decode on Ray what is worth another look; anything of Ray Data may follow, `iter_torch_batches` among it."""
+    dataset = pipeline.read_compressed(str(compressed), where="psnr_db < 40", columns=["key", "image"])
+    for row in dataset.iter_rows():
+        print(f"{row['key']} has shape {row['image'].shape} and mean {row['image'].mean():.1f}")
+
+
+def random_crop(image: npt.NDArray[np.uint8]) -> Tensor:
+    top, left = (int(torch.randint(size - CROP + 1, ())) for size in image.shape[:2])
+    return torch.from_numpy(image[top : top + CROP, left : left + CROP]).permute(2, 0, 1).float() / 255
+
+
+def with_holes(x: Tensor) -> Tensor:
+    holes = x.clone()
+    holes[:, :, ::2, 1::2] = 0
+    holes[:, :, 1::2, ::2] = 0
+    return holes
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "demo-output" / "training")

@@ -1,0 +1,70 @@
+"""Compressed datasets for tests, made by hand: what a compress job commits, with carried columns, without Ray."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bls.codec import Codec
+from pipeline.output import Manifest, Marker, Output
+from pipeline.schema import BITSTREAMS, METRICS, SCHEMA_VERSION, to_parquet
+from pipeline.summary import Summary
+from tests.images import random_fields
+
+STRUCT = pa.struct([("label", pa.int16()), ("caption", pa.string()), ("key", pa.string()), ("mask", pa.binary())])
+MAP = pa.map_(pa.string(), pa.binary())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image of such a dataset; a `status` other than ok has no bitstream."""
+
+    key: str
+    pixels: npt.NDArray[np.uint8]
+    carried: Any = None
+    psnr_db: float | None = 30.0
+    source_format: str = "PNG"
+    status: str = "ok"
+    stem: str | None = None
+
+
+def pixels(height: int, width: int, *, gray: bool = False, seed: int = 0) -> npt.NDArray[np.uint8]:
+    field = random_fields(1, max(height, width, 32), seed=seed)[0, :, :height, :width]
+    x = (field * 255).round().byte().permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(x[:, :, 0] if gray else x)
+
+
+def write_dataset(
+    folder: Path, bundle: Path, shards: Sequence[Sequence[Sample]], *, carried: pa.DataType | None = None
+) -> Output:
+    """Write and commit a compressed dataset; shards are numbered by their place."""
+    codec, output = Codec.load(bundle), Output(str(folder))
+    settings = {"schema_version": SCHEMA_VERSION, "bundle_fingerprint": codec.fingerprint}
+    num_images = sum(map(len, shards))
+    output.begin(Manifest(job="compress", settings=settings, plan="1" * 32, num_images=num_images))
+    for index, samples in enumerate(shards):
+        _commit(output, codec, index, samples, carried)
+    return output
+
+
+def _commit(output: Output, codec: Codec, shard: int, samples: Sequence[Sample], carried: pa.DataType | None) -> Marker:
+    metrics, stored = [], []
+    for sample in samples:
+        height, width = sample.pixels.shape[:2]
+        row = {"key": sample.key, "source_uri": sample.key, "shard": shard, "status": sample.status}
+        row |= {"width": width, "height": height, "psnr_db": sample.psnr_db, "source_format": sample.source_format}
+        metrics.append({**row, "bundle_fingerprint": codec.fingerprint, "error_message": "", "n": 1})
+        if sample.status == "ok":
+            bitstream = codec.compress(sample.pixels, quality=4)
+            stem = sample.stem or sample.key.rpartition(".")[0]
+            stored.append({"key": sample.key, "stem": stem, "bitstream": bitstream, "carried": sample.carried})
+    schema = BITSTREAMS if carried is None else BITSTREAMS.append(pa.field("carried", carried))
+    files = {
+        "bitstreams": to_parquet(stored, schema, metadata={}),
+        "metrics": to_parquet(metrics, METRICS, metadata={}),
+    }
+    return output.commit(shard, files, Summary.of_rows(metrics, bytes_in="n", bytes_out="n"))
