@@ -17,7 +17,7 @@ from pipeline.images import MAX_PIXELS
 from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
 from pipeline.output import Output, versions
 from pipeline.shards import freeze_plan, planned_shards
-from pipeline.sources import open_source
+from pipeline.sources import Columns, open_source
 from pipeline.storage import absolute
 
 JOB = "compress"
@@ -33,7 +33,9 @@ class CompressDataset:
     """
 
     input: str
-    """Folder with the images, searched with all folders in it: a path, or any URI that fsspec reads."""
+    """Where the images are, a path or any URI that fsspec reads: a folder (searched with all folders in it), a pattern
+    with stars, WebDataset tars (`{000..099}.tar`), Parquet files with a column of images, or a list of URIs in a .txt
+    or Parquet file."""
     output: str
     """Folder to write to: a path or URI."""
     quality: int = 4
@@ -55,6 +57,10 @@ class CompressDataset:
     """Stop when more images than this are quarantined; without it never."""
     max_pixels: int = MAX_PIXELS
     """Quarantine images with more pixels than this, before they are decoded."""
+    image_column: str | None = None
+    """Of Parquet input: the column of images or of their URIs; without it the one that can only be it."""
+    key_column: str | None = None
+    """Of Parquet input: the column of unique names; without it file name and row number."""
     overwrite: bool = False
     """Delete what an earlier run left in the output, and begin again."""
 
@@ -98,7 +104,8 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
     coder = config.coder or model.coders[0]
     if coder not in model.coders:
         raise ValueError(f"--coder is {coder}, the bundle has {', '.join(model.coders)}: choose one of these")
-    source = open_source(config.input)
+    columns = Columns(config.image_column, config.key_column)
+    source = open_source(config.input, columns)
     output = Output(config.output)
     if config.overwrite:
         output.clear(JOB)
@@ -108,6 +115,8 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
         job=JOB,
         settings={
             "input": str(source),
+            "image_column": config.image_column,
+            "key_column": config.key_column,
             "bundle_fingerprint": bundle.fingerprint.hex(),
             "quality": config.quality,
             "coder": coder,
@@ -127,6 +136,8 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
         bundle=config.bundle and os.path.abspath(config.bundle),
         bundle_fingerprint=bundle.fingerprint.hex(),
         max_pixels=config.max_pixels,
+        columns=columns,
+        carried=source.carried,
         device="cuda" if config.gpus_per_worker > 0 else "cpu",
         num_threads=config.cpus_per_worker,
     )

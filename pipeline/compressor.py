@@ -12,6 +12,7 @@ from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from bls import quality as measures
 from bls.bitstream import BitstreamError, Coder, Header
@@ -19,9 +20,9 @@ from bls.codec import Pixels, Symbols
 from pipeline import images
 from pipeline.images import SourceImage
 from pipeline.output import Marker, Output
-from pipeline.schema import BITSTREAMS, METRICS, to_parquet
+from pipeline.schema import CARRIED, METRICS, bitstreams_schema, to_parquet
 from pipeline.shards import Shard
-from pipeline.sources import ImageReference, open_source
+from pipeline.sources import Columns, ImageReference, open_source
 from pipeline.stages import Item, ahead, batches, run_batch
 from pipeline.summary import OK, Summary
 from pipeline.worker import (
@@ -30,7 +31,7 @@ from pipeline.worker import (
     load_codec,
     num_pixels,
     own_process,
-    read_encoded,
+    read_sample,
     shape_of,
     synthesize,
     try_out,
@@ -51,6 +52,8 @@ class CompressionConfig:
     bundle: str | None
     bundle_fingerprint: str
     max_pixels: int
+    columns: Columns | None = None
+    carried: pa.DataType | None = None  # beside each image, as the source said when it was listed
     device: str = "cpu"
     num_threads: int = 1
 
@@ -62,6 +65,7 @@ class _SourceItem(Item):
     reference: ImageReference
     batch: int = 0
     image: SourceImage | None = None
+    carried: Any = None
     symbols: Symbols | None = None
     bitstream: bytes = b""
     decoded: tuple[Header, Symbols] | None = None
@@ -82,7 +86,8 @@ class ShardCompressor:
         self._codec = load_codec(config)
         try_out(self._codec, quality=config.quality, coder=config.coder)
         self._coder = Coder[config.coder.upper()]
-        self._source = open_source(config.input)
+        self._source = open_source(config.input, config.columns)
+        self._bitstreams = bitstreams_schema(config.carried)
         self._output = Output(config.output)
         self._pool = ThreadPoolExecutor(config.num_threads)
         self._window = 2 * config.num_threads + 1
@@ -104,7 +109,7 @@ class ShardCompressor:
         rows = [item.row for item in items]
         metadata = {"job": "compress", "max_pixels": self._config.max_pixels, **self._model_columns}
         files = {
-            "bitstreams": to_parquet([item.stored for item in items if item.ok], BITSTREAMS, metadata=metadata),
+            "bitstreams": to_parquet([item.stored for item in items if item.ok], self._bitstreams, metadata=metadata),
             "metrics": to_parquet(rows, METRICS, metadata=metadata),
         }
         summary = Summary.of_rows(rows, bytes_in="source_num_bytes", bytes_out="num_bytes")
@@ -135,7 +140,8 @@ class ShardCompressor:
     def _load(self, item: _SourceItem) -> _SourceItem:
         if item.ok:
             with item.stage("decode_seconds"):
-                data = read_encoded(self._source, item.reference)
+                sample = read_sample(self._source, item.reference)
+                data, item.carried = sample.data, sample.carried
                 item.row["source_num_bytes"] = len(data)
                 item.image = images.decode(data, max_pixels=self._config.max_pixels)
                 item.row.update(_source_columns(item.image, source_num_bytes=len(data)))
@@ -176,7 +182,8 @@ class ShardCompressor:
                 x, num_bytes = item.image.pixels, len(item.bitstream)
                 item.row.update(_result_columns(x, item.x_hat, num_bytes=num_bytes, estimated_bits=bits))
                 item.stored = _stored_columns(item.reference, item.image, item.bitstream)
-        item.image = item.symbols = item.x_hat = None
+                item.stored[CARRIED] = item.carried
+        item.carried = item.image = item.symbols = item.x_hat = None
         return item
 
 
