@@ -1,4 +1,7 @@
-"""The frozen plan of a job: which inputs are compressed together, decided once and kept beside the output."""
+"""The frozen plan of a job: which inputs are compressed together, decided once and kept beside the output.
+
+Planning holds the references of one plan file, and 16 bytes of each key to see whether it is the only one.
+"""
 
 import hashlib
 import itertools
