@@ -21,7 +21,7 @@ from pipeline.images import MAX_PIXELS
 from pipeline.job import ExitCode, Result, Work, arguments_of, check_at_least, exit_code, run_to_end, usage
 from pipeline.output import Output, check_same, versions
 from pipeline.shards import default_size, freeze_plan, planned_shards
-from pipeline.sources import Source, open_source
+from pipeline.sources import Columns, Source, open_source
 from pipeline.storage import absolute
 from pipeline.summary import Summary
 
@@ -38,7 +38,9 @@ class CompressDataset:
     """
 
     input: str
-    """Folder with the images, searched with all folders in it: a path, or any URI that fsspec reads."""
+    """Where the images are, a path or any URI that fsspec reads: a folder (searched with all folders in it), a pattern
+    with stars, WebDataset tars (`{000..099}.tar`), Parquet files with a column of images, or a list of URIs in a .txt
+    or Parquet file."""
     output: str
     """Folder to write to: a path or URI."""
     quality: int = 4
@@ -70,6 +72,10 @@ class CompressDataset:
     (1 to 4 of the shipped bundle), else float32."""
     dry_run: bool = False
     """Write nothing: compress a sample and tell what the whole would take."""
+    image_column: str | None = None
+    """Of Parquet input: the column of images or of their URIs; without it the one that can only be it."""
+    key_column: str | None = None
+    """Of Parquet input: the column of unique names; without it file name and row number."""
     overwrite: bool = False
     """Delete what an earlier run left in the output, and begin again."""
     log_json: bool = False
@@ -85,6 +91,11 @@ class CompressDataset:
         )
         check_at_least(0, gpus_per_worker=self.gpus_per_worker, max_failures=self.max_failures)
         _ = self.ms_ssim_share
+
+    @property
+    def columns(self) -> Columns:
+        """Which columns of Parquet input are looked at."""
+        return Columns(self.image_column, self.key_column)
 
     @property
     def ms_ssim_share(self) -> float:
@@ -126,7 +137,7 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
     return result.exit_code
 
 
-def _worker_config(config: CompressDataset) -> CompressionConfig:
+def _worker_config(config: CompressDataset, source: Source) -> CompressionConfig:
     """Return what a worker needs, with the coder and the fingerprint that the bundle has."""
     bundle = load_bundle(config.bundle)
     if config.quality not in bundle.models:
@@ -145,6 +156,8 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
         max_pixels=config.max_pixels,
         ms_ssim_share=config.ms_ssim_share,
         precision=config.precision,
+        columns=config.columns,
+        carried=source.carried,
         device="cuda" if config.gpus_per_worker > 0 else "cpu",
         num_threads=config.cpus_per_worker,
     )
@@ -152,8 +165,11 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
 
 def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any]:
     """Return what decides the rows of an output."""
+    columns = worker_config.columns or Columns()
     return {
         "input": str(source),
+        "image_column": columns.image,
+        "key_column": columns.key,
         "bundle_fingerprint": worker_config.bundle_fingerprint,
         "quality": worker_config.quality,
         "coder": worker_config.coder,
@@ -165,8 +181,8 @@ def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any
 
 
 def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
-    worker_config = _worker_config(config)
-    source = open_source(config.input)
+    source = open_source(config.input, config.columns)
+    worker_config = _worker_config(config, source)
     output = Output(config.output)
     if config.overwrite:
         output.clear(JOB)
@@ -190,7 +206,8 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
 
 
 def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
-    source, worker_config = open_source(config.input), _worker_config(config)
+    source = open_source(config.input, config.columns)
+    worker_config = _worker_config(config, source)
     output = Output(config.output)
     stored = None if config.overwrite else output.manifest()
     if stored is not None:

@@ -25,7 +25,7 @@ from pipeline.plots import check_installed
 from pipeline.provenance import provenance
 from pipeline.schema import EVALUATION, to_parquet
 from pipeline.shards import freeze_plan, planned_shards
-from pipeline.sources import Source, open_source
+from pipeline.sources import Columns, Source, open_source
 from pipeline.storage import absolute, open_folder
 
 JOB = "evaluate"
@@ -42,7 +42,9 @@ class Evaluate:
     """
 
     input: str
-    """Folder with the images, searched with all folders in it: a path, or any URI that fsspec reads."""
+    """Where the images are, a path or any URI that fsspec reads: a folder (searched with all folders in it), a pattern
+    with stars, WebDataset tars (`{000..099}.tar`), Parquet files with a column of images, or a list of URIs in a .txt
+    or Parquet file."""
     output: str
     """Folder to write to: a path or URI."""
     bundle: str | None = None
@@ -65,6 +67,10 @@ class Evaluate:
     """Stop when more images than this cannot be read or coded; without it never."""
     max_pixels: int = MAX_PIXELS
     """Leave out images with more pixels than this, before they are decoded."""
+    image_column: str | None = None
+    """Of Parquet input: the column of images or of their URIs; without it the one that can only be it."""
+    key_column: str | None = None
+    """Of Parquet input: the column of unique names; without it file name and row number."""
     overwrite: bool = False
     """Delete what an earlier run left in the output, and begin again."""
 
@@ -128,7 +134,8 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
         raise ValueError(
             f"--qualities has {min(unknown)}, the bundle has {sorted(bundle.models)}: choose some of these"
         )
-    source = open_source(config.input)
+    columns = Columns(config.image_column, config.key_column)
+    source = open_source(config.input, columns)
     output = Output(f"{absolute(config.output).rstrip('/')}/shards")
     if config.overwrite:
         output.clear(JOB)
@@ -150,6 +157,7 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
         bundle=config.bundle and os.path.abspath(config.bundle),
         bundle_fingerprint=bundle.fingerprint.hex(),
         max_pixels=config.max_pixels,
+        columns=columns,
         device="cuda" if config.gpus_per_worker > 0 else "cpu",
         num_threads=config.cpus_per_worker,
     )
@@ -165,6 +173,8 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
 def _settings(config: Evaluate, source: Source, bundle: Bundle, qualities: Sequence[int]) -> dict[str, Any]:
     return {
         "input": str(source),
+        "image_column": config.image_column,
+        "key_column": config.key_column,
         "bundle_fingerprint": bundle.fingerprint.hex(),
         "coders": list(CODERS),
         "qualities": list(qualities),

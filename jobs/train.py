@@ -28,7 +28,7 @@ from pipeline.job import ExitCode, check_at_least, exit_code, usage
 from pipeline.patches import PatchConfig
 from pipeline.plots import check_installed, plot_training_curve
 from pipeline.report import job_command, print_commands, print_table, reasons_text, say
-from pipeline.sources import open_sources
+from pipeline.sources import Columns, open_sources
 from pipeline.storage import Folder, absolute, open_folder, redact
 from pipeline.train_engine import Images, Milestones, Resources, cluster, fit_models, read_images
 
@@ -38,11 +38,13 @@ class TrainConfig:
     """Fit models to images, one per lmbda, with Ray Train, and write them as a bundle."""
 
     data: tuple[str, ...]
-    """Folders of training images, any URIs that fsspec reads."""
+    """Training images, any URIs that fsspec reads: folders, patterns, tars, Parquet files, lists (README, Use)."""
     output: Path
     """Folder of the bundle; models of other qualities that are already in it are kept."""
     storage: str
     """Folder (any URI, seen by all nodes) for checkpoints and fitted models: what a killed run goes on from."""
+    image_column: str | None = None
+    """Of Parquet data: the column of images or of their URIs; without it the one that can only be it."""
     lmbda: tuple[float, ...] = (LMBDAS[4],)
     """Weights of `lmbda * 255**2 * mse + bpp`, one model each; the middle one is fitted first, the others from it."""
     quality: tuple[int, ...] = ()
@@ -162,10 +164,10 @@ def main(config: TrainConfig) -> ExitCode:
     storage = open_folder(config.storage)
     with usage():
         check_installed("matplotlib", extra="train")
-        source = open_sources([absolute(uri) for uri in config.data])
+        source = open_sources([absolute(uri) for uri in config.data], Columns(config.image_column))
         start = _start(config)
         for fit in config.fits():
-            _check_settings(storage, fit, data=_names(config.data), init=_init_name(start))
+            _check_settings(storage, fit, data=_data_names(config), init=_init_name(start))
     resources = config.resources()
     with cluster(resources):
         with usage():
@@ -224,6 +226,11 @@ def _pairs(settings: dict[str, object], keys: list[str]) -> str:
 def _names(uris: tuple[str, ...]) -> list[str]:
     """Return the last parts of URIs: what of them may stand in a bundle that is passed on."""
     return [redact(uri).rstrip("/").rpartition("/")[2] for uri in uris]
+
+
+def _data_names(config: TrainConfig) -> list[str]:
+    """Return the names of the data, with the column of a Parquet file where it was chosen."""
+    return _names(config.data) + ([f"column {config.image_column}"] if config.image_column else [])
 
 
 def _init_name(start: FittedModel | None) -> str:

@@ -13,6 +13,7 @@ from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from bls import quality as measures
 from bls.bitstream import BitstreamError, Coder, Header
@@ -22,9 +23,9 @@ from pipeline import images
 from pipeline.images import SourceImage
 from pipeline.kept_rows import KeptRows
 from pipeline.output import Marker, Output
-from pipeline.schema import BITSTREAMS, METRICS, to_parquet
+from pipeline.schema import CARRIED, METRICS, bitstreams_schema, to_parquet
 from pipeline.shards import Shard
-from pipeline.sources import ImageReference, open_source
+from pipeline.sources import Columns, ImageReference, open_source
 from pipeline.stages import Item, ahead, batches, run_batch
 from pipeline.summary import OK, Summary
 from pipeline.worker import (
@@ -33,7 +34,7 @@ from pipeline.worker import (
     load_codec,
     num_pixels,
     own_process,
-    read_encoded,
+    read_sample,
     shape_of,
     synthesize,
     try_out,
@@ -57,6 +58,8 @@ class CompressionConfig:
     max_pixels: int
     ms_ssim_share: float = 1.0
     precision: Precision = "auto"
+    columns: Columns | None = None
+    carried: pa.DataType | None = None  # beside each image, as the source said when it was listed
     device: str = "cpu"
     num_threads: int = 1
 
@@ -68,6 +71,7 @@ class _SourceItem(Item):
     reference: ImageReference
     batch: int = 0
     image: SourceImage | None = None
+    carried: Any = None
     symbols: Symbols | None = None
     bitstream: bytes = b""
     decoded: tuple[Header, Symbols] | None = None
@@ -88,7 +92,8 @@ class ShardCompressor:
         self._codec = load_codec(config, precision=config.precision)
         try_out(self._codec, quality=config.quality, coder=config.coder)
         self._coder = Coder[config.coder.upper()]
-        self._source = open_source(config.input)
+        self._source = open_source(config.input, config.columns)
+        self._bitstreams = bitstreams_schema(config.carried)
         self._output = Output(config.output)
         self._pool = ThreadPoolExecutor(config.num_threads)
         self._window = 2 * config.num_threads + 1
@@ -116,7 +121,7 @@ class ShardCompressor:
         metadata = {"job": "compress", "max_pixels": self._config.max_pixels, **self._model_columns}
         files = {
             "bitstreams": to_parquet(
-                [bitstreams[key] for key in keys if key in bitstreams], BITSTREAMS, metadata=metadata
+                [bitstreams[key] for key in keys if key in bitstreams], self._bitstreams, metadata=metadata
             ),
             "metrics": to_parquet(rows, METRICS, metadata=metadata),
         }
@@ -153,7 +158,8 @@ class ShardCompressor:
     def _load(self, item: _SourceItem) -> _SourceItem:
         if item.ok:
             with item.stage("decode_seconds"):
-                data = read_encoded(self._source, item.reference)
+                sample = read_sample(self._source, item.reference)
+                data, item.carried = sample.data, sample.carried
                 item.row["source_num_bytes"] = len(data)
                 item.image = images.decode(data, max_pixels=self._config.max_pixels)
                 item.row.update(_source_columns(item.image, source_num_bytes=len(data)))
@@ -197,7 +203,8 @@ class ShardCompressor:
                 if is_sampled(item.reference.key, self._config.ms_ssim_share):
                     item.row["ms_ssim"] = measures.ms_ssim(x, item.x_hat)
                 item.stored = _stored_columns(item.reference, item.image, item.bitstream)
-        item.image = item.symbols = item.x_hat = None
+                item.stored[CARRIED] = item.carried
+        item.carried = item.image = item.symbols = item.x_hat = None
         return item
 
 

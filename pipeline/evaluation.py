@@ -22,7 +22,7 @@ from pipeline.images import ImageError
 from pipeline.output import Marker, Output
 from pipeline.schema import EVALUATION, to_parquet
 from pipeline.shards import Shard
-from pipeline.sources import ImageReference, open_source
+from pipeline.sources import Columns, ImageReference, open_source
 from pipeline.stages import Item
 from pipeline.storage import read_many
 from pipeline.summary import OK, Summary
@@ -51,6 +51,7 @@ class EvaluationConfig:
     bundle: str | None
     bundle_fingerprint: str
     max_pixels: int
+    columns: Columns | None = None
     device: str = "cpu"
     num_threads: int = 1
 
@@ -68,7 +69,7 @@ class ShardEvaluator:
         self._codec = load_codec(config)
         for coder in self._codec.coders(config.qualities[0]):
             try_out(self._codec, quality=config.qualities[0], coder=coder)
-        self._source = open_source(config.input)
+        self._source = open_source(config.input, config.columns)
         self._output = Output(config.output)
         self._pool = ThreadPoolExecutor(config.num_threads)
 

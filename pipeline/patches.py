@@ -25,6 +25,7 @@ from bls.quality import luma
 from bls.transforms import DOWNSAMPLING
 from pipeline.images import ImageError, decode
 from pipeline.sources import ImageReference, Source
+from pipeline.worker import read_encoded
 
 MAX_KEPT_SIDE = 512
 """Of a larger image one random crop of this side is kept: a hundred photographs of 12 megapixels fill no memory."""
@@ -133,11 +134,9 @@ def with_noise(
 def read_image(source: Source, reference: ImageReference, config: PatchConfig) -> UInt8[np.ndarray, "h w c"] | str:
     """Return an image, downsampled and cropped to what is kept, or why it is not used."""
     try:
-        image = decode(source.read(reference), max_pixels=config.max_pixels).pixels
+        image = decode(read_encoded(source, reference), max_pixels=config.max_pixels).pixels
     except ImageError as error:
         return error.status
-    except OSError:
-        return "unreadable"
     if min(image.shape[:2]) < config.patch_size:
         return f"smaller than {config.patch_size} pixels a side"
     if ((image == 0) | (image == 255)).mean() > MAX_SATURATED:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from bls.bitstream import Coder
 
-SCHEMA_VERSION = 1  # raised with every change of a column's name, type or meaning
+SCHEMA_VERSION = 2  # raised with every change of a column's name, type or meaning
 
 
 def _field(name: str, type_: pa.DataType, description: str, *, unit: str = "", nullable: bool = True) -> pa.Field:
@@ -35,7 +35,17 @@ _MSE_255 = _field("mse_255", pa.float64(), "mean squared error of the decoded im
 _PSNR_DB = _field("psnr_db", pa.float64(), "10 log10(255^2 / mse_255); null where mse_255 is 0", unit="dB")
 _MS_SSIM = _field("ms_ssim", pa.float64(), "MS-SSIM of the decoded image; null below 161 pixels a side, or not sampled")
 
-PLAN = pa.schema([_SHARD, _KEY, _SOURCE_URI, _STEM])
+PLAN = pa.schema(
+    [
+        _SHARD,
+        _KEY,
+        _SOURCE_URI,
+        _STEM,
+        _field("file", pa.string(), "tar or Parquet file that the image is in, below the input's folder"),
+        _field("start", pa.int64(), "first byte of the sample in the tar, or row in the Parquet file"),
+        _field("num_bytes", pa.int64(), "size of the sample in the tar, headers included", unit="byte"),
+    ]
+)
 
 BITSTREAMS = pa.schema(
     [
@@ -48,6 +58,17 @@ BITSTREAMS = pa.schema(
         _field("alpha_png", pa.binary(), "alpha plane as a grayscale PNG, lossless"),
     ]
 )
+
+CARRIED = "carried"
+
+
+def bitstreams_schema(carried: pa.DataType | None) -> pa.Schema:
+    """Return the columns of bitstreams files, with what the input has beside each image, if it has anything."""
+    if carried is None:
+        return BITSTREAMS
+    description = "what the input has beside the image: other columns of its row, or other members of its sample"
+    return BITSTREAMS.append(_field(CARRIED, carried, description))
+
 
 METRICS = pa.schema(
     [
@@ -174,20 +195,24 @@ RELAXATION = pa.schema(
 
 
 def to_parquet(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, *, metadata: Mapping[str, Any]) -> bytes:
-    """Write rows as one Parquet file; absent values are null.
+    """Write rows as one Parquet file; absent values are null. `metadata` as in `table_to_parquet`."""
+    return table_to_parquet(pa.Table.from_pylist(list(rows), schema=schema), metadata=metadata)
+
+
+def table_to_parquet(table: pa.Table, *, metadata: Mapping[str, Any]) -> bytes:
+    """Write a table as one Parquet file.
 
     `metadata` travels as key-value metadata of the file: text as it is, anything else as JSON.
     """
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-    schema = schema.with_metadata({"schema_version": str(SCHEMA_VERSION), **texts})
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+    table = table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION), **texts})
     # Bitstreams and PNGs do not compress again and never repeat.
     opaque = {"bitstream", "alpha_png"}
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
         sink,
-        compression={name: "none" if name in opaque else "zstd" for name in schema.names},
-        use_dictionary=[name for name in schema.names if name not in opaque],
+        compression={name: "none" if name in opaque else "zstd" for name in table.column_names},
+        use_dictionary=[name for name in table.column_names if name not in opaque],
     )
     return bytes(sink.getvalue())

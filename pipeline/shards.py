@@ -1,25 +1,35 @@
-"""The frozen plan of a job: which inputs are compressed together, decided once and kept beside the output."""
+"""The frozen plan of a job: which inputs are compressed together, decided once and kept beside the output.
+
+Planning holds the references of one plan file, and 16 bytes of each key to see whether it is the only one.
+"""
 
 import hashlib
 import itertools
 import math
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.key_hashes import Hashes, check_unique_keys, hashes_of
 from pipeline.output import Manifest, Marker, Output, OutputError, check_same
-from pipeline.schema import PLAN, to_parquet
+from pipeline.schema import PLAN, table_to_parquet
 from pipeline.sources import ImageReference, Source
-from pipeline.storage import list_names
+from pipeline.storage import delete_many, list_names
 
 MAX_DEFAULT_SIZE = 128  # images of a shard: about a minute of one CPU with photographs of a megapixel
 MIN_DEFAULT_SIZE = 4  # with fewer, the stages of a worker would wait for each other
 SHARDS_PER_WORKER = 4  # at least, so that all workers end at about the same time
 _PART_NUM_IMAGES = 50_000  # of a plan file: some megabytes
+
+_REFERENCE_COLUMNS = [field.name for field in fields(ImageReference)]
+_REFERENCE_VALUES = attrgetter(*_REFERENCE_COLUMNS)
 
 _T = TypeVar("_T")
 
@@ -53,7 +63,7 @@ def freeze_plan(
 
     Raises:
         OutputError: the output was begun with other inputs or settings.
-        ValueError: the source has no images.
+        ValueError: the source has no images, or two with the same key.
     """
     stored = output.manifest()
     if stored is None:
@@ -92,40 +102,56 @@ class _Listing:
         self._sha256 = hashlib.sha256()
         self.num_images = 0
 
-    def __iter__(self) -> Iterator[ImageReference]:
-        for reference in self._source.references():
-            self.num_images += 1
-            self._sha256.update(reference.key.encode() + b"\0")
-            yield reference
+    def add(self, references: Sequence[ImageReference]) -> None:
+        """Count and hash the next references."""
+        self.num_images += len(references)
+        self._sha256.update("".join(f"{reference.key}\0" for reference in references).encode())
 
     @property
     def keys_sha256(self) -> str:
-        return self._sha256.hexdigest()
+        """The hash of all keys, and of the type of what is carried beside the images; valid when all have passed."""
+        carried = self._source.carried
+        whole = self._sha256.copy()
+        whole.update(b"" if carried is None else f"\0{carried}".encode())
+        return whole.hexdigest()
 
 
 def _write_plan(output: Output, source: Source, shard_size: int | None, num_workers: Callable[[], int]) -> Manifest:
-    listing = _Listing(source)
-    references = iter(listing)
+    references = iter(source.references())
     if (first := next(references, None)) is None:
         raise ValueError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
     references = itertools.chain([first], references)
     if shard_size is None:
         shard_size, references = _default_size(references, num_workers())
     plan = uuid.uuid4().hex
-    num_shards = 0
-    part_num_shards = math.ceil(_PART_NUM_IMAGES / shard_size)
-    for part, shards in enumerate(_chunks(_shards(references, shard_size), part_num_shards)):
-        rows = [{"shard": shard.index, **asdict(reference)} for shard in shards for reference in shard.items]
-        output.folder.write(f"plan/part-{part:05d}.{plan}.parquet", to_parquet(rows, PLAN, metadata={"plan": plan}))
-        num_shards += len(shards)
+    listing = _Listing(source)
+    hashes: list[Hashes] = []
+    names: list[str] = []
+    try:
+        for part in _chunks(references, math.ceil(_PART_NUM_IMAGES / shard_size) * shard_size):
+            shards = np.arange(listing.num_images, listing.num_images + len(part)) // shard_size
+            names.append(f"plan/part-{len(names):05d}.{plan}.parquet")
+            output.folder.write(names[-1], table_to_parquet(_part_table(shards, part), metadata={"plan": plan}))
+            listing.add(part)
+            hashes.append(hashes_of([reference.key for reference in part]))
+        skipped = dict(source.skipped)
+        check_unique_keys(source, hashes)
+    except ValueError:
+        delete_many(output.folder, names)
+        raise
     return Manifest(
         plan=plan,
         num_images=listing.num_images,
-        num_shards=num_shards,
+        num_shards=math.ceil(listing.num_images / shard_size),
         shard_size=shard_size,
         keys_sha256=listing.keys_sha256,
-        skipped=dict(source.skipped),
+        skipped=skipped,
     )
+
+
+def _part_table(shards: npt.NDArray[np.int64], references: Sequence[ImageReference]) -> pa.Table:
+    columns = zip(*map(_REFERENCE_VALUES, references), strict=True)
+    return pa.table([pa.array(shards, pa.int32()), *map(list, columns)], schema=PLAN)
 
 
 def _default_size(references: Iterator[ImageReference], num_workers: int) -> tuple[int, Iterator[ImageReference]]:
@@ -134,28 +160,26 @@ def _default_size(references: Iterator[ImageReference], num_workers: int) -> tup
     return default_size(len(head), num_workers), itertools.chain(head, references)
 
 
-def _shards(references: Iterator[ImageReference], size: int) -> Iterator[Shard]:
-    for index, items in enumerate(_chunks(references, size)):
-        yield Shard(index, items)
-
-
 def _chunks(items: Iterator[_T], size: int) -> Iterator[tuple[_T, ...]]:
     while chunk := tuple(itertools.islice(items, size)):
         yield chunk
 
 
 def _read_part(data: bytes, skip: set[int]) -> Iterator[Shard]:
-    batches = pq.ParquetFile(pa.BufferReader(data)).iter_batches(batch_size=8192)
-    rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-    for index, group in itertools.groupby(rows, key=lambda row: row.pop("shard")):
-        if index not in skip:
-            yield Shard(index, tuple(ImageReference(**row) for row in group))
+    table = pq.read_table(pa.BufferReader(data))
+    shards = table.column("shard").to_numpy()
+    references = table.select(_REFERENCE_COLUMNS)
+    starts = np.flatnonzero(np.diff(shards, prepend=-1)).tolist()
+    for start, end in zip(starts, [*starts[1:], len(shards)], strict=True):
+        if (index := int(shards[start])) not in skip:
+            columns = (column.to_pylist() for column in references.slice(start, end - start).columns)
+            yield Shard(index, tuple(map(ImageReference, *columns)))
 
 
 def _check_same_inputs(stored: Manifest, source: Source, output: Output) -> None:
     listing = _Listing(source)
-    for _ in listing:
-        pass
+    for chunk in _chunks(iter(source.references()), _PART_NUM_IMAGES):
+        listing.add(chunk)
     if listing.keys_sha256 != stored.keys_sha256:
         raise OutputError(
             f"{source} no longer holds the images that {output} was planned with: {stored.num_images} then, "

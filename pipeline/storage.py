@@ -7,16 +7,19 @@ are ordinary characters. User and password of a URI reach the file system and no
 import contextlib
 import errno
 import io
+import itertools
 import os
 import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, overload
 
 import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
 from pipeline.retries import Retrying, client_options
@@ -25,6 +28,8 @@ TEMPORARY_PREFIX = ".tmp-"  # of local files that are being written
 _NUM_THREADS = 16  # for many small requests, each of which mostly waits
 _NO_CONDITIONS = frozenset((errno.ENOSYS, errno.ENOTSUP))
 _COPY_NUM_BYTES = 2**22
+_MAX_PLAIN_NAMES = 50_000  # of a folder that are held as they are; of larger folders names are packed
+_BLOCK_NUM_BYTES = 2**20  # that a remote file which is read in places reads ahead
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -65,11 +70,23 @@ class Folder(Protocol):
         """Tell whether there is a folder here (in object stores: anything below it)."""
         ...
 
-    def walk(self) -> Iterator[list[str]]:
+    def holds(self, name: str) -> bool:
+        """Tell whether there is a file of this name."""
+        ...
+
+    def walk(self, enter: Callable[[str], bool] = lambda name: True) -> Iterator[Sequence[str]]:
         """List the names of all files below, folder by folder: the sorted files of one, then its sorted subfolders.
 
-        A folder that is not there has none.
+        Subfolders that are not to be entered are left out. A folder that is not there has no files.
         """
+        ...
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file to read it in places."""
+        ...
+
+    def read_range(self, name: str, start: int, num_bytes: int) -> bytes:
+        """Read a part of a file with one request; a file that ends earlier gives less."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -164,19 +181,36 @@ class LocalFolder:
         """Tell whether there is a folder here."""
         return os.path.isdir(self._path)
 
-    def walk(self) -> Iterator[list[str]]:
-        """List all files below, folder by folder. Links to folders are followed, but never round in a circle."""
-        if self.exists():
-            yield from _walk_local(self._path, "", frozenset())
+    def holds(self, name: str) -> bool:
+        """Tell whether there is a file of this name."""
+        return os.path.isfile(self._join(name))
 
-    def read(self, name: str) -> bytes:
-        """Read a file whole."""
+    def walk(self, enter: Callable[[str], bool] = lambda name: True) -> Iterator[Sequence[str]]:
+        """List all files below, folder by folder. Links to folders are followed, but never round in a circle.
+
+        Of a folder with millions of files the names are held as bytes: their length and 24 bytes each.
+        """
+        if self.exists():
+            yield from _walk_local(self._path, "", frozenset(), enter)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file to read it in places."""
         path = self._join(name)
         # Opening a named pipe would wait for ever.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
-        with open(path, "rb") as file:
+        return open(path, "rb")
+
+    def read(self, name: str) -> bytes:
+        """Read a file whole."""
+        with self.open(name) as file:
             return file.read()
+
+    def read_range(self, name: str, start: int, num_bytes: int) -> bytes:
+        """Read a part of a file."""
+        with self.open(name) as file:
+            file.seek(start)
+            return file.read(num_bytes)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file by renaming a temporary file of the same folder, both on the disk before this returns."""
@@ -250,14 +284,33 @@ class RemoteFolder:
         except FileNotFoundError:  # isdir would take any other error for a no, too
             return False
 
-    def walk(self) -> Iterator[list[str]]:
-        """List all files below, folder by folder."""
+    def holds(self, name: str) -> bool:
+        """Tell whether there is a file of this name."""
+        try:
+            return bool(self._filesystem.info(self._join(name))["type"] == "file")
+        except FileNotFoundError:
+            return False
+
+    def walk(self, enter: Callable[[str], bool] = lambda name: True) -> Iterator[Sequence[str]]:
+        """List all files below, folder by folder.
+
+        fsspec lists a folder at once, about a kilobyte per file: of one folder with many millions make a list instead.
+        """
         if self.exists():
-            yield from _walk_remote(self._filesystem, self._path, "")
+            yield from _walk_remote(self._filesystem, self._path, "", enter)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file to read it in places."""
+        file: IO[bytes] = self._filesystem.open(self._join(name), "rb", block_size=_BLOCK_NUM_BYTES)
+        return file
 
     def read(self, name: str) -> bytes:
         """Read a file whole."""
         return bytes(self._filesystem.cat_file(self._join(name)))
+
+    def read_range(self, name: str, start: int, num_bytes: int) -> bytes:
+        """Read a part of a file with one request."""
+        return bytes(self._filesystem.cat_file(self._join(name), start=start, end=start + num_bytes))
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file with a single put."""
@@ -299,21 +352,66 @@ class RemoteFolder:
         return f"{self._path}/{check_name(name)}"
 
 
-def _walk_local(folder: str, prefix: str, above: frozenset[str]) -> Iterator[list[str]]:
+class _PackedNames(Sequence[str]):
+    """Sorted names behind a prefix, held as bytes in an Arrow array and made strings one by one."""
+
+    def __init__(self, prefix: str, names: pa.Array) -> None:
+        self._prefix = prefix
+        self._names = names.take(pc.array_sort_indices(names))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self._prefix + os.fsdecode(name) for name in self._names[index].to_pylist()]
+        return self._prefix + os.fsdecode(self._names[index].as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _MAX_PLAIN_NAMES):
+            yield from self[start : start + _MAX_PLAIN_NAMES]
+
+
+def _sorted_names(prefix: str, names: Iterable[str]) -> Sequence[str]:
+    """Sort the names of a folder, which may be millions."""
+    iterator = iter(names)
+    head = list(itertools.islice(iterator, _MAX_PLAIN_NAMES))
+    if len(head) < _MAX_PLAIN_NAMES:
+        return [prefix + name for name in sorted(head)]
+    packed = []
+    while head:
+        packed.append(pa.array(map(os.fsencode, head), pa.large_binary()))
+        head = list(itertools.islice(iterator, _MAX_PLAIN_NAMES))
+    return _PackedNames(prefix, pa.concat_arrays(packed))
+
+
+def _walk_local(
+    folder: str, prefix: str, above: frozenset[str], enter: Callable[[str], bool]
+) -> Iterator[Sequence[str]]:
     real_path = os.path.realpath(folder)
     if real_path in above:
         return
-    files: list[str] = []
     folders: list[str] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            (folders if entry.is_dir() else files).append(entry.name)
-    yield [prefix + name for name in sorted(files)]
+
+    def files() -> Iterator[str]:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.name)
+                else:
+                    yield entry.name
+
+    yield _sorted_names(prefix, files())
     for name in sorted(folders):
-        yield from _walk_local(os.path.join(folder, name), f"{prefix}{name}/", above | {real_path})
+        if enter(prefix + name):
+            yield from _walk_local(os.path.join(folder, name), f"{prefix}{name}/", above | {real_path}, enter)
 
 
-def _walk_remote(filesystem: Any, folder: str, prefix: str) -> Iterator[list[str]]:
+def _walk_remote(filesystem: Any, folder: str, prefix: str, enter: Callable[[str], bool]) -> Iterator[Sequence[str]]:
     files: list[str] = []
     folders: list[str] = []
     for entry in filesystem.ls(folder, detail=True):
@@ -321,9 +419,10 @@ def _walk_remote(filesystem: Any, folder: str, prefix: str) -> Iterator[list[str
         # Object stores may list a folder's own empty marker object inside it.
         if path != folder.rstrip("/"):
             (folders if entry["type"] == "directory" else files).append(path.rpartition("/")[2])
-    yield [prefix + name for name in sorted(files)]
+    yield _sorted_names(prefix, files)
     for name in sorted(folders):
-        yield from _walk_remote(filesystem, f"{folder}/{name}", f"{prefix}{name}/")
+        if enter(prefix + name):
+            yield from _walk_remote(filesystem, f"{folder}/{name}", f"{prefix}{name}/", enter)
 
 
 @contextlib.contextmanager

@@ -113,9 +113,7 @@ def read_images(source: Source, config: PatchConfig, *, max_cached_gib: float) -
     Raises:
         ValueError: no image is fit to be trained on.
     """
-    order = torch.Generator().manual_seed(config.seed)
-    listed = list(source.references())
-    references = [listed[i] for i in torch.randperm(len(listed), generator=order).tolist()]
+    references = shuffled(list(source.references()), config.seed)
     parts = [references[i : i + IMAGES_PER_TASK] for i in range(0, len(references), IMAGES_PER_TASK)]
     read: Any = ray.remote(_read_part).options(num_returns=2)
     pending = [read.remote(source, part, config) for part in parts[:TASKS_IN_FLIGHT]]
@@ -140,6 +138,14 @@ def read_images(source: Source, config: PatchConfig, *, max_cached_gib: float) -
     held_out = set(keys[:num_held_out])
     stream = None if len(chunks) == len(parts) else [r for r in references if r.key not in held_out]
     return Images(source, chunks, num_held_out, len(keys), dropped, stream)
+
+
+def shuffled(references: Sequence[ImageReference], seed: int) -> list[ImageReference]:
+    """Return references in random order; rows of Parquet files in runs, as such a file is read by groups of rows."""
+    in_rows = len(references) > 0 and references[0].start is not None and references[0].num_bytes is None
+    run = IMAGES_PER_TASK if in_rows else 1
+    order = torch.randperm(math.ceil(len(references) / run), generator=torch.Generator().manual_seed(seed))
+    return [reference for place in order.tolist() for reference in references[run * place : run * (place + 1)]]
 
 
 def _read_part(

@@ -12,7 +12,7 @@ from PIL import Image
 from bls.codec import Codec, padded_shape
 from bls.precision import Precision
 from pipeline.images import ImageError
-from pipeline.sources import ImageReference, Source
+from pipeline.references import ImageReference, Sample, Source
 from pipeline.stages import Item, run_batch
 
 # Pixels of one device batch: on a CPU enough to make small images as cheap as large ones, on a GPU enough to fill it.
@@ -27,13 +27,20 @@ class WorkerCrashError(Exception):
 
 
 def read_encoded(source: Source, reference: ImageReference) -> bytes:
-    """Read the encoded bytes of an image.
+    """Read the encoded bytes of an image; raises as `read_sample`."""
+    return read_sample(source, reference).data
+
+
+def read_sample(source: Source, reference: ImageReference) -> Sample:
+    """Read an image with what is carried beside it.
 
     Raises:
-        ImageError: `unreadable`, whatever the file system raised.
+        ImageError: what the source says of the image, else `unreadable`, whatever the file system raised.
     """
     try:
-        return source.read(reference)
+        return source.read_sample(reference)
+    except ImageError:
+        raise
     except Exception as error:  # file systems raise more than OSError
         raise ImageError("unreadable", f"cannot be read: {error}") from error
 

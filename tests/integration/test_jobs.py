@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -202,3 +203,26 @@ def test_wrong_usage_is_refused(
     assert done.returncode == 2
     assert message in done.stderr + done.stdout
     assert metrics(compressed) == before
+
+
+def test_rows_of_parquet_files_are_compressed_with_what_is_beside_their_images(
+    photographs: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    images = [(photographs / name).read_bytes() for name in ("0.png", "text.jpg", "2.webp")]
+    table = pa.table({"image": [*images, None], "id": list("wxyz"), "label": pa.array([3, 2, 1, 0], pa.int8())})
+    for name, rows in (("0", table[:2]), ("1", table[2:])):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        pq.write_table(rows, tmp_path / "in" / f"{name}.parquet")
+    arguments = ("--input", f"{tmp_path}/in/*.parquet", "--output", tmp_path / "out", "--bundle", tiny_bundle)
+    done = run("compress_dataset", *arguments, "--key-column", "id")
+    assert done.returncode == 3, done.stderr
+    statuses = {row["key"]: row["status"] for row in metrics(tmp_path / "out")}
+    assert statuses == {"w": "ok", "x": "not_an_image", "y": "ok", "z": "no_image"}
+    (path,) = (tmp_path / "out" / "bitstreams").iterdir()
+    assert pq.read_table(path, columns=["key", "carried"]).to_pylist() == [
+        {"key": "w", "carried": {"id": "w", "label": 3}},
+        {"key": "y", "carried": {"id": "y", "label": 1}},
+    ]
+    again = run("compress_dataset", *arguments, "--image-column", "image")
+    assert again.returncode == 2
+    assert "image_column was None, now image; key_column was id, now None" in again.stderr

@@ -145,6 +145,61 @@ def test_cmyk_becomes_rgb_and_its_profile_is_used_up() -> None:
     assert np.array_equal(unusable.pixels, plain.pixels)
 
 
+def cmyk_profile() -> bytes:
+    """Return a profile of a device whose black ink alone leaves a mark: a table of corners from CMYK to Lab."""
+    lab_of_corner = (bytes([0 if corner & 1 else 255, 128, 128]) for corner in range(16))  # black varies fastest
+    ramp = bytes(range(256))
+    matrix = struct.pack(">9i", *(0x10000 if index % 4 == 0 else 0 for index in range(9)))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + 4 * ramp + b"".join(lab_of_corner) + 3 * ramp
+    tags = struct.pack(">I4sII", 1, b"A2B0", 128 + 16, len(table))
+    kind = struct.pack(">II4s4s4s", 0, 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    d50 = struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
+    header = struct.pack(">I", 128 + len(tags) + len(table)) + kind + bytes(12) + b"acsp" + bytes(28) + d50
+    return header.ljust(128, b"\0") + tags + table
+
+
+def test_a_cmyk_profile_is_used() -> None:
+    source = Image.merge("CMYK", [Image.new("L", (16, 16), ink) for ink in (255, 0, 0, 0)])
+    plain = decode(file_of(source, "JPEG", quality=100), max_pixels=LIMIT)
+    assert np.abs(plain.pixels.astype(int) - [0, 255, 255]).max() <= 4
+    image = decode(file_of(source, "JPEG", quality=100, icc_profile=cmyk_profile()), max_pixels=LIMIT)
+    assert (image.mode, image.icc_profile) == ("CMYK", None)
+    assert image.pixels.min() >= 250  # cyan leaves no mark on this device
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 65_535), (65_535, 1)])
+def test_extreme_sizes(image_format: str, height: int, width: int) -> None:
+    if image_format == "JPEG":  # libjpeg stops at 65500
+        height, width = min(height, 65_500), min(width, 65_500)
+    pixels = np.full((height, width, 3), 77, np.uint8)
+    image = decode(file_of(Image.fromarray(pixels), image_format), max_pixels=2**17)
+    assert image.pixels.shape == (height, width, 3)
+    assert np.array_equal(np.array(Image.open(io.BytesIO(encode(image.pixels, image_format="png")))), image.pixels)
+
+
+def test_a_small_file_that_claims_a_huge_image_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the limit of a side as well as beyond it, and with Pillow's own limit as well as without."""
+    png = bytearray(file_of(Image.new("RGB", (4, 4))))
+    gif = bytearray(file_of(Image.new("P", (4, 4)), "GIF"))
+    bmp = bytearray(file_of(Image.new("RGB", (4, 4)), "BMP"))
+    png[16:24] = struct.pack(">II", 60_000, 60_000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    gif[6:10] = struct.pack("<HH", 65_535, 65_535)
+    bmp[18:26] = struct.pack("<II", 2**30, 2**30)
+
+    def load(self: Image.Image) -> None:
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    for limit in (None, 2**20):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        for data in (png, gif, bmp):
+            with pytest.raises(ImageError) as caught:
+                decode(bytes(data), max_pixels=2**27)
+            assert caught.value.status == "too_large"
+
+
 def refused() -> Iterator[tuple[str, bytes, str]]:
     pixels = photo(100, 200)
     jpeg, png = file_of(Image.fromarray(pixels), "JPEG"), file_of(Image.fromarray(pixels))

@@ -1,10 +1,13 @@
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.output import Manifest, Output, OutputError
 from pipeline.shards import MAX_DEFAULT_SIZE, MIN_DEFAULT_SIZE, Shard, freeze_plan, planned_shards
-from pipeline.sources import Source, open_source
+from pipeline.sources import Columns, Source, open_source
 
 SETTINGS = {"quality": 4}
 
@@ -138,3 +141,40 @@ def test_of_two_planning_runs_one_wins(tmp_path: Path, output: Output) -> None:
         manifest = freeze(output, source)
     assert manifest == output.manifest()
     assert sum(len(shard.items) for shard in plan(output, manifest)) == 10
+
+
+def test_two_images_of_one_key_are_named_and_nothing_is_left(tmp_path: Path, output: Output) -> None:
+    pq.write_table(pa.table({"image": [b"a", b"b", b"c"], "id": ["x", "y", "x"]}), tmp_path / "0.parquet")
+    source = open_source(str(tmp_path / "0.parquet"), Columns(key="id"))
+    with pytest.raises(ValueError, match=r"0\.parquet#row=0 and .*/0\.parquet#row=2 have the same key x") as caught:
+        freeze(output, source)
+    assert "row=1" not in str(caught.value)
+    assert output.manifest() is None
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+def test_equal_hashes_are_not_taken_for_equal_keys(
+    tmp_path: Path, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.shards.hashes_of", lambda keys: np.zeros(len(keys), np.int64))
+    monkeypatch.setattr("pipeline.key_hashes.hash", lambda key: 0, raising=False)
+    assert freeze(output, fill(tmp_path / "in", 10)).num_images == 10
+
+
+def test_where_an_image_is_in_a_file_is_planned(tmp_path: Path, output: Output) -> None:
+    pq.write_table(pa.table({"image": [b"a", b"b"], "label": [1, 2]}), tmp_path / "0.parquet")
+    source = open_source(str(tmp_path / "0.parquet"))
+    (shard,) = plan(output, freeze(output, source))
+    assert shard.items == tuple(source.references())
+    assert [(item.file, item.start) for item in shard.items] == [("0.parquet", 0), ("0.parquet", 1)]
+
+
+def test_another_type_of_what_is_carried_is_refused(tmp_path: Path, output: Output) -> None:
+    path = tmp_path / "0.parquet"
+    for label, outcome in ((1, None), (2, None), ("one", "or other names")):
+        pq.write_table(pa.table({"image": [b"a"], "label": [label]}), path)
+        if outcome is None:
+            freeze(output, open_source(str(path)))
+        else:
+            with pytest.raises(OutputError, match=outcome):
+                freeze(output, open_source(str(path)))

@@ -213,3 +213,30 @@ def test_a_folder_is_a_file_system_of_arrow(tmp_path: Path) -> None:
     assert filesystem is not None
     with filesystem.open_input_stream(f"{path}/a.txt") as stream:
         assert stream.read() == b"content"
+
+
+def test_parts_of_files(folder: Folder) -> None:
+    folder.write("a/x", b"0123456789")
+    assert folder.read_range("a/x", 3, 4) == b"3456"
+    assert folder.read_range("a/x", 8, 4) == b"89"
+    with folder.open("a/x") as file:
+        assert (file.seek(5), file.read(2), file.seek(0), file.read(1)) == (5, b"56", 0, b"0")
+    assert [folder.holds(name) for name in ("a/x", "a", "b")] == [True, False, False]
+    with pytest.raises(FileNotFoundError):
+        folder.open("b")
+
+
+def test_folders_that_are_not_entered_are_left_out(folder: Folder) -> None:
+    for name in ("a/1", "b/2", "b/c/3", "b/d/4"):
+        folder.write(name, b"")
+    assert list(folder.walk(lambda name: name in ("b", "b/d"))) == [[], ["b/2"], ["b/d/4"]]
+
+
+def test_names_of_a_large_folder_are_packed(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"a/{index} ü" for index in range(10)]
+    for name in names:
+        folder.write(name, b"")
+    monkeypatch.setattr("pipeline.storage._MAX_PLAIN_NAMES", 4)
+    _, packed = folder.walk()
+    assert not isinstance(packed, list)
+    assert (list(packed), len(packed), packed[3], list(packed[8:])) == (names, 10, names[3], names[8:])

@@ -1,10 +1,13 @@
+import io
 import json
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -386,3 +389,73 @@ def test_a_bundle_that_is_not_the_job_s_is_refused(config: CompressionConfig, tm
         ShardCompressor(other)
     with pytest.raises(ValueError, match="the job began with 0123456789abcdef"):
         ShardDecompressor(decompression(other, tmp_path))
+
+
+def encoded(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
+
+
+def test_what_is_beside_an_image_is_carried(config: CompressionConfig, tmp_path: Path) -> None:
+    images = [encoded(photograph(20, 30, seed)) for seed in range(3)]
+    content = pa.table(
+        {
+            "image": [images[0], None, images[1], b"text", images[2]],
+            "when": pa.array([7, 8, 9, 10, None], pa.timestamp("ns")),
+            "words": [["a"], [], None, [], ["b", "c"]],
+        }
+    )
+    pq.write_table(content, tmp_path / "x.parquet", row_group_size=2)
+    source = open_source(str(tmp_path / "x.parquet"))
+    shard = Shard(0, tuple(source.references()))
+    config = replace(config, input=str(source), carried=source.carried, num_threads=2)
+    marker = ShardCompressor(config).run(shard)
+    assert [row["status"] for row in rows_of(marker, config, "metrics")] == [
+        "ok",
+        "no_image",
+        "ok",
+        "not_an_image",
+        "ok",
+    ]
+    stored = pq.read_table(f"{config.output}/{marker.files['bitstreams']}")
+    assert stored.column_names == [*BITSTREAMS.names, "carried"]
+    carried = stored.column("carried").combine_chunks()
+    assert carried.field("when").equals(pa.array([7, 9, None], pa.timestamp("ns")))
+    assert carried.field("words").to_pylist() == [["a"], None, ["b", "c"]]
+    names = pq.read_schema(f"{config.output}/{marker.files['metrics']}").names
+    assert names == METRICS.names
+
+
+def test_members_of_a_sample_are_carried(config: CompressionConfig, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name, data in (("a.png", encoded(photograph(20, 30))), ("a.txt", b"words"), ("a.seg.png", b"\x89")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    source = open_source(str(tmp_path / "x.tar"))
+    shard = Shard(0, tuple(source.references()))
+    config = replace(config, input=str(source), carried=source.carried)
+    (stored,) = rows_of(ShardCompressor(config).run(shard), config, "bitstreams")
+    assert (stored["key"], dict(stored["carried"])) == ("x/a", {"txt": b"words", "seg.png": b"\x89"})
+
+
+def test_folders_carry_nothing(config: CompressionConfig, shard: Shard) -> None:
+    assert list(rows_of(ShardCompressor(config).run(shard), config, "bitstreams")[0]) == BITSTREAMS.names
+
+
+def test_images_of_one_pixel_across(config: CompressionConfig, photographs: Path) -> None:
+    sizes = {"wide ü.png": (1, 65_535), "high.png": (65_535, 1), "one.png": (1, 1)}
+    folder = photographs / "thin"
+    folder.mkdir()
+    for name, (height, width) in sizes.items():
+        Image.fromarray(np.full((height, width), 90, np.uint8)).save(folder / name)
+    config = replace(config, input=str(folder))
+    shard = Shard(0, tuple(open_source(str(folder)).references()))
+    marker = ShardCompressor(config).run(shard)
+    rows = rows_of(marker, config, "metrics")
+    assert {row["key"]: (row["height"], row["width"]) for row in rows} == sizes
+    assert {row["status"] for row in rows} == {"ok"}
+    codec = Codec.load(config.bundle)
+    for stored in rows_of(marker, config, "bitstreams"):
+        assert codec.decompress(stored["bitstream"]).shape == sizes[stored["key"]]
