@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -137,7 +137,7 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
     return result.exit_code
 
 
-def _worker_config(config: CompressDataset, source: Source) -> CompressionConfig:
+def _worker_config(config: CompressDataset) -> CompressionConfig:
     """Return what a worker needs, with the coder and the fingerprint that the bundle has."""
     bundle = load_bundle(config.bundle)
     if config.quality not in bundle.models:
@@ -157,7 +157,6 @@ def _worker_config(config: CompressDataset, source: Source) -> CompressionConfig
         ms_ssim_share=config.ms_ssim_share,
         precision=config.precision,
         columns=config.columns,
-        carried=source.carried,
         device="cuda" if config.gpus_per_worker > 0 else "cpu",
         num_threads=config.cpus_per_worker,
     )
@@ -182,7 +181,7 @@ def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any
 
 def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
     source = open_source(config.input, config.columns)
-    worker_config = _worker_config(config, source)
+    worker_config = _worker_config(config)
     output = Output(config.output)
     if config.overwrite:
         output.clear(JOB)
@@ -201,13 +200,13 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
         output=output,
         num_images=manifest.num_images,
         shards=lambda done: planned_shards(output, manifest, skip=done),
-        make_worker=partial(ShardCompressor, worker_config),
+        make_worker=partial(ShardCompressor, replace(worker_config, carried=source.carried)),
     )
 
 
 def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
     source = open_source(config.input, config.columns)
-    worker_config = _worker_config(config, source)
+    worker_config = _worker_config(config)
     output = Output(config.output)
     stored = None if config.overwrite else output.manifest()
     if stored is not None:
@@ -220,7 +219,7 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
     rows = [
         ("images", f"{num_images}, {done.num_images} of them compressed already"),
         ("shards", f"{math.ceil(num_images / size)} of {size} images"),
-        *measure(ShardCompressor(worker_config), sample).report(
+        *measure(ShardCompressor(replace(worker_config, carried=source.carried)), sample).report(
             num_images=num_images, num_left=num_images - done.num_images, num_workers=cluster.num_workers
         ),
     ]

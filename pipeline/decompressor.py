@@ -21,11 +21,11 @@ from pipeline import images
 from pipeline.images import ImageError
 from pipeline.output import Marker, Output
 from pipeline.restored_files import Container, RestoredFiles, RestoredImage, open_restored
-from pipeline.schema import RESTORED, to_parquet
+from pipeline.schema import CARRIED, RESTORED, to_parquet
 from pipeline.shards import Shard
 from pipeline.stages import Item, ahead, batches
 from pipeline.storage import UnsafeNameError
-from pipeline.stored_rows import CARRIED, carried_names, read_stored
+from pipeline.stored_rows import carried_names, read_stored
 from pipeline.summary import OK, Summary
 from pipeline.worker import (
     BATCH_PIXELS,

@@ -18,10 +18,10 @@ from bls.bitstream import BitstreamError, Header, parse_header
 from bls.bundle import load_bundle
 from bls.codec import MAX_PIXELS, Codec, Symbols
 from pipeline.output import Output
-from pipeline.schema import BITSTREAMS, SCHEMA_VERSION
+from pipeline.schema import BITSTREAMS, CARRIED, SCHEMA_VERSION
 from pipeline.selection import Selection, select
 from pipeline.storage import Folder
-from pipeline.stored_rows import CARRIED, MADE_COLUMNS, carried_names, read_stored, unlike_ours
+from pipeline.stored_rows import MADE_COLUMNS, carried_names, read_stored, unlike_ours
 from pipeline.worker import BATCH_PIXELS, load_codec
 
 

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from pipeline import tar_writer
 from pipeline.images import FORMATS, ImageError
-from pipeline.schema import RESTORED_IMAGES
+from pipeline.schema import CARRIED, RESTORED_IMAGES
 from pipeline.storage import Folder, UnsafeNameError, check_name
-from pipeline.stored_rows import CARRIED, carried_names, read_stored
+from pipeline.stored_rows import carried_names, read_stored
 
 Container = Literal["files", "webdataset", "parquet"]
 

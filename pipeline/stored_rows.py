@@ -12,9 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.schema import BITSTREAMS
+from pipeline.schema import BITSTREAMS, CARRIED
 
-CARRIED = "carried"
 MADE_COLUMNS = ("image", "width", "height")
 """Columns that readers make from the bitstream."""
 _ROWS_AT_ONCE = 16
