@@ -81,7 +81,7 @@ class ListSource:
             raise ValueError(f"line {number} of {self} is no UTF-8 ({error}): expected a URI in each line") from error
         if redact(entry) != entry:
             raise ValueError(
-                f"line {number} of {self} has a user, password or signature: give credentials by the environment, as fsspec "
-                "reads them"
+                f"line {number} of {self} has a user, password or signature: give credentials by the environment, as "
+                "fsspec reads them"
             )
         return entry
