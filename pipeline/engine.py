@@ -159,7 +159,7 @@ def connect(*, num_cpus: int | None = None) -> bool:
     """Join the cluster of RAY_ADDRESS, else start Ray here, as of `num_cpus`; return whether nodes may join later.
 
     Raises:
-        ClusterError: there is no cluster at RAY_ADDRESS.
+        ClusterError: there is no cluster at RAY_ADDRESS, or Ray does not start here.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
@@ -170,7 +170,12 @@ def connect(*, num_cpus: int | None = None) -> bool:
         except ConnectionError as error:
             raise ClusterError(f"no Ray cluster at RAY_ADDRESS={address}: {error}") from error
     else:
-        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+        try:
+            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+        except Exception as error:  # Ray raises no class of its own
+            raise ClusterError(
+                f"Ray cannot start on this machine ({describe_error(error)}): if it is very busy, try again later"
+            ) from error
     if threading.current_thread() is threading.main_thread():
         # Ray's own handler would print a stack and exit with 15.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -19,6 +19,7 @@ from jobs import compress_dataset, decompress_dataset
 from pipeline.engine import Cluster, ShardWorker
 from pipeline.output import Marker, Output
 from pipeline.report import num_bytes_text
+from pipeline.schema import SCHEMA_VERSION
 from pipeline.shards import Shard
 from tests.bundles import small_model
 from tests.images import random_fields
@@ -220,7 +221,7 @@ def test_an_output_that_was_begun_otherwise_is_refused(
         "bundle": "bundle_fingerprint was ",
         "quality": "quality was 4, now 2",
         "code": "now 9.9",
-        "schema": "schema_version was 1, now 99",
+        "schema": f"schema_version was {SCHEMA_VERSION}, now 99",
     }
     assert expected[change] in message
     assert "Use another --output, or --overwrite to delete what is there" in message

@@ -54,7 +54,8 @@ def fit_with(world_size: int, folder: Path) -> list[dict[str, Any]]:
 def test_two_processes_fit_as_one_does_and_stay_equal(tmp_path: Path) -> None:
     (alone,) = fit_with(1, tmp_path / "one")
     first, second = fit_with(2, tmp_path / "two")
-    assert first["losses"] == second["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    # Adam's first steps take the sign of gradients that rounding can turn where they are next to nothing.
+    assert first["losses"] == second["losses"] == pytest.approx(alone["losses"], rel=5e-4)
     assert alone["losses"][-1] < alone["losses"][0]
     assert first["model"].keys() == second["model"].keys() >= {"density.histogram", "analysis.1.gamma_root"}
     for name, value in first["model"].items():

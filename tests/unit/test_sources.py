@@ -160,7 +160,7 @@ def test_a_list_names_images_anywhere(tmp_path: Path) -> None:
 
 def test_a_list_must_be_text_without_passwords(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"a.jpg\ns3://key:secret@bucket/b.jpg\n")
-    with pytest.raises(ValueError, match=r"line 2 of .*list\.txt has a user or password") as caught:
+    with pytest.raises(ValueError, match=r"line 2 of .*list\.txt has a user, password or signature") as caught:
         list(open_source(str(tmp_path / "list.txt")).references())
     assert "secret" not in str(caught.value)
     (tmp_path / "list.txt").write_bytes(b"caf\xe9.jpg")
