@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -24,7 +23,7 @@ from pipeline.interrupts import Interrupts
 from pipeline.output import Marker
 from pipeline.report import say
 from pipeline.shards import Shard
-from pipeline.storage import redact
+from pipeline.tasks import Task, WorkError, describe_error
 
 # Ray reads these when it is imported. The first keeps its reports of dead workers, which are handled here, off the
 # terminal; the second keeps it from sending statistics.
@@ -37,17 +36,11 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.telemetry import Telemetry
 
 IN_FLIGHT = 2  # shards of an actor: the next one is there when one ends
-MAX_CRASHES = 2  # of a shard, before its images are looked at
-MAX_SEARCHES = 3  # for images that kill, in one shard
 MAX_FAILED_STARTS = 3  # of workers in a row
 SECONDS_TO_CONNECT = 10.0
 SECONDS_TO_START = 60.0  # of a first worker, before the user is told what is waited for
 SECONDS_BETWEEN_LOOKS = 10.0  # at how much room the cluster has by now
 SECONDS_TO_WAIT = 1.0  # for results, before Ctrl-C is looked for
-
-
-class WorkError(RuntimeError):
-    """The job cannot go on. What is committed stays, and the same command goes on from there."""
 
 
 class InterruptedWorkError(Exception):
@@ -206,63 +199,6 @@ class _Host:
 
     def probe(self, shard: Shard) -> None:
         self._worker.probe(shard)
-
-
-@dataclass
-class Task:
-    """A shard on its way to its marker, with what is known of the images that end its workers."""
-
-    shard: Shard
-    num_crashes: int = 0
-    num_errors: int = 0
-    num_searches: int = 0
-    killers: set[int] = field(default_factory=set)  # positions
-    suspects: list[list[int]] = field(default_factory=list)  # groups of positions; the last one is probed next
-
-    def submit(self, actor: Any) -> Any:
-        """Give the next piece of work to an actor: a probe while there are suspects, else the whole shard."""
-        if not self.suspects:
-            return actor.run.remote(self.shard, frozenset(self.killers))
-        items = tuple(self.shard.items[position] for position in self.suspects[-1])
-        return actor.probe.remote(Shard(self.shard.index, items))
-
-    def survived_probe(self) -> None:
-        """Acquit the suspects that were probed."""
-        self.suspects.pop()
-
-    def crashed(self) -> None:
-        """Try the shard once more, then halve groups of suspects until a killer is alone.
-
-        Raises:
-            WorkError: the worker dies again and again, but never of one image.
-        """
-        if self.suspects:
-            positions = self.suspects.pop()
-            if len(positions) == 1:
-                self.killers.update(positions)
-            else:
-                middle = len(positions) // 2
-                self.suspects += [positions[middle:], positions[:middle]]
-            return
-        self.num_crashes += 1
-        if self.num_crashes % MAX_CRASHES == 0:
-            self.num_searches += 1
-            if self.num_searches > MAX_SEARCHES:
-                raise WorkError(
-                    f"shard {self.shard.index} ends its worker again and again, but no image of it does so alone: "
-                    "memory is probably short, try a smaller --num-workers"
-                )
-            self.suspects = [[p for p in range(len(self.shard.items)) if p not in self.killers]]
-
-    def raised(self, error: BaseException) -> None:
-        """Try once more; errors of images never come here, so this one concerns the output.
-
-        Raises:
-            WorkError: the same again.
-        """
-        self.num_errors += 1
-        if self.num_errors == MAX_CRASHES:
-            raise WorkError(f"shard {self.shard.index} cannot be done: {describe_error(error)}") from error
 
 
 class _Actor:
@@ -428,9 +364,3 @@ class _Pool:
             task.crashed()
             self._again.append(task)
         self._again.extend(task for _, task in actor.given)
-
-
-def describe_error(error: BaseException) -> str:
-    """Return an error's class and the last line of its message, without credentials."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or ["no message"]
-    return redact(f"{type(error).__name__}: {lines[-1].strip()}")

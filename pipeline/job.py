@@ -8,12 +8,13 @@ from enum import IntEnum
 from typing import Any
 
 from pipeline import events
-from pipeline.engine import Cluster, ClusterError, InterruptedWorkError, ShardWorker, WorkError
+from pipeline.engine import Cluster, ClusterError, InterruptedWorkError, ShardWorker
 from pipeline.output import Marker, Output
 from pipeline.report import ProgressReport, say
 from pipeline.shards import Shard
 from pipeline.storage import redact
 from pipeline.summary import Summary
+from pipeline.tasks import WorkError
 
 
 class ExitCode(IntEnum):

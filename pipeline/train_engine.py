@@ -25,13 +25,14 @@ import torch
 
 from bls.bundle import FittedModel
 from bls.parallel import BatchPart
-from pipeline.engine import ClusterError, WorkError, connect, describe_error
+from pipeline.engine import ClusterError, connect
 from pipeline.fit import Fit, FitConfig, Sample, mean_of
 from pipeline.fitted_models import read_fitted, write_fitted
 from pipeline.patches import STEPS_PER_GROUP, PatchConfig, PatchSet, read_group, with_noise
 from pipeline.report import reasons_text, say
 from pipeline.sources import ImageReference, Source
 from pipeline.storage import Folder
+from pipeline.tasks import WorkError, describe_error
 
 import ray  # isort: skip
 import ray.data  # isort: skip

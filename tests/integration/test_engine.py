@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import Cluster, WorkError
+from pipeline.engine import Cluster
 from pipeline.output import Marker
 from pipeline.shards import Shard
 from pipeline.summary import Summary
+from pipeline.tasks import WorkError
 
 pytestmark = pytest.mark.integration
 

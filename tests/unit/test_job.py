@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from jobs import compress_dataset, decompress_dataset
-from pipeline.engine import Cluster, ClusterError, InterruptedWorkError, ShardWorker, WorkError
+from pipeline.engine import Cluster, ClusterError, InterruptedWorkError, ShardWorker
 from pipeline.job import ExitCode, Result, UsageError, Work, check_at_least, exit_code, run_to_end, usage
 from pipeline.output import Manifest, Marker, Output
 from pipeline.shards import Shard
 from pipeline.summary import Summary
+from pipeline.tasks import WorkError
 
 
 class FakeCluster(Cluster):
