@@ -1,21 +1,21 @@
 """The compressor as a function of batches, for data graphs of others: `map_batches(CompressImages(quality=4))`."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bls import quality as measures
-from bls.bitstream import MAX_SIDE, BitstreamError, Header
+from bls.bitstream import MAX_SIDE
 from bls.bundle import load_bundle
-from bls.codec import Codec, Pixels, Symbols, as_pixels, make_header
+from bls.codec import Codec, as_pixels
 from pipeline import images
+from pipeline.coding import CodedItem, analyze, code, rate_and_distortion
 from pipeline.images import MAX_PIXELS, ImageError, SourceImage
-from pipeline.stages import Item, batches, run_batch
+from pipeline.stages import batches
 from pipeline.summary import OK
 from pipeline.worker import BATCH_PIXELS, load_codec, num_pixels, shape_of, synthesize, try_out
 
@@ -50,15 +50,10 @@ class _Config:
 
 
 @dataclass
-class _BatchItem(Item):
-    """An image of a batch."""
+class _BatchItem(CodedItem):
+    """An image of a batch, as it came."""
 
-    value: Any
-    image: SourceImage | None = None
-    symbols: Symbols | None = None
-    bitstream: bytes = b""
-    decoded: tuple[Header, Symbols] | None = None
-    x_hat: Pixels | None = None
+    value: Any = None
 
 
 class CompressImages:
@@ -123,14 +118,14 @@ def _codec(config: _Config) -> Codec:
 
 def _compress(values: Iterable[Any], config: _Config) -> list[dict[str, Any]]:
     codec = _codec(config)
-    items = [_BatchItem(position, {"status": OK}, value) for position, value in enumerate(values)]
+    items = [_BatchItem(position, {"status": OK}, value=value) for position, value in enumerate(values)]
     for item in items:
         _load(item, config.max_pixels)
     max_cost = BATCH_PIXELS[config.device.partition(":")[0]]
     for group in batches(items, key=shape_of, cost=num_pixels, max_cost=max_cost):
-        _analyze(codec, group, config)
+        analyze(codec, group, quality=config.quality)
         for item in group:
-            _code(codec, item, config)
+            code(codec, item, quality=config.quality, coder=config.coder)
         for item in synthesize(codec, group):
             _measure(item)
     return [item.row for item in items]
@@ -161,41 +156,11 @@ def _to_image(value: Any, max_pixels: int) -> SourceImage:
     return SourceImage(pixels, "L" if pixels.ndim == 2 else "RGB", "", None, None, None)
 
 
-def _analyze(codec: Codec, group: Sequence[_BatchItem], config: _Config) -> None:
-    good = [item for item in group if item.ok]
-    pixels = [item.image.pixels for item in good if item.image is not None]
-    analyze = partial(codec.analyze, quality=config.quality)
-    for item, symbols in run_batch(analyze, good, pixels, seconds="analysis_seconds"):
-        item.symbols = symbols
-
-
-def _code(codec: Codec, item: _BatchItem, config: _Config) -> None:
-    """Encode the symbols, then decode the bitstream: from here on only that counts."""
-    if item.ok:
-        with item.stage("entropy_seconds"):
-            assert item.image is not None and item.symbols is not None
-            header = make_header(item.image.pixels, quality=config.quality, coder=config.coder)
-            item.bitstream = codec.encode(item.symbols, header=header)
-            item.decoded = codec.decode(item.bitstream)
-            if item.decoded[0] != header or not np.array_equal(item.decoded[1], item.symbols):
-                raise BitstreamError("the bitstream does not give its symbols back: please report this image")
-    item.symbols = None
-
-
 def _measure(item: _BatchItem) -> None:
     if item.ok:
         with item.stage("quality_seconds"):
-            assert item.image is not None and item.x_hat is not None
-            height, width = item.x_hat.shape[:2]
-            mse_255 = measures.mse_255(item.image.pixels, item.x_hat)
-            num_bytes = len(item.bitstream)
-            item.row.update(
-                bitstream=item.bitstream,
-                num_bytes=num_bytes,
-                bpp=measures.bpp(num_bytes, height=height, width=width),
-                psnr_db=measures.psnr_db(mse_255) if mse_255 > 0 else None,
-            )
-    item.image = item.x_hat = None
+            item.row.update(rate_and_distortion(item), bitstream=item.bitstream)
+    item.image = item.symbols = item.x_hat = None
 
 
 def _objects(values: Iterable[Any]) -> npt.NDArray[np.object_]:

@@ -8,25 +8,22 @@ import zlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, groupby
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from bls import quality as measures
-from bls.bitstream import BitstreamError, Coder, Header
-from bls.codec import Pixels, Symbols
 from bls.precision import Precision
 from pipeline import images
+from pipeline.coding import CodedItem, analyze, code, rate_and_distortion
 from pipeline.images import SourceImage
 from pipeline.kept_rows import KeptRows
 from pipeline.output import Marker, Output
 from pipeline.schema import CARRIED, METRICS, bitstreams_schema, to_parquet
 from pipeline.shards import Shard
 from pipeline.sources import Columns, ImageReference, open_source
-from pipeline.stages import Item, ahead, batches, run_batch
+from pipeline.stages import ahead, batches
 from pipeline.summary import OK, Summary
 from pipeline.worker import (
     BATCH_PIXELS,
@@ -65,17 +62,12 @@ class CompressionConfig:
 
 
 @dataclass
-class _SourceItem(Item):
-    """An image being compressed; what no later stage needs is dropped."""
+class _SourceItem(CodedItem):
+    """An image of a shard."""
 
-    reference: ImageReference
+    reference: ImageReference = field(kw_only=True)
     batch: int = 0
-    image: SourceImage | None = None
     carried: Any = None
-    symbols: Symbols | None = None
-    bitstream: bytes = b""
-    decoded: tuple[Header, Symbols] | None = None
-    x_hat: Pixels | None = None
     stored: dict[str, Any] = field(default_factory=dict)  # its row of the bitstreams table
 
 
@@ -91,7 +83,6 @@ class ShardCompressor:
         self._config = config
         self._codec = load_codec(config, precision=config.precision)
         try_out(self._codec, quality=config.quality, coder=config.coder)
-        self._coder = Coder[config.coder.upper()]
         self._source = open_source(config.input, config.columns)
         self._bitstreams = bitstreams_schema(config.carried)
         self._output = Output(config.output)
@@ -150,7 +141,7 @@ class ShardCompressor:
     def _begin(self, shard: Shard, crashed: Collection[int]) -> Iterator[_SourceItem]:
         for position, reference in enumerate(shard.items):
             row = {"key": reference.key, "source_uri": reference.source_uri, "shard": shard.index, "status": OK}
-            item = _SourceItem(position, {**row, **self._model_columns}, reference)
+            item = _SourceItem(position, {**row, **self._model_columns}, reference=reference)
             if position in crashed:
                 item.quarantine("crashed", WorkerCrashError())
             yield item
@@ -166,30 +157,13 @@ class ShardCompressor:
         return item
 
     def _analyze(self, batch: list[_SourceItem], number: int) -> list[_SourceItem]:
-        good = [item for item in batch if item.ok]
-        pixels = [item.image.pixels for item in good if item.image is not None]
-        analyze = partial(self._codec.analyze, quality=self._config.quality)
-        for item, symbols in run_batch(analyze, good, pixels, seconds="analysis_seconds"):
-            item.symbols = symbols
+        analyze(self._codec, batch, quality=self._config.quality)
         for item in batch:
             item.batch = number
         return batch
 
     def _code(self, item: _SourceItem) -> _SourceItem:
-        """Encode the symbols, then decode what is going to be stored: from here on only that counts."""
-        if item.ok:
-            assert item.image is not None and item.symbols is not None
-            symbols = item.symbols
-            height, width = item.image.pixels.shape[:2]
-            header = Header(height, width, item.image.pixels.ndim == 2, self._config.quality, self._coder)
-            with item.stage("entropy_encode_seconds"):
-                item.bitstream = self._codec.encode(symbols, header=header)
-        if item.ok:
-            with item.stage("entropy_decode_seconds"):
-                item.decoded = self._codec.decode(item.bitstream)
-                item.row["verified"] = item.decoded[0] == header and np.array_equal(item.decoded[1], symbols)
-                if not item.row["verified"]:
-                    raise BitstreamError("the bitstream does not give its symbols back: please report this image")
+        code(self._codec, item, quality=self._config.quality, coder=self._config.coder)
         return item
 
     def _measure(self, item: _SourceItem) -> _SourceItem:
@@ -198,10 +172,9 @@ class ShardCompressor:
             with item.stage("quality_seconds"):
                 bits = self._codec.estimate_bits(item.symbols, quality=self._config.quality)
                 item.symbols = None
-                x, num_bytes = item.image.pixels, len(item.bitstream)
-                item.row.update(_result_columns(x, item.x_hat, num_bytes=num_bytes, estimated_bits=bits))
+                item.row.update(rate_and_distortion(item), estimated_bpp=bits / num_pixels(item))
                 if is_sampled(item.reference.key, self._config.ms_ssim_share):
-                    item.row["ms_ssim"] = measures.ms_ssim(x, item.x_hat)
+                    item.row["ms_ssim"] = measures.ms_ssim(item.image.pixels, item.x_hat)
                 item.stored = _stored_columns(item.reference, item.image, item.bitstream)
                 item.stored[CARRIED] = item.carried
         item.carried = item.image = item.symbols = item.x_hat = None
@@ -222,18 +195,6 @@ def _source_columns(image: SourceImage, *, source_num_bytes: int) -> dict[str, A
         "source_format": image.source_format,
         "source_bpp": measures.bpp(source_num_bytes, height=height, width=width),
         "carried_num_bytes": image.carried_num_bytes,
-    }
-
-
-def _result_columns(x: Pixels, x_hat: Pixels, *, num_bytes: int, estimated_bits: float) -> dict[str, Any]:
-    height, width = x.shape[:2]
-    mse_255 = measures.mse_255(x, x_hat)
-    return {
-        "num_bytes": num_bytes,
-        "bpp": measures.bpp(num_bytes, height=height, width=width),
-        "estimated_bpp": estimated_bits / (height * width),
-        "mse_255": mse_255,
-        "psnr_db": measures.psnr_db(mse_255) if mse_255 > 0 else None,
     }
 
 
