@@ -1,4 +1,4 @@
-"""Compress a folder of images: bitstreams and one row of metrics per image, in Parquet."""
+"""Compress a dataset of images: bitstreams and one row of metrics per image, in Parquet."""
 
 import math
 import os
@@ -30,7 +30,7 @@ JOB = "compress"
 
 @dataclass(frozen=True)
 class CompressDataset:
-    """Compress a folder of images into bitstreams and metrics, on Ray.
+    """Compress a dataset of images into bitstreams and metrics, on Ray.
 
     Every image ends as a verified bitstream, or as a quarantined row that says why not. A run that was stopped goes on
     where it was when the same command is given again. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done with
@@ -104,8 +104,9 @@ class CompressDataset:
         Raises:
             ValueError: --ms-ssim is none of the three kinds.
         """
-        if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", self.ms_ssim):
-            return min(float(match[1]) / 100, 1.0)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)%", self.ms_ssim)
+        if match and float(match[1]) <= 100:
+            return float(match[1]) / 100
         if self.ms_ssim not in ("all", "none"):
             raise ValueError(f"--ms-ssim is {self.ms_ssim}, expected all, none, or a share such as 10%")
         return float(self.ms_ssim == "all")

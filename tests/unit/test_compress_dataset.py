@@ -226,3 +226,15 @@ def test_an_output_that_was_begun_otherwise_is_refused(
     assert expected[change] in message
     assert "Use another --output, or --overwrite to delete what is there" in message
     assert snapshot(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(("ms_ssim", "share"), [("all", 1.0), ("none", 0.0), ("12.5%", 0.125), ("100%", 1.0)])
+def test_a_share_of_the_images_is_chosen(ms_ssim: str, share: float) -> None:
+    config = compress_dataset.CompressDataset(input="in", output="out", ms_ssim=ms_ssim)
+    assert config.ms_ssim_share == share
+
+
+@pytest.mark.parametrize("ms_ssim", ["10", "-1%", "101%", "some"])
+def test_other_shares_are_refused(ms_ssim: str) -> None:
+    with pytest.raises(ValueError, match=f"--ms-ssim is {ms_ssim}, expected all, none, or a share such as 10%"):
+        compress_dataset.CompressDataset(input="in", output="out", ms_ssim=ms_ssim)
