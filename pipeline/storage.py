@@ -29,6 +29,7 @@ _NUM_THREADS = 16  # for many small requests, each of which mostly waits
 _NO_CONDITIONS = frozenset((errno.ENOSYS, errno.ENOTSUP))
 _COPY_NUM_BYTES = 2**22
 _MAX_PLAIN_NAMES = 50_000  # of a folder that are held as they are; of larger folders names are packed
+_PAGE_SIZE = 1000  # of a listing of S3, the most that it gives
 _BLOCK_NUM_BYTES = 2**20  # that a remote file which is read in places reads ahead
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
@@ -294,7 +295,8 @@ class RemoteFolder:
     def walk(self, enter: Callable[[str], bool] = lambda name: True) -> Iterator[Sequence[str]]:
         """List all files below, folder by folder.
 
-        fsspec lists a folder at once, about a kilobyte per file: of one folder with many millions make a list instead.
+        Where the store is not S3, fsspec lists a folder at once, about a kilobyte per file: of one folder with many
+        millions make a list instead.
         """
         if self.exists():
             yield from _walk_remote(self._filesystem, self._path, "", enter)
@@ -412,17 +414,42 @@ def _walk_local(
 
 
 def _walk_remote(filesystem: Any, folder: str, prefix: str, enter: Callable[[str], bool]) -> Iterator[Sequence[str]]:
-    files: list[str] = []
     folders: list[str] = []
-    for entry in filesystem.ls(folder, detail=True):
-        path = entry["name"].rstrip("/")
-        # Object stores may list a folder's own empty marker object inside it.
-        if path != folder.rstrip("/"):
-            (folders if entry["type"] == "directory" else files).append(path.rpartition("/")[2])
-    yield _sorted_names(prefix, files)
+
+    def files() -> Iterator[str]:
+        for path, is_folder in _entries(filesystem, folder):
+            name = path.rpartition("/")[2]
+            # Object stores may list a folder's own empty marker object inside it.
+            if path == folder.rstrip("/"):
+                continue
+            if is_folder:
+                folders.append(name)
+            else:
+                yield name
+
+    yield _sorted_names(prefix, files())
     for name in sorted(folders):
         if enter(prefix + name):
             yield from _walk_remote(filesystem, f"{folder}/{name}", f"{prefix}{name}/", enter)
+
+
+def _entries(filesystem: Any, folder: str) -> Iterator[tuple[str, bool]]:
+    """List a folder: paths, and whether they are folders; S3 page by page, other stores as fsspec does, at once."""
+    if not hasattr(filesystem, "call_s3"):
+        for entry in filesystem.ls(folder, detail=True):
+            yield entry["name"].rstrip("/"), entry["type"] == "directory"
+        return
+    bucket, _, key = folder.partition("/")
+    request = {"Bucket": bucket, "Prefix": key and f"{key}/", "Delimiter": "/", "MaxKeys": _PAGE_SIZE}
+    while True:
+        page = filesystem.call_s3("list_objects_v2", **request)
+        for item in page.get("CommonPrefixes", ()):
+            yield f"{bucket}/{item['Prefix']}".rstrip("/"), True
+        for item in page.get("Contents", ()):
+            yield f"{bucket}/{item['Key']}".rstrip("/"), False
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
 
 
 @contextlib.contextmanager

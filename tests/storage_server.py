@@ -68,7 +68,13 @@ def storage_server(program: str, folder: Path) -> Iterator[StorageServer]:
     (folder / "data").mkdir()
     command = [
         *(program, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}"),
-        *("-s3", f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-master.telemetry=false"),
+        *(
+            "-s3",
+            f"-s3.config={folder / 's3.json'}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-master.telemetry=false",
+        ),
         *("-master.volumeSizeLimitMB=64", "-volume.max=16"),
         *(f"-{name}={port}" for name, port in ports.items()),
     ]

@@ -22,7 +22,7 @@ from PIL import Image
 
 from bls.quality import mse_255, psnr_db
 from pipeline.output import Manifest, Output
-from pipeline.storage import open_folder
+from pipeline.storage import list_names, open_folder
 from pipeline.summary import Summary
 from tests.fault_proxy import FAILED, LOST_ANSWER, RESET, STALLED, THROTTLED, fault_proxy, some
 from tests.images import random_fields
@@ -72,6 +72,18 @@ def rows(storage: StorageServer, output: str, table: str = "metrics") -> list[di
     assert files == set(filesystem.ls(f"{folder}/{table}", detail=False))
     tables = [pq.read_table(pa.BufferReader(filesystem.cat_file(path))) for path in files]
     return comparable(row for each in tables for row in each.to_pylist())
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 1000])
+def test_a_folder_is_listed_page_by_page(
+    storage: StorageServer, photographs: str, page_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.storage._PAGE_SIZE", page_size)
+    folder = photographs.removeprefix("s3://")
+    expected = [path.removeprefix(f"{folder}/") for path in storage.filesystem().find(folder)]
+    listed = list(list_names(open_folder(photographs)))
+    assert sorted(listed) == sorted(expected) and len(listed) == NUM_IMAGES
+    assert listed == [*sorted(name for name in listed if "/" not in name), *sorted(n for n in listed if "/" in n)]
 
 
 def test_of_two_creators_one_wins(storage: StorageServer) -> None:

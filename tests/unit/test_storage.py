@@ -11,6 +11,7 @@ from pipeline.storage import (
     TEMPORARY_PREFIX,
     Folder,
     UnsafeNameError,
+    _walk_remote,
     delete_many,
     list_names,
     open_folder,
@@ -240,3 +241,34 @@ def test_names_of_a_large_folder_are_packed(folder: Folder, monkeypatch: pytest.
     _, packed = folder.walk()
     assert not isinstance(packed, list)
     assert (list(packed), len(packed), packed[3], list(packed[8:])) == (names, 10, names[3], names[8:])
+
+
+class PagedStore:
+    """Lists a bucket as S3 does, and remembers how much of it at once."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self.keys = keys
+        self.page_sizes: list[int] = []
+
+    def call_s3(self, method: str, *, Prefix: str, MaxKeys: int, ContinuationToken: str = "0", **_: str) -> object:
+        assert method == "list_objects_v2"
+        below = [key.removeprefix(Prefix) for key in self.keys if key.startswith(Prefix)]
+        found = sorted({Prefix + "".join(key.partition("/")[:2]) for key in below})
+        start = int(ContinuationToken)
+        page = found[start : start + MaxKeys]
+        self.page_sizes.append(len(page))
+        answer = {
+            "Contents": [{"Key": key} for key in page if not key.endswith("/") or key == Prefix],
+            "CommonPrefixes": [{"Prefix": key} for key in page if key.endswith("/") and key != Prefix],
+            "IsTruncated": start + MaxKeys < len(found),
+            "NextContinuationToken": str(start + MaxKeys),
+        }
+        return {name: value for name, value in answer.items() if value != []}
+
+
+def test_s3_is_listed_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.storage._PAGE_SIZE", 2)
+    store = PagedStore(["in/", "in/b.jpg", "in/a.jpg", "in/sub/c.jpg", "in/d.jpg", "in/sub/deep/e.jpg", "other.jpg"])
+    folders = [list(names) for names in _walk_remote(store, "bucket/in", "", lambda _: True)]
+    assert folders == [["a.jpg", "b.jpg", "d.jpg"], ["sub/c.jpg"], ["sub/deep/e.jpg"]]
+    assert max(store.page_sizes) == 2 and len(store.page_sizes) == 3 + 1 + 1
