@@ -160,29 +160,37 @@ def test_images_come_back_from_there(
 def test_a_job_that_was_killed_goes_on_there(
     storage: StorageServer, photographs: str, compressed: str, tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    output = f"s3://{BUCKET}/killed"
-    commits = open_folder(f"{output}/commits")
-
-    def committed() -> set[str]:
-        return {name for names in commits.walk() for name in names}
-
-    mark = str(tmp_path)
-    environment = {**os.environ, "BLS_TEST_MARK": mark}
-    command = job("compress_dataset", *arguments(photographs, output, tiny_bundle))
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment
-    ) as process:
-        wait_until(lambda: len(committed()) >= 2, "commits", seconds=300)
-        os.killpg(process.pid, signal.SIGKILL)
-    wait_until(lambda: not started_under(f"BLS_TEST_MARK={mark}"), "the processes of Ray to end")
-    num_before = len(committed())
-    assert num_before < NUM_IMAGES / 2, "the job was killed too late to show anything"
+    for attempt in range(4):  # the job is short, and a busy machine may look too late
+        output = f"s3://{BUCKET}/killed-{attempt}"
+        command = job("compress_dataset", *arguments(photographs, output, tiny_bundle))
+        num_before = commits_of_killed(command, output, mark=str(tmp_path))
+        if num_before < NUM_IMAGES / 2:
+            break
+    else:
+        pytest.fail("the job was always killed too late to show anything")
 
     done = run("compress_dataset", *arguments(photographs, output, tiny_bundle))
     assert done.returncode == 3, done.stderr
     assert f"{2 * num_before} of {NUM_IMAGES} images are compressed already" in done.stderr
     for table in ("metrics", "bitstreams"):
         assert rows(storage, output, table) == rows(storage, compressed, table)
+
+
+def commits_of_killed(command: Sequence[str], output: str, *, mark: str) -> int:
+    """Kill a job once it has committed something; return how much it had."""
+    commits = open_folder(f"{output}/commits")
+
+    def num_committed() -> int:
+        return len(list(list_names(commits)))
+
+    environment = {**os.environ, "BLS_TEST_MARK": mark}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment
+    ) as process:
+        wait_until(lambda: num_committed() >= 1, "commits", seconds=300)
+        os.killpg(process.pid, signal.SIGKILL)
+    wait_until(lambda: not started_under(f"BLS_TEST_MARK={mark}"), "the processes of Ray to end")
+    return num_committed()
 
 
 def test_files_are_whole_behind_a_store_that_fails_at_times(
