@@ -7,7 +7,6 @@ are ordinary characters. User and password of a URI reach the file system and no
 import contextlib
 import errno
 import io
-import itertools
 import os
 import re
 import shutil
@@ -15,21 +14,18 @@ import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any, Protocol, overload
+from typing import IO, Protocol
 
 import fsspec
-import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
+from pipeline.listing import walk_local, walk_remote
 from pipeline.retries import Retrying, client_options
 
 TEMPORARY_PREFIX = ".tmp-"  # of local files that are being written
 _NUM_THREADS = 16  # for many small requests, each of which mostly waits
 _NO_CONDITIONS = frozenset((errno.ENOSYS, errno.ENOTSUP))
 _COPY_NUM_BYTES = 2**22
-_MAX_PLAIN_NAMES = 50_000  # of a folder that are held as they are; of larger folders names are packed
-_PAGE_SIZE = 1000  # of a listing of S3, the most that it gives
 _BLOCK_NUM_BYTES = 2**20  # that a remote file which is read in places reads ahead
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
@@ -192,7 +188,7 @@ class LocalFolder:
         Of a folder with millions of files the names are held as bytes: their length and 24 bytes each.
         """
         if self.exists():
-            yield from _walk_local(self._path, "", frozenset(), enter)
+            yield from walk_local(self._path, enter=enter)
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file to read it in places."""
@@ -299,7 +295,7 @@ class RemoteFolder:
         millions make a list instead.
         """
         if self.exists():
-            yield from _walk_remote(self._filesystem, self._path, "", enter)
+            yield from walk_remote(self._filesystem, self._path, enter=enter)
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file to read it in places."""
@@ -352,104 +348,6 @@ class RemoteFolder:
 
     def _join(self, name: str) -> str:
         return f"{self._path}/{check_name(name)}"
-
-
-class _PackedNames(Sequence[str]):
-    """Sorted names behind a prefix, held as bytes in an Arrow array and made strings one by one."""
-
-    def __init__(self, prefix: str, names: pa.Array) -> None:
-        self._prefix = prefix
-        self._names = names.take(pc.array_sort_indices(names))
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        if isinstance(index, slice):
-            return [self._prefix + os.fsdecode(name) for name in self._names[index].to_pylist()]
-        return self._prefix + os.fsdecode(self._names[index].as_py())
-
-    def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), _MAX_PLAIN_NAMES):
-            yield from self[start : start + _MAX_PLAIN_NAMES]
-
-
-def _sorted_names(prefix: str, names: Iterable[str]) -> Sequence[str]:
-    """Sort the names of a folder, which may be millions."""
-    iterator = iter(names)
-    head = list(itertools.islice(iterator, _MAX_PLAIN_NAMES))
-    if len(head) < _MAX_PLAIN_NAMES:
-        return [prefix + name for name in sorted(head)]
-    packed = []
-    while head:
-        packed.append(pa.array(map(os.fsencode, head), pa.large_binary()))
-        head = list(itertools.islice(iterator, _MAX_PLAIN_NAMES))
-    return _PackedNames(prefix, pa.concat_arrays(packed))
-
-
-def _walk_local(
-    folder: str, prefix: str, above: frozenset[str], enter: Callable[[str], bool]
-) -> Iterator[Sequence[str]]:
-    real_path = os.path.realpath(folder)
-    if real_path in above:
-        return
-    folders: list[str] = []
-
-    def files() -> Iterator[str]:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    folders.append(entry.name)
-                else:
-                    yield entry.name
-
-    yield _sorted_names(prefix, files())
-    for name in sorted(folders):
-        if enter(prefix + name):
-            yield from _walk_local(os.path.join(folder, name), f"{prefix}{name}/", above | {real_path}, enter)
-
-
-def _walk_remote(filesystem: Any, folder: str, prefix: str, enter: Callable[[str], bool]) -> Iterator[Sequence[str]]:
-    folders: list[str] = []
-
-    def files() -> Iterator[str]:
-        for path, is_folder in _entries(filesystem, folder):
-            name = path.rpartition("/")[2]
-            # Object stores may list a folder's own empty marker object inside it.
-            if path == folder.rstrip("/"):
-                continue
-            if is_folder:
-                folders.append(name)
-            else:
-                yield name
-
-    yield _sorted_names(prefix, files())
-    for name in sorted(folders):
-        if enter(prefix + name):
-            yield from _walk_remote(filesystem, f"{folder}/{name}", f"{prefix}{name}/", enter)
-
-
-def _entries(filesystem: Any, folder: str) -> Iterator[tuple[str, bool]]:
-    """List a folder: paths, and whether they are folders; S3 page by page, other stores as fsspec does, at once."""
-    if not hasattr(filesystem, "call_s3"):
-        for entry in filesystem.ls(folder, detail=True):
-            yield entry["name"].rstrip("/"), entry["type"] == "directory"
-        return
-    bucket, _, key = folder.partition("/")
-    request = {"Bucket": bucket, "Prefix": key and f"{key}/", "Delimiter": "/", "MaxKeys": _PAGE_SIZE}
-    while True:
-        page = filesystem.call_s3("list_objects_v2", **request)
-        for item in page.get("CommonPrefixes", ()):
-            yield f"{bucket}/{item['Prefix']}".rstrip("/"), True
-        for item in page.get("Contents", ()):
-            yield f"{bucket}/{item['Key']}".rstrip("/"), False
-        if not page.get("IsTruncated"):
-            return
-        request["ContinuationToken"] = page["NextContinuationToken"]
 
 
 @contextlib.contextmanager

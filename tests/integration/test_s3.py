@@ -78,7 +78,7 @@ def rows(storage: StorageServer, output: str, table: str = "metrics") -> list[di
 def test_a_folder_is_listed_page_by_page(
     storage: StorageServer, photographs: str, page_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.storage._PAGE_SIZE", page_size)
+    monkeypatch.setattr("pipeline.listing.PAGE_SIZE", page_size)
     folder = photographs.removeprefix("s3://")
     expected = [path.removeprefix(f"{folder}/") for path in storage.filesystem().find(folder)]
     listed = list(list_names(open_folder(photographs)))

@@ -126,7 +126,7 @@ def test_a_folder_with_many_files_is_listed_the_same(tmp_path: Path, monkeypatch
     touch(tmp_path, *names, "sub/a.jpg")
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))).write_bytes(b"")
     expected = list(open_source(str(tmp_path)).references())
-    monkeypatch.setattr("pipeline.storage._MAX_PLAIN_NAMES", 7)
+    monkeypatch.setattr("pipeline.listing.MAX_PLAIN_NAMES", 7)
     monkeypatch.setattr("pipeline.sources._CHUNK_NUM_NAMES", 5)
     source = open_source(str(tmp_path))
     assert list(source.references()) == expected

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.listing import walk_remote
 from pipeline.storage import (
     TEMPORARY_PREFIX,
     Folder,
     UnsafeNameError,
-    _walk_remote,
     delete_many,
     list_names,
     open_folder,
@@ -237,7 +237,7 @@ def test_names_of_a_large_folder_are_packed(folder: Folder, monkeypatch: pytest.
     names = [f"a/{index} ü" for index in range(10)]
     for name in names:
         folder.write(name, b"")
-    monkeypatch.setattr("pipeline.storage._MAX_PLAIN_NAMES", 4)
+    monkeypatch.setattr("pipeline.listing.MAX_PLAIN_NAMES", 4)
     _, packed = folder.walk()
     assert not isinstance(packed, list)
     assert (list(packed), len(packed), packed[3], list(packed[8:])) == (names, 10, names[3], names[8:])
@@ -267,8 +267,8 @@ class PagedStore:
 
 
 def test_s3_is_listed_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.storage._PAGE_SIZE", 2)
+    monkeypatch.setattr("pipeline.listing.PAGE_SIZE", 2)
     store = PagedStore(["in/", "in/b.jpg", "in/a.jpg", "in/sub/c.jpg", "in/d.jpg", "in/sub/deep/e.jpg", "other.jpg"])
-    folders = [list(names) for names in _walk_remote(store, "bucket/in", "", lambda _: True)]
+    folders = [list(names) for names in walk_remote(store, "bucket/in", enter=lambda _: True)]
     assert folders == [["a.jpg", "b.jpg", "d.jpg"], ["sub/c.jpg"], ["sub/deep/e.jpg"]]
     assert max(store.page_sizes) == 2 and len(store.page_sizes) == 3 + 1 + 1

@@ -1,0 +1,117 @@
+"""Listings of folders, folder by folder: the sorted files of one, then its sorted subfolders.
+
+Millions of names of one folder are held packed, not as Python objects.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, overload
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+MAX_PLAIN_NAMES = 50_000  # of a folder that are held as they are; of larger folders names are packed
+PAGE_SIZE = 1000  # of a listing of S3, the most that it gives
+
+
+class _PackedNames(Sequence[str]):
+    """Sorted names behind a prefix, held as bytes in an Arrow array and made strings one by one."""
+
+    def __init__(self, prefix: str, names: pa.Array) -> None:
+        self._prefix = prefix
+        self._names = names.take(pc.array_sort_indices(names))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self._prefix + os.fsdecode(name) for name in self._names[index].to_pylist()]
+        return self._prefix + os.fsdecode(self._names[index].as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), MAX_PLAIN_NAMES):
+            yield from self[start : start + MAX_PLAIN_NAMES]
+
+
+def _sorted_names(prefix: str, names: Iterable[str]) -> Sequence[str]:
+    """Sort the names of a folder, which may be millions."""
+    iterator = iter(names)
+    head = list(itertools.islice(iterator, MAX_PLAIN_NAMES))
+    if len(head) < MAX_PLAIN_NAMES:
+        return [prefix + name for name in sorted(head)]
+    packed = []
+    while head:
+        packed.append(pa.array(map(os.fsencode, head), pa.large_binary()))
+        head = list(itertools.islice(iterator, MAX_PLAIN_NAMES))
+    return _PackedNames(prefix, pa.concat_arrays(packed))
+
+
+def walk_local(
+    folder: str, prefix: str = "", above: frozenset[str] = frozenset(), *, enter: Callable[[str], bool]
+) -> Iterator[Sequence[str]]:
+    """List a folder of this machine and those below it that are to be entered, except those that it is in itself."""
+    real_path = os.path.realpath(folder)
+    if real_path in above:
+        return
+    folders: list[str] = []
+
+    def files() -> Iterator[str]:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.name)
+                else:
+                    yield entry.name
+
+    yield _sorted_names(prefix, files())
+    for name in sorted(folders):
+        if enter(prefix + name):
+            yield from walk_local(os.path.join(folder, name), f"{prefix}{name}/", above | {real_path}, enter=enter)
+
+
+def walk_remote(
+    filesystem: Any, folder: str, prefix: str = "", *, enter: Callable[[str], bool]
+) -> Iterator[Sequence[str]]:
+    """List a folder of one of fsspec's file systems and those below it that are to be entered."""
+    folders: list[str] = []
+
+    def files() -> Iterator[str]:
+        for path, is_folder in _entries(filesystem, folder):
+            name = path.rpartition("/")[2]
+            # Object stores may list a folder's own empty marker object inside it.
+            if path == folder.rstrip("/"):
+                continue
+            if is_folder:
+                folders.append(name)
+            else:
+                yield name
+
+    yield _sorted_names(prefix, files())
+    for name in sorted(folders):
+        if enter(prefix + name):
+            yield from walk_remote(filesystem, f"{folder}/{name}", f"{prefix}{name}/", enter=enter)
+
+
+def _entries(filesystem: Any, folder: str) -> Iterator[tuple[str, bool]]:
+    """List a folder: paths, and whether they are folders; S3 page by page, other stores as fsspec does, at once."""
+    if not hasattr(filesystem, "call_s3"):
+        for entry in filesystem.ls(folder, detail=True):
+            yield entry["name"].rstrip("/"), entry["type"] == "directory"
+        return
+    bucket, _, key = folder.partition("/")
+    request = {"Bucket": bucket, "Prefix": key and f"{key}/", "Delimiter": "/", "MaxKeys": PAGE_SIZE}
+    while True:
+        page = filesystem.call_s3("list_objects_v2", **request)
+        for item in page.get("CommonPrefixes", ()):
+            yield f"{bucket}/{item['Prefix']}".rstrip("/"), True
+        for item in page.get("Contents", ()):
+            yield f"{bucket}/{item['Key']}".rstrip("/"), False
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
