@@ -11,11 +11,9 @@ is coded and hardly how fast. Writes benchmarks/results/codec_speed.json.
 import io
 import json
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ import tyro
 from PIL import Image
 
 from benchmarks.provenance import write_result
+from benchmarks.timing import median_seconds
 from bls.codec import Codec
 from pipeline.baselines import BASELINES, encode
 
@@ -104,8 +103,8 @@ def _ours(images: Sequence[np.ndarray], config: CodecSpeed) -> dict[str, float]:
                 for bitstream in data:
                     codec.decompress(bitstream)
 
-            seconds[f"{name}_compress"] = _seconds(compress, config.repeats)
-            seconds[f"{name}_decompress"] = _seconds(decompress, config.repeats)
+            seconds[f"{name}_compress"] = median_seconds(compress, config.repeats, warm_up=1)
+            seconds[f"{name}_decompress"] = median_seconds(decompress, config.repeats, warm_up=1)
     return seconds
 
 
@@ -124,19 +123,9 @@ def _pillow(images: Sequence[np.ndarray], config: CodecSpeed) -> dict[str, float
             for file in data:
                 Image.open(io.BytesIO(file)).load()
 
-        seconds[f"{name}_compress"] = _seconds(compress, config.repeats)
-        seconds[f"{name}_decompress"] = _seconds(decompress, config.repeats)
+        seconds[f"{name}_compress"] = median_seconds(compress, config.repeats, warm_up=1)
+        seconds[f"{name}_decompress"] = median_seconds(decompress, config.repeats, warm_up=1)
     return seconds
-
-
-def _seconds(function: Callable[[], None], repeats: int) -> float:
-    """Return the median time of a call, after warming up."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return median(times[1:])
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@ Shares compare the multiplications of the convolutions and GDNs with what one la
 reaches in the same run. Writes benchmarks/results/transforms-THREADS.json.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 import torch
 import tyro
 
 from benchmarks.provenance import write_result
+from benchmarks.timing import median_seconds
 from bls.transforms import AnalysisTransform, SynthesisTransform, TransformConfig
 
 HEIGHT, WIDTH = 512, 768
@@ -43,9 +41,9 @@ def main(config: Transforms) -> None:
         a = torch.randn(2048, 2048).to(dtype)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             seconds = {
-                "matrix_product": _seconds(lambda a=a: a @ a, config.repeats),  # type: ignore[misc]
-                "analysis": _seconds(lambda: analysis(x), config.repeats),
-                "synthesis": _seconds(lambda: synthesis(y), config.repeats),
+                "matrix_product": median_seconds(lambda a=a: a @ a, config.repeats, warm_up=2),  # type: ignore[misc]
+                "analysis": median_seconds(lambda: analysis(x), config.repeats, warm_up=2),
+                "synthesis": median_seconds(lambda: synthesis(y), config.repeats, warm_up=2),
             }
         peak = 2 * 2048**3 / seconds["matrix_product"]
         result[f"{name}_matrix_product_gflops"] = peak / 1e9
@@ -62,16 +60,6 @@ def _multiplications_per_pixel(n: int) -> float:
     """Return those of the three filters and the two GDNs between them, alike for analysis and synthesis."""
     filters = 9 * 9 * 3 * n / 4**2 + 5 * 5 * n * n / 8**2 + 5 * 5 * n * n / 16**2
     return filters + n * n / 4**2 + n * n / 8**2
-
-
-def _seconds(function: Callable[[], object], repeats: int) -> float:
-    """Return the median time of a call, after warming up."""
-    times = []
-    for _ in range(repeats + 2):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return median(times[2:])
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def exit_code(job: Callable[[], ExitCode]) -> ExitCode:
 
 def _tell_end(code: ExitCode, error: BaseException, text: str) -> ExitCode:
     if events.are_wanted():
-        events.emit("error", exit_code=code, error_class=type(error).__name__, message=redact(str(error)) or "stopped")
+        events.emit("error", exit_code=code, error_class=type(error).__name__, message=str(error) or "stopped")
     else:
         say(redact(text))
     return code
