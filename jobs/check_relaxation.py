@@ -22,7 +22,7 @@ from pipeline.plots import check_installed, plot_relaxation
 from pipeline.provenance import provenance
 from pipeline.relaxation import RelaxationCheck, markdown
 from pipeline.schema import RELAXATION, to_parquet
-from pipeline.sources import ImageReference, Source, open_source
+from pipeline.sources import Columns, ImageReference, Source, open_source
 from pipeline.stages import Item
 from pipeline.storage import open_folder, redact
 from pipeline.summary import OK, Summary
@@ -38,13 +38,19 @@ class CheckRelaxation:
     """
 
     input: str
-    """Folder with the images, searched with all folders in it: a path, or any URI that fsspec reads."""
+    """Where the images are, a path or any URI that fsspec reads: a folder (searched with all folders in it), a pattern
+    with stars, WebDataset tars (`{000..099}.tar`), Parquet files with a column of images, or a list of URIs in a .txt
+    or Parquet file."""
     output: str
     """Folder to write to: a path or URI."""
     bundle: str | None = None
     """Folder of fitted models; without it the one that comes with the package."""
     max_pixels: int = MAX_PIXELS
     """Leave out images with more pixels than this, before they are decoded."""
+    image_column: str | None = None
+    """Of Parquet input: the column of images or of their URIs; without it the one that can only be it."""
+    key_column: str | None = None
+    """Of Parquet input: the column of unique names; without it file name and row number."""
     num_threads: int = 1
     """Threads of the transforms."""
     seed: int = 0
@@ -71,7 +77,7 @@ def check_relaxation(config: CheckRelaxation) -> ExitCode:
     with usage():
         check_installed("matplotlib", extra="evaluate")
         bundle = load_bundle(config.bundle)
-        source = open_source(config.input)
+        source = open_source(config.input, Columns(config.image_column, config.key_column))
         references = list(source.references())
         if not references:
             raise UsageError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")

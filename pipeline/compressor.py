@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, groupby
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipeline.sources import Columns, ImageReference, open_source
 from pipeline.stages import ahead, batches
 from pipeline.summary import OK, Summary
 from pipeline.worker import (
+    AHEAD_PIXELS,
     BATCH_PIXELS,
     WorkerCrashError,
     load_codec,
@@ -67,6 +69,7 @@ class _SourceItem(CodedItem):
 
     reference: ImageReference = field(kw_only=True)
     batch: int = 0
+    data: bytes = b""
     carried: Any = None
     stored: dict[str, Any] = field(default_factory=dict)  # its row of the bitstreams table
 
@@ -86,8 +89,12 @@ class ShardCompressor:
         self._source = open_source(config.input, config.columns)
         self._bitstreams = bitstreams_schema(config.carried)
         self._output = Output(config.output)
-        self._pool = ThreadPoolExecutor(config.num_threads)
-        self._window = 2 * config.num_threads + 1
+        self._ahead = partial(
+            ahead,
+            ThreadPoolExecutor(config.num_threads),
+            window=2 * config.num_threads + 1,
+            max_cost=AHEAD_PIXELS * config.num_threads,
+        )
         self._model_columns = {
             "lmbda_index": config.quality,
             "lmbda": self._codec.lmbda(config.quality),
@@ -129,13 +136,14 @@ class ShardCompressor:
 
     def _process(self, shard: Shard, crashed: Collection[int], kept: Collection[str]) -> list[_SourceItem]:
         begun = (item for item in self._begin(shard, crashed) if item.row["key"] not in kept)
-        loaded = ahead(self._pool, self._load, begun, window=self._window)
-        grouped = batches(loaded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
+        fetched = self._ahead(self._fetch, begun)
+        decoded = self._ahead(self._decode, fetched, cost=lambda item: images.num_pixels(item.data))
+        grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
         analysed = chain.from_iterable(self._analyze(batch, number) for number, batch in enumerate(grouped))
-        coded = ahead(self._pool, self._code, analysed, window=self._window)
+        coded = self._ahead(self._code, analysed, cost=num_pixels)
         regrouped = groupby(coded, key=lambda item: item.batch)
         synthesised = chain.from_iterable(synthesize(self._codec, list(batch)) for _, batch in regrouped)
-        measured = ahead(self._pool, self._measure, synthesised, window=self._window)
+        measured = self._ahead(self._measure, synthesised, cost=num_pixels)
         return sorted(measured, key=lambda item: item.position)
 
     def _begin(self, shard: Shard, crashed: Collection[int]) -> Iterator[_SourceItem]:
@@ -146,14 +154,20 @@ class ShardCompressor:
                 item.quarantine("crashed", WorkerCrashError())
             yield item
 
-    def _load(self, item: _SourceItem) -> _SourceItem:
+    def _fetch(self, item: _SourceItem) -> _SourceItem:
         if item.ok:
             with item.stage("decode_seconds"):
                 sample = read_sample(self._source, item.reference)
-                data, item.carried = sample.data, sample.carried
-                item.row["source_num_bytes"] = len(data)
-                item.image = images.decode(data, max_pixels=self._config.max_pixels)
-                item.row.update(_source_columns(item.image, source_num_bytes=len(data)))
+                item.data, item.carried = sample.data, sample.carried
+                item.row["source_num_bytes"] = len(item.data)
+        return item
+
+    def _decode(self, item: _SourceItem) -> _SourceItem:
+        if item.ok:
+            with item.stage("decode_seconds"):
+                item.image = images.decode(item.data, max_pixels=self._config.max_pixels)
+                item.row.update(_source_columns(item.image, source_num_bytes=len(item.data)))
+        item.data = b""
         return item
 
     def _analyze(self, batch: list[_SourceItem], number: int) -> list[_SourceItem]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bls.bitstream import Header
+from bls.bitstream import BitstreamError, Header, parse_header
 from bls.codec import Pixels, Symbols
 from pipeline import images
 from pipeline.images import ImageError
@@ -28,6 +28,7 @@ from pipeline.storage import UnsafeNameError
 from pipeline.stored_rows import carried_names, read_stored
 from pipeline.summary import OK, Summary
 from pipeline.worker import (
+    AHEAD_PIXELS,
     BATCH_PIXELS,
     WorkerCrashError,
     load_codec,
@@ -87,8 +88,12 @@ class ShardDecompressor:
         try_out(self._codec, quality=self._codec.qualities[0], coder="adaptive")
         self._input = Output(config.input)
         self._output = Output(config.output)
-        self._pool = ThreadPoolExecutor(config.num_threads)
-        self._window = 2 * config.num_threads + 1
+        self._ahead = partial(
+            ahead,
+            ThreadPoolExecutor(config.num_threads),
+            window=2 * config.num_threads + 1,
+            max_cost=AHEAD_PIXELS * config.num_threads,
+        )
         # Files have no place for what is carried, and a table is given it as it is.
         self._columns = [*_COLUMNS, CARRIED] if config.container == "webdataset" else _COLUMNS
 
@@ -133,10 +138,10 @@ class ShardDecompressor:
         self, shard: int, tables: Iterator[pa.Table], restored: RestoredFiles, crashed: Collection[int]
     ) -> list[_StoredItem]:
         stored = self._begin(shard, tables, crashed)
-        decoded = ahead(self._pool, self._decode, stored, window=self._window)
+        decoded = self._ahead(self._decode, stored, cost=_claimed_pixels)
         grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
         synthesised = chain.from_iterable(synthesize(self._codec, batch) for batch in grouped)
-        written = ahead(self._pool, partial(self._write, restored), synthesised, window=self._window)
+        written = self._ahead(partial(self._write, restored), synthesised, cost=num_pixels)
         return sorted(written, key=lambda item: item.position)
 
     def _begin(self, shard: int, tables: Iterator[pa.Table], crashed: Collection[int]) -> Iterator[_StoredItem]:
@@ -176,6 +181,15 @@ class ShardDecompressor:
                 item.quarantine("unwritable", error)
         item.x_hat, item.stored, item.carried = None, {}, {}
         return item
+
+
+def _claimed_pixels(item: _StoredItem) -> int:
+    """Return how many pixels a bitstream that is not decoded yet says it has."""
+    try:
+        header = parse_header(item.stored["bitstream"])
+    except BitstreamError:
+        return 0
+    return header.height * header.width
 
 
 def _rows(tables: Iterator[pa.Table]) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:

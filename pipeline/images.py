@@ -103,6 +103,15 @@ def decode(data: bytes, *, max_pixels: int) -> SourceImage:
     return _to_source_image(image, facts)
 
 
+def num_pixels(data: bytes) -> int:
+    """Return how many pixels an image file says it has; 0 if it is none that `decode` takes."""
+    try:
+        image = _open(data)
+    except ImageError:
+        return 0
+    return image.width * image.height
+
+
 def encode(
     pixels: npt.NDArray[np.uint8],
     *,

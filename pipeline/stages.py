@@ -1,7 +1,7 @@
 """How a worker's stages fit together: each image is an item that passes through them, ahead of need in free threads.
 
 Stages are iterators. Pulling the last one pulls all others, so no more than the sum of their windows is in memory,
-however long the input is.
+however long the input is and however large its images are.
 """
 
 import time
@@ -41,7 +41,7 @@ class Item:
 
     @contextmanager
     def stage(self, seconds: str) -> Iterator[None]:
-        """Time a stage into a column of the row; an error there quarantines this image and ends there."""
+        """Add the time of a stage to a column of the row; an error there quarantines this image and ends there."""
         start = time.perf_counter()
         try:
             yield
@@ -53,24 +53,39 @@ class Item:
         except Exception as error:
             self.quarantine("failed", error)
         finally:
-            self.row[seconds] = time.perf_counter() - start
+            self.row[seconds] = self.row.get(seconds, 0.0) + time.perf_counter() - start
 
 
 _I = TypeVar("_I", bound=Item)
 
 
-def ahead(executor: Executor, function: Callable[[_T], _R], items: Iterable[_T], *, window: int) -> Iterator[_R]:
-    """Apply a function in an executor's threads, to at most `window` items that nobody asked for yet, in order."""
-    pending: deque[Future[_R]] = deque()
+def ahead(
+    executor: Executor,
+    function: Callable[[_T], _R],
+    items: Iterable[_T],
+    *,
+    window: int,
+    cost: Callable[[_T], int] = lambda _: 0,
+    max_cost: int = 0,
+) -> Iterator[_R]:
+    """Apply a function in an executor's threads, in order, to items that nobody asked for yet.
+
+    These are at most `window`, and of a cost together of at most `max_cost`: a single one that costs more is worked on
+    when it is asked for.
+    """
+    pending: deque[tuple[int, Future[_R]]] = deque()
+    total = 0
     try:
         for item in items:
-            pending.append(executor.submit(function, item))
-            if len(pending) > window:
-                yield pending.popleft().result()
+            pending.append((cost(item), executor.submit(function, item)))
+            total += pending[-1][0]
+            while len(pending) > window or total > max_cost:
+                total -= pending[0][0]
+                yield pending.popleft()[1].result()
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[1].result()
     finally:
-        for future in pending:
+        for _, future in pending:
             future.cancel()
 
 

@@ -17,6 +17,8 @@ from pipeline.stages import Item, run_batch
 
 # Pixels of one device batch: on a CPU enough to make small images as cheap as large ones, on a GPU enough to fill it.
 BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}
+# Of each stage and thread, pixels of images that wait for the next stage: two photographs, 200 MB with their symbols.
+AHEAD_PIXELS = 2**25
 
 
 class WorkerCrashError(Exception):

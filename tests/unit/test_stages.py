@@ -43,6 +43,22 @@ def test_ahead_keeps_the_order_and_its_window() -> None:
     assert max(excess) == 6  # the window and the one that is asked for
 
 
+@given(st.lists(st.integers(0, 50)), st.integers(0, 6), st.integers(0, 40))
+def test_what_waits_costs_no_more_than_is_allowed(costs: list[int], window: int, max_cost: int) -> None:
+    waiting: list[int] = []
+
+    def items() -> Iterator[int]:
+        for cost in costs:
+            assert len(waiting) <= window and sum(waiting) <= max_cost
+            waiting.append(cost)
+            yield cost
+
+    with ThreadPoolExecutor(2) as executor:
+        for result in ahead(executor, lambda cost: cost, items(), window=window, cost=lambda c: c, max_cost=max_cost):
+            assert result == waiting.pop(0)
+    assert not waiting
+
+
 def test_ahead_works_while_the_caller_does() -> None:
     begun = threading.Event()
     with ThreadPoolExecutor(1) as executor:
