@@ -25,6 +25,7 @@ from pipeline.schema import RELAXATION, to_parquet
 from pipeline.sources import Columns, ImageReference, Source, open_source
 from pipeline.stages import Item
 from pipeline.storage import open_folder, redact
+from pipeline.streams import write_line
 from pipeline.summary import OK, Summary
 from pipeline.worker import own_process
 
@@ -131,8 +132,8 @@ def _write(
     name = str(open_folder(config.input)).rstrip("/").rpartition("/")[2]
     text = markdown(table, name=name, provenance=made)
     folder.write("README.md", text.encode())
-    print("\n".join(line for line in text.splitlines() if line.startswith("|")))
-    print(f"\n{report.shown(Output(config.output))}/README.md")
+    write_line("\n".join(line for line in text.splitlines() if line.startswith("|")), sys.stdout)
+    write_line(f"\n{report.shown(Output(config.output))}/README.md", sys.stdout)
 
 
 if __name__ == "__main__":

@@ -246,15 +246,15 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
         ]
     )
     report.print_quarantined(total)
-    columns = "status, count(*) AS images, round(avg(bpp), 3) AS bpp, round(avg(psnr_db), 2) AS psnr_db"
-    path = report.metrics_glob(output).replace("'", "''")
-    query = f"SELECT {columns} FROM '{path}' GROUP BY status ORDER BY status"
     restore = ["--input", report.shown(output), "--output", f"{report.shown(output)}-restored"]
     if config.bundle is not None:
         restore += ["--bundle", config.bundle]
     report.print_commands(
         [
-            ("Query the metrics, for example:", report.query_command(query)),
+            (
+                "Query the metrics, for example:",
+                report.job_command("query_metrics", "--input", report.shown(output), "--worst", "10"),
+            ),
             ("Get the images back:", report.job_command("decompress_dataset", *restore)),
         ]
     )

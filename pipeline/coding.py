@@ -47,6 +47,7 @@ def code(codec: Codec, item: CodedItem, *, quality: int, coder: str) -> None:
             item.row["verified"] = item.decoded[0] == header and np.array_equal(item.decoded[1], symbols)
             if not item.row["verified"]:
                 raise BitstreamError("the bitstream does not give its symbols back: please report this image")
+            item.symbols = item.decoded[1]  # of a large image a second copy would count
 
 
 def rate_and_distortion(item: CodedItem) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.storage import redact
+from pipeline.streams import write_line
 from pipeline.summary import Summary
 
 _for_machines = False  # one process, one stderr: what it carries is a property of both
@@ -38,7 +39,7 @@ def emit(event: str, **fields: Any) -> None:
     if _for_machines:
         record = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
         # A string in a line of JSON may hold anything, credentials in a message too.
-        print(redact(json.dumps(record, ensure_ascii=False)), file=sys.stderr, flush=True)
+        write_line(redact(json.dumps(record, ensure_ascii=False)), sys.stderr)
 
 
 def emit_shard(shard: int, summary: Summary) -> None:

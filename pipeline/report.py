@@ -1,6 +1,5 @@
 """What a job tells the person who started it: progress and errors on stderr, a summary on stdout."""
 
-import importlib.util
 import os
 import shlex
 import shutil
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline import events
 from pipeline.output import Output
+from pipeline.streams import write_line
 from pipeline.summary import Mean, Summary
 
 _SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to draw on
@@ -80,7 +80,7 @@ def say(message: str) -> None:
     if events.are_wanted():
         events.emit("message", message=message)
     else:
-        print(message, file=sys.stderr, flush=True)
+        write_line(message, sys.stderr)
 
 
 def print_table(rows: Iterable[tuple[str, str]]) -> None:
@@ -174,13 +174,6 @@ def metrics_glob(output: Output) -> str:
     return f"{shown(output)}/metrics/*.parquet"
 
 
-def query_command(sql: str) -> str:
-    """Return a shell command that prints a query's result: with the DuckDB of this Python, or else its own program."""
-    if importlib.util.find_spec("duckdb") is None:
-        return f"duckdb -c {shlex.quote(sql)}"
-    return f"{_python()} -c {_quote(f'import duckdb; duckdb.sql({chr(39) * 3}{sql}{chr(39) * 3}).show()')}"
-
-
 def job_command(name: str, *arguments: str) -> str:
     """Return a shell command that runs another job."""
     path = str(Path(__file__).parents[1] / "jobs" / f"{name}.py")
@@ -191,12 +184,7 @@ def job_command(name: str, *arguments: str) -> str:
 
 def _print(line: str = "") -> None:
     if not events.are_wanted():
-        print(line)
-
-
-def _quote(code: str) -> str:
-    """Quote code for the shell; double quotes read better where nothing in it means something to the shell."""
-    return shlex.quote(code) if any(character in code for character in '"$`\\!') else f'"{code}"'
+        write_line(line, sys.stdout)
 
 
 def _python() -> str:

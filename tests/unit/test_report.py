@@ -1,5 +1,4 @@
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -48,9 +47,6 @@ def test_commands_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """From wherever the user is, with the Python that runs now."""
     for folder in (Path(__file__).parents[2], tmp_path):
         monkeypatch.chdir(folder)
-        query = report.query_command("SELECT 'it''s ' || 40 + 2 AS answer")
-        done = subprocess.run(query, shell=True, capture_output=True, text=True, check=True)
-        assert "answer" in done.stdout
         python, script, *arguments = shlex.split(report.job_command("compress_dataset", "--input", "a b'c"))
         assert (folder / python).exists() or python == "python"
         assert (folder / script).is_file()
