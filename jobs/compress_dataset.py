@@ -249,11 +249,14 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
     columns = "status, count(*) AS images, round(avg(bpp), 3) AS bpp, round(avg(psnr_db), 2) AS psnr_db"
     path = report.metrics_glob(output).replace("'", "''")
     query = f"SELECT {columns} FROM '{path}' GROUP BY status ORDER BY status"
+    report_arguments = ["--input", report.shown(output), "--output", "report.html"]
     restore = ["--input", report.shown(output), "--output", f"{report.shown(output)}-restored"]
     if config.bundle is not None:
         restore += ["--bundle", config.bundle]
+        report_arguments += ["--bundle", config.bundle]
     report.print_commands(
         [
+            ("See it, pictures first:", report.job_command("report", *report_arguments)),
             ("Query the metrics, for example:", report.query_command(query)),
             ("Get the images back:", report.job_command("decompress_dataset", *restore)),
         ]
