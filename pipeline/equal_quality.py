@@ -90,7 +90,10 @@ def needs_of(target: Target, codec: str) -> list[Need]:
         assert value is not None, "it was measured of this image before"
         return value
 
-    wanted = {"psnr_db": (psnr_db, target.psnr_db), "ms_ssim": (ms_ssim, target.ms_ssim)}
+    wanted: dict[str, tuple[Callable[[int], float], float | None]] = {
+        "psnr_db": (psnr_db, target.psnr_db),
+        "ms_ssim": (ms_ssim, target.ms_ssim),
+    }
     found = []
     for measure, (quality, value) in wanted.items():
         if value is not None:

@@ -3,6 +3,7 @@
 Every chart has a description for those who do not see it. Points and bars are few, whatever the dataset's size.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipeline.summary import Summary
 
 Chart = dict[str, Any]
 
-MAX_BARS = 40
+MIN_BARS, MAX_BARS = 8, 40
 MAX_SHARDS = 40
 MEASURE_NAMES = {"psnr_db": "PSNR, dB", "ms_ssim": "MS-SSIM", "bpp": "bits per pixel"}
 STAGES: Mapping[str, str] = {
@@ -55,8 +56,8 @@ def rate_distortion(sample: Sequence[Row]) -> Chart:
         320,
         mark={"type": "point", "filled": True, "size": 42, "opacity": 0.65},
         encoding={
-            "x": _quantitative("bpp", "bits per pixel (fewer: smaller file)", scale=zero),
-            "y": _quantitative("psnr", "PSNR, dB (more: closer to the original)", scale=zero),
+            "x": _quantitative("bpp", "bits per pixel (fewer: smaller file)", scale=zero, axis={"tickCount": 8}),
+            "y": _quantitative("psnr", "PSNR, dB (more: closer to the original)", scale=zero, axis={"tickCount": 6}),
             "color": {"field": "format", "type": "nominal", "title": "original"},
             "tooltip": [
                 {"field": "key", "type": "nominal", "title": "image"},
@@ -69,7 +70,7 @@ def rate_distortion(sample: Sequence[Row]) -> Chart:
 
 def histogram(histogram: Histogram, title: str, description: str, number_format: str) -> Chart:
     """Draw how many images have which value."""
-    values = [{"start": a, "stop": b, "images": count} for a, b, count in histogram.bars(MAX_BARS)]
+    values = [{"start": a, "stop": b, "images": count} for a, b, count in histogram.bars(num_bars(histogram.count))]
     low = min((bar["start"] for bar in values), default=0.0)
     high = max((bar["stop"] for bar in values), default=1.0)
     return _chart(
@@ -94,6 +95,11 @@ def histogram(histogram: Histogram, title: str, description: str, number_format:
             ],
         },
     )
+
+
+def num_bars(num_images: int) -> int:
+    """Return how many bars show a spread: more for more images, by their cube root."""
+    return min(max(math.ceil(3 * math.cbrt(num_images)), MIN_BARS), MAX_BARS)
 
 
 def stages(total: Summary) -> Chart:

@@ -14,8 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from pipeline import report_charts, report_words
-from pipeline.equal_quality import CODECS, Need, Spread, spreads
-from pipeline.report import num_bytes_text
+from pipeline.equal_quality import CODECS, Need, spreads
 from pipeline.report_pictures import AMPLIFIED, CROP_HEIGHT, CROP_WIDTH, Pictures
 from pipeline.run_report import MAX_SAMPLE, RunReport
 
@@ -68,7 +67,11 @@ def render(run: RunReport, shown: Sequence[Shown], comparison: Comparison | None
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"bytes": num_bytes_text, "count": lambda number: f"{number:,}"}
+    environment.filters |= {
+        "count": lambda number: f"{number:,}",
+        "units": report_words.units,
+        "minus": lambda text: text.replace("-", "\N{MINUS SIGN}"),
+    }
     return environment.get_template("report.html").render(
         title=title,
         run=run,
@@ -134,6 +137,3 @@ def _json_for_html(value: Any) -> str:
 
 def _csp_hash(script: str) -> str:
     return f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-__all__ = ["Comparison", "Shown", "Spread", "check_extra", "render"]

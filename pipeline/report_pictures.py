@@ -67,7 +67,8 @@ def draw(row: dict[str, Any], pair: Pair) -> Pictures:
 def difference(x: Pixels, x_hat: Pixels) -> Pixels:
     """Return 128 + AMPLIFIED * (x_hat - x), clipped: middle gray where nothing changed."""
     error = np.subtract(x_hat, x, dtype=np.int16)
-    return np.clip(128 + AMPLIFIED * error, 0, 255).astype(np.uint8)
+    amplified: Pixels = np.clip(128 + AMPLIFIED * error, 0, 255).astype(np.uint8)
+    return amplified
 
 
 def worst_box(x: Pixels, x_hat: Pixels) -> tuple[int, int, int, int]:

@@ -1,5 +1,6 @@
 """The sentences of a report: what its numbers mean, in words for a reader who has not seen such numbers before."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -40,8 +41,13 @@ def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
     """Tell name, value and meaning of what the job was and did."""
     total, settings = run.total, run.settings
     seconds = sum(total.stage_seconds.values())
-    yield "images", f"{run.num_good:,}", f"compressed and verified, of {total.num_images:,} that were looked at"
-    yield "saved", saving_text(run), "of the originals' bytes"
+    yield "Images", f"{run.num_good:,}", f"compressed and verified, of {total.num_images:,} that were looked at"
+    sizes = f"{num_bytes_text(total.num_bytes_in)} became {num_bytes_text(total.num_bytes_out)}"
+    yield "Saved", saving_text(run), f"of the originals' bytes: {sizes}"
+    fate = (
+        "could not be compressed: a row each says why" if total.num_quarantined else "every image could be compressed"
+    )
+    yield "Quarantined", f"{total.num_quarantined:,}", fate
     for mean, spec, unit, (name, meaning) in (
         (total.bpp, ".3f", "bpp", MEASURES["bpp"]),
         (total.psnr_db, ".2f", "dB", MEASURES["psnr_db"]),
@@ -51,15 +57,10 @@ def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
         yield name, value, f"{meaning}; mean of {mean.count:,}"
     if seconds and total.num_pixels:
         rate = f"{total.num_pixels / 1e6 / seconds:.2f} MP/s"
-        yield (
-            "speed",
-            rate,
-            f"megapixels per second of work; {seconds:,.0f} s of work in all, side by side where workers are several",
-        )
+        yield "Speed", rate, f"megapixels per second of work; {seconds:,.0f} s of work in all, over all workers"
     lmbda = "" if run.lmbda is None else f" (λ {run.lmbda:g})"
-    yield "quality", f"{settings['quality']}{lmbda}", "on the ladder from 1, smallest, to 8, best"
-    model = f"entropy coder {settings['coder']}, release {settings['code_version']}"
-    yield "model", settings["bundle_fingerprint"][:12], f"fingerprint of the bundle; {model}"
+    model = f"bundle {settings['bundle_fingerprint']}, entropy coder {settings['coder']}"
+    yield "Quality", f"{settings['quality']}{lmbda}", f"from 1, smallest, to 8, best; {model}"
 
 
 def progress(run: RunReport) -> str:
@@ -97,19 +98,28 @@ def limit(run: RunReport) -> str:
     return f"Most of the work is {name}: {100 * share:.0f} %."
 
 
-def verdicts(spreads: Sequence[Spread]) -> list[str]:
-    """Say who needs how many bytes for the same quality, losses as plainly as gains."""
-    return [_verdict(spread) for spread in spreads if spread.quartiles is not None]
+def verdicts(spreads: Sequence[Spread]) -> dict[str, list[str]]:
+    """Say for each measure who needs how many bytes at equal quality, losses as plainly as gains."""
+    told: dict[str, list[str]] = {}
+    for spread in spreads:
+        if spread.quartiles is not None:
+            told.setdefault(spread.measure, []).append(_verdict(CODECS[spread.codec], spread.quartiles[1]))
+    return told
 
 
-def _verdict(spread: Spread) -> str:
-    assert spread.quartiles is not None
-    codec, (measure, _), median = CODECS[spread.codec], MEASURES[spread.measure], spread.quartiles[1]
+def _verdict(codec: str, median: float) -> str:
     if abs(median) < _LEVEL_PERCENT:
-        return f"At equal {measure}, {codec} needs as many bytes, within {_LEVEL_PERCENT:g} %."
+        return f"{codec} is level: as many bytes, within {_LEVEL_PERCENT:g} %."
     if median > 0:
-        return f"At equal {measure}, {codec} needs {median:.0f} % more bytes than this codec."
-    return f"At equal {measure}, {codec} is better: it needs {-median:.0f} % fewer bytes than this codec."
+        return f"{codec} needs {median:.0f} % more bytes."
+    return f"{codec} is better than ours: it needs {-median:.0f} % fewer bytes."
+
+
+def units(text: str) -> str:
+    """Keep numbers and their units on one line."""
+    for unit in ("%", "dB", "bpp", "MP/s", "kB", "MB", "GB", "TB", "B"):
+        text = re.sub(rf"(?<=\d) (?={re.escape(unit)}(?:\W|$))", "\N{NO-BREAK SPACE}", text)
+    return text
 
 
 def row_numbers(row: dict[str, Any]) -> str:

@@ -16,10 +16,10 @@
         gridColor: line, domainColor: line, tickColor: line, titlePadding: 8,
       },
       axisY: { domain: false, ticks: false },
-      legend: { labelColor: ink, titleColor: muted, titleFontWeight: "normal", labelFontSize: 12, orient: "top", columns: 3, labelLimit: 200 },
+      legend: { labelColor: ink, titleColor: muted, titleFontWeight: "normal", labelFontSize: 12, orient: "top", columns: innerWidth < 700 ? 2 : 6, labelLimit: 200 },
       bar: { color: series[0] }, point: { color: series[0] }, tick: { color: series[0] }, rule: { color: series[0] },
       errorbar: { rule: { color: series[0] } },
-      style: { baseline: { stroke: ink } },
+      style: { baseline: { color: ink, stroke: ink } },
       range: { category: series },
     };
   }

@@ -13,6 +13,7 @@ from jobs import report
 from pipeline.job import ExitCode
 from tests.compressed import compress
 from tests.datasets import pixels
+from tests.jobs import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -102,7 +103,7 @@ def test_charts_follow_the_colour_scheme(browser: Browser, page_file: Path) -> N
     fill = "document.querySelector('[data-chart=stages] .mark-rect path').getAttribute('fill')"
     light = page.evaluate(fill)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{fill} !== '{light}'", timeout=60_000)
+    wait_until(lambda: page.evaluate(fill) != light, "charts in dark colours")
 
 
 def test_the_slider_follows_keys_and_the_mouse(browser: Browser, page_file: Path) -> None:
