@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.baselines import Pixels
 from pipeline.report_originals import Pair
 
-AMPLIFIED = 8  # differences are shown this many times as large, around middle gray
+AMPLIFIED = 4  # differences are shown this many times as large, around middle gray
 PREVIEW_SIDE = 640
 CROP_WIDTH, CROP_HEIGHT = 240, 160
 _PREVIEW = {"quality": 90, "method": 4}

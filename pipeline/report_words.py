@@ -112,7 +112,7 @@ def _verdict(codec: str, median: float) -> str:
         return f"{codec} is level: as many bytes, within {_LEVEL_PERCENT:g} %."
     if median > 0:
         return f"{codec} needs {median:.0f} % more bytes."
-    return f"{codec} is better than ours: it needs {-median:.0f} % fewer bytes."
+    return f"{codec} is better than ours: {-median:.0f} % fewer bytes."
 
 
 def units(text: str) -> str:

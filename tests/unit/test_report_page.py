@@ -128,7 +128,7 @@ def test_the_headline_tells_growth_and_failure() -> None:
 
 @pytest.mark.parametrize(
     ("ratio", "words"),
-    [(1.5, "needs 50 % more bytes"), (0.8, "is better than ours: it needs 20 % fewer"), (1.001, "is level")],
+    [(1.5, "needs 50 % more bytes"), (0.8, "is better than ours: 20 % fewer"), (1.001, "is level")],
 )
 def test_losses_are_told_in_words(ratio: float, words: str) -> None:
     needs = [Need("avif-444", "psnr_db", ratio)]
@@ -141,8 +141,8 @@ def test_losses_are_told_in_words(ratio: float, words: str) -> None:
 
 def test_jpeg_sources_are_told() -> None:
     needs = [Need("jpeg-420", "psnr_db", 2.0)]
-    assert "favour JPEG" in render(run_report(), [], Comparison(needs, 3, 0, 2, 0), title="t")
-    assert "favour JPEG" not in render(run_report(), [], Comparison(needs, 3, 0, 0, 0), title="t")
+    assert "favours JPEG" in render(run_report(), [], Comparison(needs, 3, 0, 2, 0), title="t")
+    assert "favours JPEG" not in render(run_report(), [], Comparison(needs, 3, 0, 0, 0), title="t")
 
 
 def test_of_many_shards_the_slowest_are_drawn() -> None:

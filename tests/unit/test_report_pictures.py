@@ -21,7 +21,7 @@ def opened(uri: str) -> Pixels:
 
 def test_differences_are_amplified_around_gray() -> None:
     x = np.full((1, 4), 100, np.uint8)
-    assert difference(x, np.array([[100, 101, 97, 200]], np.uint8)).tolist() == [[128, 136, 104, 255]]
+    assert difference(x, np.array([[100, 101, 97, 200]], np.uint8)).tolist() == [[128, 132, 116, 255]]
 
 
 def test_the_crop_is_where_the_error_is() -> None:
