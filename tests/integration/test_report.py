@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -137,6 +138,18 @@ def test_a_report_is_replaced_only_when_asked(compressed: Path, tiny_bundle: Pat
     assert path.read_text() == "mine"
     assert run(compressed, path, tiny_bundle, "--compare", "0", "--overwrite") == ExitCode.DONE
     assert "Savings at equal quality" not in path.read_text()
+
+
+def test_dataset_and_report_may_be_on_an_object_store(compressed: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    store.put(f"{compressed}/", "/bucket/compressed", recursive=True)
+    arguments = ["--bundle", str(tiny_bundle), "--compare", "0", "--originals", str(tmp_path)]
+    where = ["--input", "memory://bucket/compressed", "--output", "memory://bucket/report.html"]
+    assert report.main([*where, *arguments]) == ExitCode.DONE
+    text = store.cat_file("/bucket/report.html").decode()
+    assert "The original cannot be read any more" in text  # they are not in the folder that was named
+    assert "data:image/webp" in text
+    assert report.main([*where, *arguments]) == ExitCode.WRONG_USAGE
 
 
 def test_wrong_inputs_and_bundles_are_told(
