@@ -1,8 +1,11 @@
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -69,3 +72,22 @@ def test_originals_may_have_moved(read: Read, images: Path) -> None:
 def test_what_the_plan_does_not_have_cannot_be_read(read: Read, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="plan"):
         Originals(CompressedDataset(str(tmp_path / "out")), uri=None).read("other")
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_originals_inside_files_are_found(tiny_bundle: Path, tmp_path: Path, images: Path, kind: str) -> None:
+    files = sorted(images.glob("* ü.png"))
+    (tmp_path / "archives").mkdir()
+    if kind == "tar":
+        with tarfile.open(tmp_path / "archives" / "a.tar", "w") as tar:
+            for number, file in enumerate(files):
+                tar.add(file, f"{number}.png")
+    else:
+        table = pa.table({"image": [file.read_bytes() for file in files], "label": [1, 2, 3]})
+        pq.write_table(table, tmp_path / "archives" / "a.parquet")
+    compress(tmp_path / "archives", tmp_path / "out", tiny_bundle)
+    dataset = CompressedDataset(str(tmp_path / "out"))
+    originals, rows = Originals(dataset, uri=None), gather(dataset).sample
+    originals.look_up(rows)
+    found = sorted(originals.read(row["key"]).tobytes() for row in rows)
+    assert found == sorted(np.asarray(Image.open(file)).tobytes() for file in files)
