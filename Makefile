@@ -18,7 +18,7 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,demo]'
 	@touch $@
 
-demo: $(INSTALLED)  ## compress some photographs, query the metrics, decompress them
+demo: $(INSTALLED)  ## compress some photographs, report on them, query the metrics, decompress them
 	$(BIN)/python examples/demo.py
 
 test: check  ## all checks, and the tests that are not slow

@@ -1,4 +1,4 @@
-"""Compress the photographs that scikit-image ships, query the metrics, and decompress them again."""
+"""Compress the photographs that scikit-image ships, report on them, query the metrics, and decompress them again."""
 
 import os
 import shlex
@@ -15,6 +15,7 @@ OUTPUT = Path("demo-output")
 PHOTOGRAPHS = OUTPUT / "photographs"
 COMPRESSED = OUTPUT / "compressed"
 DECOMPRESSED = OUTPUT / "decompressed"
+REPORT = OUTPUT / "report.html"
 
 # The photographs among the files that come with the package itself, so nothing is downloaded.
 COLOUR = ["astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "motorcycle_right.png", "rocket.jpg"]
@@ -31,12 +32,14 @@ def main() -> None:
     os.chdir(ROOT)
     collect_photographs()
     run("jobs/compress_dataset.py", "--input", PHOTOGRAPHS, "--output", COMPRESSED, "--quality", 4)
+    run("jobs/report.py", "--input", COMPRESSED, "--output", REPORT, "--compare", 4)
     print(f"\nWhich photographs took the fewest bits? In DuckDB:\n\n{QUERY}\n")
     rows = duckdb.sql(QUERY)
     assert rows is not None, "a SELECT has a result"
     rows.show(max_width=120)
     run("jobs/decompress_dataset.py", "--input", COMPRESSED, "--output", DECOMPRESSED, "--format", "png")
     print(f"\nCompare {ROOT / PHOTOGRAPHS}\n   with {ROOT / DECOMPRESSED}")
+    print(f"The report opens in any browser: {ROOT / REPORT}")
     print(f"Metrics are in {ROOT / COMPRESSED / 'metrics'}, bitstreams in {ROOT / COMPRESSED / 'bitstreams'}.")
 
 

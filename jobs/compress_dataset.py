@@ -246,11 +246,14 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
         ]
     )
     report.print_quarantined(total)
+    report_arguments = ["--input", report.shown(output), "--output", "report.html"]
     restore = ["--input", report.shown(output), "--output", f"{report.shown(output)}-restored"]
     if config.bundle is not None:
         restore += ["--bundle", config.bundle]
+        report_arguments += ["--bundle", config.bundle]
     report.print_commands(
         [
+            ("See it, pictures first:", report.job_command("report", *report_arguments)),
             (
                 "Query the metrics, for example:",
                 report.job_command("query_metrics", "--input", report.shown(output), "--worst", "10"),

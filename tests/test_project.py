@@ -83,12 +83,12 @@ def test_torch_range_admits_what_was_tested_and_no_more() -> None:
 
 
 def test_every_third_party_import_is_a_dependency() -> None:
-    # Comparing, drawing and filtering by SQL are extras of their own: who only compresses installs none.
+    # Comparing, drawing, filtering by SQL and reporting are extras of their own: who only compresses installs none.
     extras = PYPROJECT["project"]["optional-dependencies"]
-    needed = PYPROJECT["project"]["dependencies"] + extras["evaluate"] + extras["query"]
+    needed = PYPROJECT["project"]["dependencies"] + extras["evaluate"] + extras["query"] + extras["report"]
     paths = (path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
     imported = {name for path in paths for name in imported_packages(path)}
-    distributions = {"PIL": "pillow", "pytorch_msssim": "pytorch-msssim"}
+    distributions = {"PIL": "pillow", "pytorch_msssim": "pytorch-msssim", "vl_convert": "vl-convert-python"}
     third_party = {distributions.get(n, n) for n in imported - sys.stdlib_module_names - set(PACKAGES)}
     assert third_party == {Requirement(r).name for r in needed}
 

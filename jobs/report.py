@@ -1,0 +1,141 @@
+"""Write a report on a compress job: one HTML file with pictures, charts and numbers."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import tyro
+
+from pipeline import report
+from pipeline.equal_quality import CODECS, Target, compare
+from pipeline.images import ImageError
+from pipeline.job import ExitCode, UsageError, check_at_least, exit_code, usage
+from pipeline.reading import CompressedDataset, ImageReader
+from pipeline.report_originals import Originals, Pairs
+from pipeline.report_page import Comparison, Shown, check_extra, render
+from pipeline.report_pictures import draw
+from pipeline.run_report import MEASURES, Row, RunReport, gather
+from pipeline.storage import absolute, open_folder, redact
+from pipeline.worker import own_process
+
+_JPEG = ("JPEG", "MPO")
+_MAX_COMPARED_PIXELS = 2**24  # AVIF takes minutes for larger images
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a report on a compress job as one HTML file, which opens without a network.
+
+    It shows what was done, the best, median and worst images beside their originals, why images were quarantined, where
+    the time went, and what JPEG, JPEG 2000, WebP and AVIF would need for the same quality. A job that is not finished
+    is reported as far as it is. Exit codes: 0 done, 1 failed, 2 wrong usage.
+    """
+
+    input: str
+    """Output folder of jobs/compress_dataset.py: a path or URI."""
+    output: str
+    """HTML file to write: a path or URI."""
+    bundle: str | None = None
+    """Folder of fitted models that compressed the dataset; without it the one that comes with the package."""
+    originals: str | None = None
+    """Where the originals are now, if not where the job read them: as --input of jobs/compress_dataset.py."""
+    compare: int = 16
+    """Images on which other codecs are measured at equal quality; 0 leaves that out."""
+    seed: int = 0
+    """Of the samples: the same seed draws the same images."""
+    num_threads: int = os.cpu_count() or 1
+    """Threads that it uses."""
+    overwrite: bool = False
+    """Replace a file that is there."""
+
+    def __post_init__(self) -> None:
+        check_at_least(0, compare=self.compare, seed=self.seed)
+        check_at_least(1, num_threads=self.num_threads)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job from the command line; return its exit code."""
+    config = tyro.cli(Report, args=arguments)
+    return exit_code(lambda: write_report(config))
+
+
+def write_report(config: Report) -> ExitCode:
+    """Gather, measure, draw, and write the file."""
+    above, _, name = absolute(config.output).rpartition("/")
+    with usage():
+        check_extra()
+        folder = open_folder(above or "/")
+        if not config.overwrite and folder.holds(name):
+            raise ValueError(f"{redact(config.output)} is there already: use another --output, or --overwrite")
+        dataset = CompressedDataset(config.input)
+        reading = dataset.reading(columns=["key", "image", "icc_profile"], bundle=config.bundle)
+    own_process(config.num_threads)
+    run = gather(dataset, seed=config.seed)
+    compared = _compared(run, config.compare)
+    originals = Originals(dataset, uri=config.originals)
+    originals.look_up([*_extremes(run), *compared])
+    page = render(
+        run,
+        _pictures(run, Pairs(dataset, ImageReader(reading), originals)),
+        _comparison(compared, originals, config) if config.compare and run.num_good else None,
+        title=str(dataset.output),
+    ).encode()
+    if config.overwrite:
+        folder.write(name, page)
+    elif not folder.create(name, page):
+        raise UsageError(f"{redact(config.output)} was written by another run meanwhile: use --overwrite")
+    report.print_table([("report", f"{redact(config.output)}, {report.num_bytes_text(len(page))}")])
+    return ExitCode.DONE
+
+
+def _places(run: RunReport) -> list[tuple[str, str, Row]]:
+    """Return measure, place and row of the images that are shown."""
+    ranks = {"best": run.best, "median": run.median, "worst": run.worst}
+    return [(measure, place, rows[measure]) for measure in MEASURES for place, rows in ranks.items() if measure in rows]
+
+
+def _extremes(run: RunReport) -> list[Row]:
+    return [row for _, _, row in _places(run)]
+
+
+def _pictures(run: RunReport, pairs: Pairs) -> list[Shown]:
+    """Draw every image once, however many places it has."""
+    rows = {row["key"]: row for row in _extremes(run)}
+    drawn = {key: draw(row, pairs.pair(row)) for key, row in rows.items()}
+    return [
+        Shown(measure, [(place, drawn[row["key"]]) for each, place, row in _places(run) if each == measure])
+        for measure in MEASURES
+        if measure in run.best
+    ]
+
+
+def _compared(run: RunReport, number: int) -> list[Row]:
+    """Return the images on which other codecs are measured: the first of the sample, which is in random order."""
+    small = [row for row in run.sample if row["width"] * row["height"] <= _MAX_COMPARED_PIXELS]
+    return small[:number]
+
+
+def _comparison(rows: Sequence[Row], originals: Originals, config: Report) -> Comparison:
+    report.say(f"coding {len(rows)} images with other codecs at equal quality")
+    comparison = Comparison([], 0, 0, 0, config.seed)
+    for row in rows:
+        try:
+            x = originals.read(row["key"])
+            if x.shape[:2] != (row["height"], row["width"]):
+                raise ImageError("unreadable", "another image is in its place")
+        except ImageError:
+            comparison = replace(comparison, num_unreadable=comparison.num_unreadable + 1)
+            continue
+        target = Target(x, row["num_bytes"], row["psnr_db"], row["ms_ssim"])
+        comparison = replace(
+            comparison,
+            needs=[*comparison.needs, *compare([target], codecs=list(CODECS), num_threads=config.num_threads)],
+            num_images=comparison.num_images + 1,
+            num_jpeg=comparison.num_jpeg + (row["source_format"] in _JPEG),
+        )
+    return comparison
+
+
+if __name__ == "__main__":
+    sys.exit(main())

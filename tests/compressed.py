@@ -1,0 +1,32 @@
+"""Compressed datasets for tests as the compress job leaves them, without Ray: planned, compressed, committed."""
+
+import itertools
+from pathlib import Path
+
+from bls.bundle import load_bundle
+from jobs import compress_dataset
+from pipeline.compressor import CompressionConfig, ShardCompressor
+from pipeline.output import Output
+from pipeline.shards import freeze_plan, planned_shards
+from pipeline.sources import open_source
+
+
+def compress(images: Path, output: Path, bundle: Path, *, shard_size: int = 4, num_shards: int | None = None) -> None:
+    """Compress the images of a folder; with `num_shards` stop after so many, as a job that was killed."""
+    config = CompressionConfig(
+        input=str(images),
+        output=str(output),
+        quality=4,
+        coder="adaptive",
+        bundle=str(bundle),
+        bundle_fingerprint=load_bundle(bundle).fingerprint.hex(),
+        max_pixels=2**22,
+    )
+    source, folder = open_source(config.input), Output(config.output)
+    settings = compress_dataset._settings(source, config)
+    manifest = freeze_plan(
+        folder, source, job=compress_dataset.JOB, settings=settings, shard_size=shard_size, num_workers=lambda: 1
+    )
+    compressor = ShardCompressor(config)
+    for shard in itertools.islice(planned_shards(folder, manifest, skip=set()), num_shards):
+        compressor.run(shard)
