@@ -10,6 +10,7 @@ from skimage import data
 
 from bls import quality as measures
 from bls.codec import Codec
+from jobs.evaluate import Evaluate
 from pipeline import baselines, panels
 from pipeline.baselines import Pixels
 from pipeline.panel_pictures import PanelWork, caption, draw, section
@@ -130,7 +131,7 @@ def test_a_folder_becomes_panels_of_its_kind_and_a_page(codec: Codec, colour: Pi
         "001-gray-quality-4.png",
         *(["002-small-quality-2.png", "002-small-quality-4.png", "README.md"]),
     ]
-    modes = [Image.open(tmp_path / "out" / name).mode for name in names[:4]]
+    modes = [Image.open(io.BytesIO((tmp_path / "out" / name).read_bytes())).mode for name in names[:4]]
     assert modes == ["L", "L", "RGB", "RGB"]
     text = (tmp_path / "out" / "README.md").read_text()
     assert all(f"]({name})" in text for name in names[:4])
@@ -140,3 +141,13 @@ def test_a_folder_becomes_panels_of_its_kind_and_a_page(codec: Codec, colour: Pi
             open_folder(str(tmp_path / "none")), name="in", provenance={}
         )
     assert not (tmp_path / "none" / "README.md").exists()
+
+
+def test_a_crop_or_curves_are_for_one_of_the_two_modes() -> None:
+    assert Evaluate("in", "out").compared == tuple(baselines.BASELINES)
+    assert Evaluate("in", "out", panels=True).compared == panels.CODECS
+    assert Evaluate("in", "out", panels=True, codecs=("webp",)).compared == ("webp",)
+    with pytest.raises(ValueError, match="--crop is given without --panels"):
+        Evaluate("in", "out", crop=(0, 0))
+    with pytest.raises(ValueError, match="--reference is for curves"):
+        Evaluate("in", "out", panels=True, reference="curves.csv")
