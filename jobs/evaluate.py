@@ -13,7 +13,8 @@ from typing import Any
 import tyro
 
 from bls.bundle import Bundle, load_bundle
-from pipeline import baselines, report
+from bls.codec import Codec
+from pipeline import baselines, panels, report
 from pipeline.curves import Point, read_reference
 from pipeline.engine import Cluster
 from pipeline.evaluation import CODERS, EvaluationConfig, ShardEvaluator, ladders, read_rows
@@ -21,12 +22,14 @@ from pipeline.evaluation_report import Report
 from pipeline.images import MAX_PIXELS
 from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
 from pipeline.output import Output, versions
+from pipeline.panel_pictures import PanelWork
 from pipeline.plots import check_installed
 from pipeline.provenance import provenance
 from pipeline.schema import EVALUATION, to_parquet
 from pipeline.shards import freeze_plan, planned_shards
 from pipeline.sources import Columns, Source, open_source
 from pipeline.storage import absolute, open_folder
+from pipeline.worker import own_process
 
 JOB = "evaluate"
 
@@ -51,8 +54,13 @@ class Evaluate:
     """Folder of fitted models; without it the one that comes with the package."""
     qualities: tuple[int, ...] = ()
     """Qualities of the bundle to measure; without it all."""
-    codecs: tuple[str, ...] = tuple(baselines.BASELINES)
-    """Codecs to compare with."""
+    codecs: tuple[str, ...] | None = None
+    """Codecs to compare with; without it all, and on panels one of each format."""
+    panels: bool = False
+    """Write pictures to compare by eye instead: each image as it is, by ours and by the others in as many bits, whole
+    and enlarged, with the numbers. At --qualities, by default 1, 2 and 4; in this process, for a few images."""
+    crop: tuple[int, int] | None = None
+    """Of --panels: left and top of the region that is enlarged; without it the most detailed one of each image."""
     reference: str | None = None
     """CSV file of published curves on these images, a path or URI: codec, bpp, psnr_rgb_db, ms_ssim."""
     curves: tuple[str, ...] = ("balle2017-retrained-mse", "jpeg-420")
@@ -79,13 +87,24 @@ class Evaluate:
             1, num_workers=self.num_workers, cpus_per_worker=self.cpus_per_worker, max_pixels=self.max_pixels
         )
         check_at_least(0, gpus_per_worker=self.gpus_per_worker, max_failures=self.max_failures)
-        baselines.check_codecs(self.codecs)
+        baselines.check_codecs(self.compared)
+        if self.crop is not None and not self.panels:
+            raise ValueError("--crop is given without --panels: it is the region of these that is enlarged")
+        if self.reference is not None and self.panels:
+            raise ValueError("--reference is for curves, which --panels does not draw: leave out one of the two")
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Return the codecs that are compared with."""
+        if self.codecs is not None:
+            return self.codecs
+        return panels.CODECS if self.panels else tuple(baselines.BASELINES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
     config = tyro.cli(Evaluate, args=arguments)
-    return exit_code(lambda: evaluate(config))
+    return exit_code(lambda: (write_panels if config.panels else evaluate)(config))
 
 
 def evaluate(config: Evaluate) -> ExitCode:
@@ -108,7 +127,7 @@ def evaluate(config: Evaluate) -> ExitCode:
         return result.exit_code
     summary = Report.of_rows(
         read_rows(work.output),
-        name=str(open_folder(config.input)).rstrip("/").rpartition("/")[2],
+        name=_name(config),
         published=published,
         provenance={"bundle": bundle.fingerprint.hex(), **made},
     )
@@ -129,11 +148,7 @@ def _read_reference(config: Evaluate) -> list[Point]:
 
 
 def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
-    qualities = config.qualities or tuple(bundle.models)
-    if unknown := set(qualities) - set(bundle.models):
-        raise ValueError(
-            f"--qualities has {min(unknown)}, the bundle has {sorted(bundle.models)}: choose some of these"
-        )
+    qualities = _qualities(config, bundle)
     columns = Columns(config.image_column, config.key_column)
     source = open_source(config.input, columns)
     output = Output(f"{absolute(config.output).rstrip('/')}/shards")
@@ -153,7 +168,7 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
         input=absolute(config.input),
         output=str(output),
         qualities=qualities,
-        codecs=config.codecs,
+        codecs=config.compared,
         bundle=config.bundle and os.path.abspath(config.bundle),
         bundle_fingerprint=bundle.fingerprint.hex(),
         max_pixels=config.max_pixels,
@@ -170,6 +185,48 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
     )
 
 
+def _qualities(config: Evaluate, bundle: Bundle) -> tuple[int, ...]:
+    if unknown := set(config.qualities) - set(bundle.models):
+        raise ValueError(
+            f"--qualities has {min(unknown)}, the bundle has {sorted(bundle.models)}: choose some of these"
+        )
+    return config.qualities or tuple(bundle.models)
+
+
+def write_panels(config: Evaluate) -> ExitCode:
+    """Write the panels of all images, then the page that shows them."""
+    made = provenance()
+    own_process(config.cpus_per_worker)
+    with usage():
+        bundle = load_bundle(config.bundle)
+        qualities = _qualities(config, bundle)
+        if not config.qualities:
+            qualities = tuple(quality for quality in qualities if quality in panels.QUALITIES) or qualities
+        work = PanelWork(
+            source=open_source(config.input, Columns(config.image_column, config.key_column)),
+            codec=Codec(bundle, device="cuda" if config.gpus_per_worker > 0 else "cpu", max_pixels=config.max_pixels),
+            qualities=qualities,
+            others=config.compared,
+            corner=config.crop,
+            max_pixels=config.max_pixels,
+            max_failures=config.max_failures,
+        )
+        num_panels, failures = work.write(
+            open_folder(config.output), name=_name(config), provenance={"bundle": bundle.fingerprint.hex(), **made}
+        )
+    report.print_table(
+        [
+            ("panels", f"{num_panels} drawn, {len(failures)} images left out"),
+            ("results", report.shown(Output(config.output)) + "/README.md"),
+        ]
+    )
+    return ExitCode.DONE_WITH_QUARANTINED if failures else ExitCode.DONE
+
+
+def _name(config: Evaluate) -> str:
+    return str(open_folder(config.input)).rstrip("/").rpartition("/")[2]
+
+
 def _settings(config: Evaluate, source: Source, bundle: Bundle, qualities: Sequence[int]) -> dict[str, Any]:
     return {
         "input": str(source),
@@ -178,7 +235,7 @@ def _settings(config: Evaluate, source: Source, bundle: Bundle, qualities: Seque
         "bundle_fingerprint": bundle.fingerprint.hex(),
         "coders": list(CODERS),
         "qualities": list(qualities),
-        "codecs": ladders(config.codecs),
+        "codecs": ladders(config.compared),
         "libraries": baselines.library_versions(),
         "max_pixels": config.max_pixels,
         **versions(),
