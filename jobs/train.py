@@ -9,6 +9,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,8 @@ from pipeline.sources import Columns, open_sources
 from pipeline.storage import Folder, absolute, open_folder, redact
 from pipeline.train_engine import Images, Milestones, Resources, cluster, fit_models, read_images
 
+CURVES, CURVES_PLOT = "training.parquet", "training.png"  # beside the models of a bundle
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -39,8 +42,8 @@ class TrainConfig:
 
     data: tuple[str, ...]
     """Training images, any URIs that fsspec reads: folders, patterns, tars, Parquet files, lists (README, Use)."""
-    output: Path
-    """Folder of the bundle; models of other qualities that are already in it are kept."""
+    output: str
+    """Folder of the bundle, a path or URI; models of other qualities that are already in it are kept."""
     storage: str
     """Folder (any URI, seen by all nodes) for checkpoints and fitted models: what a killed run goes on from."""
     image_column: str | None = None
@@ -161,7 +164,7 @@ def default_learning_rate(lmbda: float) -> float:
 
 def main(config: TrainConfig) -> ExitCode:
     """Fit every model that the storage folder does not hold yet, and add all to the bundle."""
-    storage = open_folder(config.storage)
+    storage, output = open_folder(config.storage), open_folder(config.output)
     with usage():
         check_installed("matplotlib", extra="train")
         source = open_sources([absolute(uri) for uri in config.data], Columns(config.image_column))
@@ -183,8 +186,8 @@ def main(config: TrainConfig) -> ExitCode:
             description=_describe(config, images, start),
         )
         for model in fitted:
-            _add_to_bundle(config.output, model, storage)
-            say(f"quality {model.quality}: in {config.output}, fingerprint {model.fingerprint.hex()}")
+            _add_to_bundle(output, model, storage)
+            say(f"quality {model.quality}: in {output}, fingerprint {model.fingerprint.hex()}")
     _print_summary(config)
     return ExitCode.DONE
 
@@ -253,24 +256,39 @@ def _images_text(images: Images) -> str:
     return text if images.stream is None else f"{text}; training on a stream of {len(images.stream)}"
 
 
-def _add_to_bundle(folder: Path, fitted: FittedModel, storage: Folder) -> None:
-    """Add a model to the bundle, and its curve to the table and the plot beside it."""
-    models = dict(load_bundle(folder).models) if (folder / MANIFEST).exists() else {}
-    models[fitted.quality] = fitted
-    save_bundle(folder, list(models.values()))
-    curves = [read_curve(storage, fitted.quality)]
-    table_path = folder / "training.parquet"
-    if table_path.exists():
-        others = pq.read_table(table_path)
-        curves.append(others.filter(pc.field("quality") != fitted.quality))
-    table = pa.concat_tables(curves).sort_by([("quality", "ascending"), ("step", "ascending")])
-    pq.write_table(table, table_path)
-    (folder / "training.png").write_bytes(plot_training_curve(table))
+def _add_to_bundle(output: Folder, fitted: FittedModel, storage: Folder) -> None:
+    """Add a model to the bundle, and its curve to the table and the plot beside it; the manifest is written last."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in _names_in_bundle(output):
+            (folder / name).write_bytes(output.read(name))
+        models = dict(load_bundle(folder).models) if (folder / MANIFEST).exists() else {}
+        models[fitted.quality] = fitted
+        save_bundle(folder, list(models.values()))
+        curves = [read_curve(storage, fitted.quality)]
+        table_path = folder / CURVES
+        if table_path.exists():
+            others = pq.read_table(table_path)
+            curves.append(others.filter(pc.field("quality") != fitted.quality))
+        table = pa.concat_tables(curves).sort_by([("quality", "ascending"), ("step", "ascending")])
+        pq.write_table(table, table_path)
+        (folder / CURVES_PLOT).write_bytes(plot_training_curve(table))
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
+            output.write(path.name, path.read_bytes())
+
+
+def _names_in_bundle(output: Folder) -> list[str]:
+    """Return the files of a bundle that is there; what else lies in the folder is left alone."""
+    if not output.holds(MANIFEST):
+        return []
+    files = [entry["file"] for entry in json.loads(output.read(MANIFEST))["models"]]
+    return [MANIFEST, *files, *([CURVES] if output.holds(CURVES) else [])]
 
 
 def _print_summary(config: TrainConfig) -> None:
-    print_table([("bundle", str(config.output)), ("training curve", f"{config.output}/training.png")])
-    arguments = ("--input", config.data[0], "--output", "compressed", "--bundle", str(config.output))
+    output = redact(config.output)
+    print_table([("bundle", output), ("training curve", f"{output}/{CURVES_PLOT}")])
+    arguments = ("--input", config.data[0], "--output", "compressed", "--bundle", output)
     quality = ("--quality", str(config.qualities()[0]))
     print_commands([("Compress with it:", job_command("compress_dataset", *arguments, *quality))])
 

@@ -1,0 +1,37 @@
+"""Commands as documents and manifests print them: which jobs they run, and whether the jobs take their options."""
+
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from typing import Any
+
+import tyro
+
+JOB = re.compile(r"jobs/(\w+)\.py|jobs\.(\w+)")
+
+
+def commands(document: str) -> Iterator[str]:
+    """Yield the lines of a document's shell blocks, joined where a backslash continues them."""
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", document, re.MULTILINE | re.DOTALL):
+        if language in ("", "sh", "bash"):
+            yield from (line.strip() for line in re.sub(r"\\\n\s*", " ", block).splitlines())
+
+
+def runs_of_jobs(command: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the jobs that a command runs, with their arguments."""
+    words = shlex.split(command, comments=True)
+    for index, word in enumerate(words):
+        match = JOB.fullmatch(word)
+        if match and re.fullmatch(r"python|-m", words[index - 1]):
+            end = next((n for n, each in enumerate(words) if n > index and each in ("&&", "||", ";", "|")), len(words))
+            yield match[1] or match[2], words[index + 1 : end]
+
+
+def parse(job: str, arguments: list[str]) -> Any:
+    """Return the configuration of a job; an option that it does not have ends the test with SystemExit."""
+    module = importlib.import_module(f"jobs.{job}")
+    own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
+    (config,) = (each for each in own if is_dataclass(each) and not each.__name__.startswith("_"))
+    return tyro.cli(config, args=arguments)

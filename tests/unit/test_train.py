@@ -1,0 +1,49 @@
+"""The bundle that a train job writes: models are added, whether it lies on a disk or in an object store."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from bls.bundle import load_bundle
+from jobs.train import CURVES, CURVES_PLOT, _add_to_bundle
+from pipeline.fitted_models import write_fitted
+from pipeline.storage import list_names, open_folder
+from tests.bundles import small_model
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_models_are_added_to_a_bundle_and_what_is_there_is_kept(tmp_path: Path, scheme: str) -> None:
+    output, storage = open_folder(f"{scheme}{tmp_path}/bundle"), open_folder(f"{scheme}{tmp_path}/storage")
+    output.write("notes.txt", b"mine")
+    models = [small_model(quality) for quality in (4, 2)]
+    models.append(small_model(4, seed=1))
+    for step, model in enumerate(models):
+        curve: list[dict[str, Any]] = [
+            {
+                "quality": model.quality,
+                "step": 10 * step + n,
+                "loss": 2.0 - n,
+                "estimated_bpp": 1.0,
+                "psnr_db": 30.0 + n,
+            }
+            for n in (0, 1)
+        ]
+        write_fitted(storage, model, curve, step=step)
+        _add_to_bundle(output, model, storage)
+
+    assert output.read("notes.txt") == b"mine"
+    assert output.read(CURVES_PLOT).startswith(b"\x89PNG")
+    rows = pq.read_table(io.BytesIO(output.read(CURVES))).to_pylist()
+    assert [(row["quality"], row["step"]) for row in rows] == [(2, 10), (2, 11), (4, 20), (4, 21)]
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in list_names(output):
+        (copy / name).write_bytes(output.read(name))
+    fitted = load_bundle(copy).models
+    assert {quality: model.fingerprint for quality, model in fitted.items()} == {
+        2: models[1].fingerprint,
+        4: models[2].fingerprint,
+    }
