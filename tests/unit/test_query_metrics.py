@@ -1,6 +1,8 @@
 import csv
+import importlib
 import io
 import json
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -79,3 +81,24 @@ def test_a_reader_that_has_enough_is_no_error(run: str) -> None:
     command = f"{query} | head -n 2; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "range\n0\n", "")
+
+
+def readme_lines() -> list[str]:
+    readme = Path(__file__).parents[2] / "README.md"
+    return re.findall(r"^(?:duckdb|pandas|pyarrow|spark)\..*compressed/metrics.*$", readme.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", readme_lines(), ids=lambda line: line.split(".")[0])
+def test_lines_of_the_readme(line: str, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "compressed").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    name = line.split(".")[0]
+    if name == "spark":
+        pytest.skip("needs Java and `pip install pyspark`; it was run by hand")
+    tool = pytest.importorskip(name, reason=f"needs `pip install {name}`")
+    importlib.import_module("pyarrow.dataset")
+    assert len(eval(line, {name: tool})) > 0
+
+
+def test_the_readme_has_a_line_for_each_tool() -> None:
+    assert [line.split(".")[0] for line in readme_lines()] == ["duckdb", "pandas", "pyarrow", "spark"]
