@@ -143,8 +143,11 @@ def changes_query() -> str:
 SELECT status, other_status, count(*) AS images,
        round(avg(bpp), 3) AS bpp, round(avg(other_bpp), 3) AS other_bpp,
        round(100 * sum(bpp_change) / sum(other_bpp) FILTER (bpp_change IS NOT NULL), 2) AS bpp_change_percent,
-       round(avg(psnr_db_change), 3) AS psnr_db_change, round(min(psnr_db_change), 3) AS min_psnr_db_change,
-       round(max(psnr_db_change), 3) AS max_psnr_db_change, round(avg(ms_ssim_change), 5) AS ms_ssim_change
+       round(avg(psnr_db_change), 3) AS psnr_db_change, round(min(psnr_db_change), 3) AS psnr_db_change_min,
+       round(quantile_cont(psnr_db_change, 0.05), 3) AS psnr_db_change_p5,
+       round(median(psnr_db_change), 3) AS psnr_db_change_median,
+       round(quantile_cont(psnr_db_change, 0.95), 3) AS psnr_db_change_p95,
+       round(avg(ms_ssim_change), 5) AS ms_ssim_change
 FROM changes GROUP BY status, other_status ORDER BY images DESC, status, other_status"""
 
 
