@@ -286,11 +286,15 @@ def _names_in_bundle(output: Folder) -> list[str]:
 
 
 def _print_summary(config: TrainConfig) -> None:
-    output = redact(config.output)
-    print_table([("bundle", output), ("training curve", f"{output}/{CURVES_PLOT}")])
-    arguments = ("--input", config.data[0], "--output", "compressed", "--bundle", output)
+    bundle = redact(absolute(config.output) if "://" in config.output else config.output)
+    print_table([("bundle", bundle), ("training curve", f"{bundle}/{CURVES_PLOT}")])
+    what = "Compress with it:"
+    if "://" in bundle:  # models are read from local folders alone
+        bundle = bundle.rstrip("/").rpartition("/")[2]
+        what = f"Copy the bundle to a folder {bundle}, on a cluster one of every node, and compress with it:"
+    arguments = ("--input", config.data[0], "--output", "compressed", "--bundle", bundle)
     quality = ("--quality", str(config.qualities()[0]))
-    print_commands([("Compress with it:", job_command("compress_dataset", *arguments, *quality))])
+    print_commands([(what, job_command("compress_dataset", *arguments, *quality))])
 
 
 if __name__ == "__main__":

@@ -97,17 +97,20 @@ def photographs(storage: StorageServer) -> str:
     return f"s3://{BUCKET}/to-submit"
 
 
+def submit(head: Head, environment: dict[str, str], *entrypoint: str) -> subprocess.CompletedProcess[str]:
+    address = f"http://127.0.0.1:{head.dashboard_port}"
+    command = [str(RAY), "job", "submit", "--address", address, "--working-dir", ".", "--", *entrypoint]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580)
+
+
 def test_a_submitted_job_compresses_from_s3_to_s3(
     head: Head, storage: StorageServer, environment: dict[str, str], photographs: str
 ) -> None:
     output = f"s3://{BUCKET}/submitted"
     # The static coder needs no compilation, which every new copy of the working directory begins with.
     options = ["--coder", "static", "--num-workers", "1", "--shard-size", "2", "--log-json"]
-    command = [
-        *(str(RAY), "job", "submit", "--address", f"http://127.0.0.1:{head.dashboard_port}", "--working-dir", "."),
-        *("--", "python", "jobs/compress_dataset.py", "--input", photographs, "--output", output, *options),
-    ]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580)
+    job = ("python", "jobs/compress_dataset.py", "--input", photographs, "--output", output, *options)
+    done = submit(head, environment, *job)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Job '\w+' succeeded", done.stdout)
     assert '"event": "done"' in done.stdout
@@ -123,3 +126,17 @@ def test_a_submitted_job_compresses_from_s3_to_s3(
 
     wait_until(is_exported, f"the node to export what was counted: {head.metrics()}", seconds=60)
     assert head.metrics()["bls_bytes_out_total"] == sum(row["num_bytes"] for row in rows)
+
+
+def test_a_submitted_job_with_quarantined_images_fails_unless_they_are_accepted(
+    head: Head, storage: StorageServer, environment: dict[str, str]
+) -> None:
+    folder, output = f"s3://{BUCKET}/broken", f"s3://{BUCKET}/quarantined"
+    storage.filesystem().pipe_file(f"{BUCKET}/broken/0.png", b"no image")
+    options = ["--coder", "static", "--num-workers", "1"]
+    job = ("python", "jobs/compress_dataset.py", "--input", folder, "--output", output, *options)
+    failed = submit(head, environment, *job)
+    assert failed.returncode == 1 and re.search(r"Job '\w+' failed", failed.stdout), failed.stdout + failed.stderr
+    accepted = submit(head, environment, "deploy/accept_quarantined.sh", *job)
+    assert accepted.returncode == 0, accepted.stdout + accepted.stderr
+    assert "exit code 3, done with quarantined images" in accepted.stdout

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bls.bundle import load_bundle
-from jobs.train import CURVES, CURVES_PLOT, _add_to_bundle
+from jobs.train import CURVES, CURVES_PLOT, TrainConfig, _add_to_bundle, _print_summary
 from pipeline.fitted_models import write_fitted
 from pipeline.storage import list_names, open_folder
 from tests.bundles import small_model
@@ -47,3 +47,16 @@ def test_models_are_added_to_a_bundle_and_what_is_there_is_kept(tmp_path: Path, 
         2: models[1].fingerprint,
         4: models[2].fingerprint,
     }
+
+
+@pytest.mark.parametrize(
+    ("output", "bundle"),
+    [("models/mine", "models/mine"), ("file:///models/mine", "/models/mine"), ("s3://b/mine/", "mine")],
+)
+def test_the_next_command_names_a_bundle_that_can_be_read(
+    output: str, bundle: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _print_summary(TrainConfig(data=("photos",), output=output, storage="runs"))
+    printed = capsys.readouterr().out
+    assert f"--bundle {bundle} --quality 4" in printed
+    assert ("Copy the bundle" in printed) == output.startswith("s3:")
