@@ -5,6 +5,7 @@ interpolated: settings of JPEG 2000 and AVIF are coarse. Files hold the picture 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -106,13 +107,9 @@ def bytes_at(
     wanted: float, quality: Callable[[int], float], num_bytes: Callable[[int], int], num_settings: int
 ) -> tuple[float | None, str]:
     """Find the bytes at which a quality is reached, settings 0 to `num_settings` - 1 being ever better."""
-    low, high = -1, num_settings  # the best settings are the slowest: they are tried only where nothing less will do
-    while high - low > 1:
-        middle = (low + high) // 2
-        if quality(middle) < wanted:
-            low = middle
-        else:
-            high = middle
+    # The best settings are the slowest: bisection tries them only where nothing less will do.
+    high = bisect_left(range(num_settings), wanted, key=quality)
+    low = high - 1
     if high == num_settings:
         return None, "too_low"
     if low < 0:

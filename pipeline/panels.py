@@ -5,6 +5,7 @@ with fewer bits than ours unless it cannot spend as many. All code the same arra
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -95,14 +96,7 @@ def code_at(x: Pixels, codec: str, *, bpp: float) -> Decoded:
 
 def first_at_or_above(wanted: float, settings: Sequence[int], rate: Callable[[int], float]) -> int:
     """Find by bisection the first setting whose rate is not below what is wanted; the last where none is."""
-    low, high = 0, len(settings) - 1  # settings[high] reaches what is wanted, or is the last
-    while low < high:
-        middle = (low + high) // 2
-        if rate(settings[middle]) >= wanted:
-            high = middle
-        else:
-            low = middle + 1
-    return settings[high]
+    return settings[bisect_left(settings, wanted, hi=len(settings) - 1, key=rate)]
 
 
 def most_detailed(x: Pixels) -> tuple[slice, slice]:

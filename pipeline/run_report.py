@@ -3,21 +3,19 @@
 In memory stay some thousand rows and the counts of histograms, whatever the size of the dataset.
 """
 
-import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline.output import Marker
 from pipeline.reading import CompressedDataset
 from pipeline.row_samples import Histogram, Numbers, SmallestRows
-from pipeline.storage import read_many, redact
+from pipeline.selection import read_metrics
+from pipeline.storage import redact
 from pipeline.summary import OK, Summary
 
 Row = dict[str, Any]
@@ -28,7 +26,6 @@ MAX_EXAMPLES = 5  # images that are named for a reason of quarantine
 MAX_REASONS = 30
 MAX_FORMATS = 8
 
-_FILES_AT_ONCE = 16
 _BIN_WIDTHS = {"psnr_db": 0.1, "ms_ssim": 0.0005, "bpp": 0.01}
 _SAVING_BIN_PERCENT = 1.0
 _COLUMNS = [
@@ -85,22 +82,13 @@ def gather(dataset: CompressedDataset, *, seed: int = 0) -> RunReport:
         shards=[(marker.shard, marker.summary) for marker in markers],
     )
     good, bad = _GoodRows(seed), _BadRows(seed)
-    for table in _metrics(dataset, markers):
+    for table in read_metrics(dataset.output, markers, columns=_COLUMNS):
         is_ok = pc.equal(table["status"], OK)
         good.add(table.filter(is_ok))
         bad.add(table.filter(pc.invert(is_ok)))
     good.put_into(run)
     run.reasons = bad.reasons()
     return run
-
-
-def _metrics(dataset: CompressedDataset, markers: Sequence[Marker]) -> Iterator[pa.Table]:
-    names = (marker.files["metrics"] for marker in markers)
-    while group := list(itertools.islice(names, _FILES_AT_ONCE)):
-        for data in read_many(dataset.output.folder, group):
-            file = pq.ParquetFile(pa.BufferReader(data))
-            for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=_COLUMNS).replace_schema_metadata()
 
 
 def _numbers(table: pa.Table, column: str) -> Numbers:

@@ -53,7 +53,7 @@ def select(
     unseen = set(wanted or ())
     rows: dict[int, array[int]] = {}
     num_quarantined = 0
-    for table in _metrics(output, markers, columns=["key", "shard", "status"] if where is None else None):
+    for table in read_metrics(output, markers, columns=["key", "shard", "status"] if where is None else None):
         known = unseen.intersection(table["key"].to_pylist())
         unseen -= known
         stored = table.filter(pc.equal(table["status"], OK))
@@ -94,7 +94,8 @@ def read_keys(uri: str) -> list[str]:
     return [key for key in keys if key]
 
 
-def _metrics(output: Output, markers: Sequence[Marker], *, columns: list[str] | None) -> Iterator[pa.Table]:
+def read_metrics(output: Output, markers: Sequence[Marker], *, columns: list[str] | None) -> Iterator[pa.Table]:
+    """Read the metrics that markers name, some files at a time; None means all columns."""
     names = (marker.files["metrics"] for marker in markers)
     while group := list(itertools.islice(names, _FILES_AT_ONCE)):
         files = read_many(output.folder, group)
