@@ -182,7 +182,7 @@ def _code(mode, words, symbols, mixing, model):
     channels, height, width = symbols.shape
     # Signed distances from the mode, and without sign; the margin's zeros stand for what lies outside.
     shape = height + MARGIN + 1, width + 2 * MARGIN
-    values, magnitudes = np.zeros((channels, *shape), np.int16), np.zeros((channels, *shape), np.int16)
+    values, magnitudes = np.zeros((channels, *shape), np.int16), np.zeros((channels, *shape), np.uint8)
     sums, total, errors = np.empty((3, *shape), np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     row = np.empty((ROW_SIZE, shape[1]), np.int32)
     mixer = (

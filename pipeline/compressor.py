@@ -4,6 +4,7 @@ Threads fetch, decode, entropy code and measure while the calling thread runs th
 becomes a quarantined row and disturbs no other.
 """
 
+import time
 import zlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,7 @@ class ShardCompressor:
         """
         if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
             return marker
+        began = time.time()
         kept = KeptRows.of(self._output, shard.replaces)
         items = self._process(shard, crashed, kept.metrics)
         metrics = {**kept.metrics, **{item.row["key"]: item.row for item in items}}
@@ -124,7 +126,9 @@ class ShardCompressor:
             "metrics": to_parquet(rows, METRICS, metadata=metadata),
         }
         summary = Summary.of_rows(rows, bytes_in="source_num_bytes", bytes_out="num_bytes")
-        return self._output.commit(shard.index, files, summary, retry=shard.retry)
+        return self._output.commit(
+            shard.index, files, summary, retry=shard.retry, began=began, earlier=shard.earlier_stints
+        )
 
     def probe(self, shard: Shard) -> None:
         """Do the work of a shard but write nothing, to see whether the process survives it."""

@@ -5,6 +5,7 @@ becomes a quarantined row and disturbs no other.
 """
 
 import errno
+import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -104,9 +105,10 @@ class ShardDecompressor:
         """
         if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
             return marker
+        began = time.time()
         with self._open(shard) as (tables, restored):
             items = self._process(shard.index, tables, restored, crashed)
-            return self._commit(shard, [item.row for item in items], restored)
+            return self._commit(shard, [item.row for item in items], restored, began)
 
     def probe(self, shard: Shard) -> None:
         """Do the work of a shard but commit nothing, to see whether the process survives it."""
@@ -128,11 +130,13 @@ class ShardDecompressor:
         ) as restored:
             yield read_stored(bitstreams, rows, self._columns), restored
 
-    def _commit(self, shard: Shard, rows: list[dict[str, Any]], restored: RestoredFiles) -> Marker:
+    def _commit(self, shard: Shard, rows: list[dict[str, Any]], restored: RestoredFiles, began: float) -> Marker:
         metadata = {"job": "decompress", "bundle_fingerprint": self._codec.fingerprint}
         summary = Summary.of_rows(rows, bytes_in="num_bytes", bytes_out="image_num_bytes")
         metrics = {"metrics": to_parquet(rows, RESTORED, metadata=metadata)}
-        return self._output.commit(shard.index, {**metrics, **restored.files()}, summary, retry=shard.retry)
+        return self._output.commit(
+            shard.index, {**metrics, **restored.files()}, summary, retry=shard.retry, began=began
+        )
 
     def _process(
         self, shard: int, tables: Iterator[pa.Table], restored: RestoredFiles, crashed: Collection[int]

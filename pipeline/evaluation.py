@@ -5,6 +5,7 @@ cannot be read or coded is a row with the reason.
 """
 
 import math
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -80,11 +81,12 @@ class ShardEvaluator:
         """
         if (marker := self._output.marker(shard.index)) is not None:
             return marker
+        began = time.time()
         rows_by_image = self._process(shard, crashed)
         rows = [row for rows in rows_by_image for row in rows]
         metadata = {"job": "evaluate", "bundle_fingerprint": self._config.bundle_fingerprint}
         files = {"metrics": to_parquet(rows, EVALUATION, metadata=metadata)}
-        return self._output.commit(shard.index, files, summarize(rows_by_image))
+        return self._output.commit(shard.index, files, summarize(rows_by_image), began=began)
 
     def probe(self, shard: Shard) -> None:
         """Do the work of a shard but commit nothing, to see whether the process survives it."""

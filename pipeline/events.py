@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.output import Marker
 from pipeline.storage import redact
 from pipeline.streams import write_line
 from pipeline.summary import Summary
@@ -42,11 +43,18 @@ def emit(event: str, **fields: Any) -> None:
         write_line(redact(json.dumps(record, ensure_ascii=False)), sys.stderr)
 
 
-def emit_shard(shard: int, summary: Summary) -> None:
+def emit_shard(marker: Marker) -> None:
     """Write what became of a shard, and of its quarantined images by status."""
-    emit("shard", shard=shard, **sums(summary))
+    summary, stint = marker.summary, marker.stints[-1] if marker.stints else None
+    emit(
+        "shard",
+        shard=marker.shard,
+        worker=stint and stint.worker,
+        seconds=stint and round(stint.seconds, 3),
+        **sums(summary),
+    )
     for status, count in summary.quarantined.items():
-        emit("quarantined", shard=shard, status=status, num_images=count, example=summary.examples.get(status))
+        emit("quarantined", shard=marker.shard, status=status, num_images=count, example=summary.examples.get(status))
 
 
 def sums(summary: Summary) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def _run(
         try:
             for marker in markers:
                 added += marker.summary
-                events.emit_shard(marker.shard, marker.summary)
+                events.emit_shard(marker)
                 progress.add(marker.summary)
                 _check_failures(before + added, max_failures, work.output)
         except InterruptedWorkError:

@@ -11,6 +11,7 @@ everything else: a query writes nothing and opens nothing.
 """
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -175,7 +176,7 @@ def _committed(output: Output, markers: Iterable[Marker]) -> ds.Dataset:
 def _shards(markers: Iterable[Marker]) -> pa.Table:
     rows = []
     for marker in markers:
-        summary = marker.summary
+        summary, last = marker.summary, marker.stints[-1] if marker.stints else None
         rows.append(
             {
                 "shard": marker.shard,
@@ -189,6 +190,9 @@ def _shards(markers: Iterable[Marker]) -> pa.Table:
                 "psnr_db": summary.psnr_db.value,
                 "ms_ssim": summary.ms_ssim.value,
                 "seconds": sum(summary.stage_seconds.values()),
+                "worker": last and last.worker,
+                "began": last and datetime.fromtimestamp(last.began, UTC),
+                "wall_seconds": last and last.seconds,
                 "metrics_file": marker.files["metrics"],
                 "bitstreams_file": marker.files["bitstreams"],
             }

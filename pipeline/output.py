@@ -13,9 +13,12 @@ markers end. A marker is never changed: a retry writes files of its own, kept ro
 """
 
 import json
+import os
 import re
+import socket
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -53,6 +56,20 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class Stint:
+    """Who worked on a shard, as `host:process`, and when: seconds since 1970 by the clock of that host."""
+
+    worker: str
+    began: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it took."""
+        return self.ended - self.began
+
+
+@dataclass(frozen=True)
 class Marker:
     """The attempt at a shard that counts, with its files (kind -> name below the output)."""
 
@@ -61,11 +78,13 @@ class Marker:
     files: Mapping[str, str]
     summary: Summary
     retry: int = 0  # how often the shard's quarantined images were tried again
+    stints: Sequence[Stint] = ()  # the work in it: one, and one more with each retry
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Marker":
         """Read a marker from parsed JSON."""
-        return cls(**{**value, "summary": Summary.from_json(value["summary"])})
+        stints = tuple(Stint(**stint) for stint in value.get("stints", ()))
+        return cls(**{**value, "summary": Summary.from_json(value["summary"]), "stints": stints})
 
 
 class Output:
@@ -122,10 +141,20 @@ class Output:
         names = [_marker_name(shard, retry) for shard, retry in sorted(self._last_retries().items())]
         return [Marker.from_json(json.loads(data)) for data in read_many(self._commits, names)]
 
-    def commit(self, shard: int, files: Mapping[str, bytes | IO[bytes]], summary: Summary, *, retry: int = 0) -> Marker:
+    def commit(
+        self,
+        shard: int,
+        files: Mapping[str, bytes | IO[bytes]],
+        summary: Summary,
+        *,
+        retry: int = 0,
+        began: float | None = None,
+        earlier: Sequence[Stint] = (),
+    ) -> Marker:
         """Write the files of an attempt (kind -> content or open file), then its marker; return the stored marker.
 
-        Where another attempt was faster its marker stands, and the files of this one are deleted.
+        Where another attempt was faster its marker stands, and the files of this one are deleted. `began` is when this
+        process took up the shard, by `time.time`; `earlier` is the work in rows that were kept.
         """
         attempt = uuid.uuid4().hex
         stem = f"{_stem(shard, retry)}.{attempt}"
@@ -136,7 +165,9 @@ class Output:
                 self.folder.write(name, content)
             else:
                 self.folder.write_from(name, content)
-        stored = self._create_marker(Marker(shard, attempt, names, summary, retry))
+        now = time.time()
+        stint = Stint(f"{socket.gethostname()}:{os.getpid()}", now if began is None else began, now)
+        stored = self._create_marker(Marker(shard, attempt, names, summary, retry, (*earlier, stint)))
         if stored.attempt != attempt:
             delete_many(self.folder, names.values())
         return stored

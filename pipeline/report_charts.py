@@ -11,11 +11,13 @@ from pipeline.equal_quality import CODECS, Need
 from pipeline.row_samples import Histogram
 from pipeline.run_report import Row, RunReport
 from pipeline.summary import Summary
+from pipeline.worker_times import WorkerTimes
 
 Chart = dict[str, Any]
 
 MIN_BARS, MAX_BARS = 8, 40
 MAX_SHARDS = 40
+MAX_WORKERS = 30
 MEASURE_NAMES = {"psnr_db": "PSNR, dB", "ms_ssim": "MS-SSIM", "bpp": "bits per pixel"}
 STAGES: Mapping[str, str] = {
     "decode": "reading originals",
@@ -25,6 +27,15 @@ STAGES: Mapping[str, str] = {
     "synthesis": "synthesis transform",
     "quality": "measuring quality",
 }
+
+_STAGE_COLOURS: Chart = {
+    "color": {"field": "stage", "type": "nominal", "title": None, "sort": list(STAGES.values())},
+    "order": {"field": "order"},
+}
+_STAGE_TOOLTIP: list[Chart] = [
+    {"field": "stage", "type": "nominal"},
+    {"field": "seconds", "type": "quantitative", "title": "s per megapixel", "format": ".3f"},
+]
 
 
 def _quantitative(field: str, title: str, **more: Any) -> Chart:
@@ -132,12 +143,7 @@ def shown_shards(run: RunReport) -> list[tuple[int, Summary]]:
 
 def shards(run: RunReport) -> Chart:
     """Draw the seconds of shards by stage, per megapixel."""
-    values = [
-        {"shard": number, "stage": name, "order": order, "seconds": summary.stage_seconds.get(stage, 0.0) / megapixels}
-        for number, summary in shown_shards(run)
-        if (megapixels := summary.num_pixels / 1e6)
-        for order, (stage, name) in enumerate(STAGES.items())
-    ]
+    values = [{"shard": number, **bar} for number, summary in shown_shards(run) for bar in _stage_bars(summary)]
     return _chart(
         f"Stacked bars of the seconds per megapixel that {len(shown_shards(run))} shards took, by stage.",
         values,
@@ -151,15 +157,86 @@ def shards(run: RunReport) -> Chart:
                 "axis": {"labelAngle": 0, "labelOverlap": True},
             },
             "y": _quantitative("seconds", "seconds per megapixel"),
-            "color": {"field": "stage", "type": "nominal", "title": None, "sort": list(STAGES.values())},
-            "order": {"field": "order"},
+            **_STAGE_COLOURS,
+            "tooltip": [{"field": "shard", "type": "ordinal"}, *_STAGE_TOOLTIP],
+        },
+    )
+
+
+def shown_workers(run: RunReport) -> list[WorkerTimes]:
+    """Return the workers that are drawn, in the order in which they began: all, or the slowest."""
+    workers = [worker for worker in run.times.workers if worker.summary.num_pixels]
+    slowest = sorted(workers, key=lambda worker: -worker.seconds_per_megapixel)[:MAX_WORKERS]
+    return [worker for worker in workers if worker in slowest]
+
+
+def workers(run: RunReport) -> Chart:
+    """Draw the seconds of workers by stage, per megapixel."""
+    drawn = shown_workers(run)
+    values = [{"worker": worker.name, **bar} for worker in drawn for bar in _stage_bars(worker.summary)]
+    return _chart(
+        f"Stacked bars of the seconds per megapixel that {len(drawn)} workers took, by stage.",
+        values,
+        _height(drawn),
+        mark={"type": "bar", "height": {"band": 0.7}},
+        encoding={
+            "x": _quantitative("seconds", "seconds per megapixel", axis={"tickCount": 8}),
+            "y": _worker_axis(drawn),
+            **_STAGE_COLOURS,
+            "tooltip": [{"field": "worker", "type": "nominal"}, *_STAGE_TOOLTIP],
+        },
+    )
+
+
+def timeline(run: RunReport) -> Chart:
+    """Draw when each worker was busy."""
+    drawn = shown_workers(run)
+    values = [
+        {"worker": worker.name, "from": began, "to": ended, "megapixels": worker.summary.num_pixels / 1e6}
+        for worker in drawn
+        for began, ended in worker.busy
+    ]
+    return _chart(
+        f"Bars of the times at which {len(drawn)} workers were busy, from the beginning of the job to its end.",
+        values,
+        _height(drawn),
+        mark={"type": "bar", "height": {"band": 0.7}},
+        encoding={
+            "x": _quantitative(
+                "from",
+                "seconds since the first worker began",
+                scale={"domainMax": run.times.seconds},
+                axis={"tickCount": 8},
+            ),
+            "x2": {"field": "to"},
+            "y": _worker_axis(drawn),
             "tooltip": [
-                {"field": "shard", "type": "ordinal"},
-                {"field": "stage", "type": "nominal"},
-                {"field": "seconds", "type": "quantitative", "title": "s per megapixel", "format": ".3f"},
+                {"field": "worker", "type": "nominal"},
+                {"field": "from", "type": "quantitative", "title": "busy from second", "format": ",.1f"},
+                {"field": "to", "type": "quantitative", "title": "to", "format": ",.1f"},
+                {"field": "megapixels", "type": "quantitative", "title": "megapixels in all", "format": ",.1f"},
             ],
         },
     )
+
+
+def _stage_bars(summary: Summary) -> list[dict[str, Any]]:
+    """Return what is drawn of each stage: its seconds per megapixel."""
+    megapixels = summary.num_pixels / 1e6
+    return [
+        {"stage": name, "order": order, "seconds": summary.stage_seconds.get(stage, 0.0) / megapixels}
+        for order, (stage, name) in enumerate(STAGES.items())
+        if megapixels
+    ]
+
+
+def _worker_axis(drawn: Sequence[WorkerTimes]) -> Chart:
+    names = [worker.name for worker in drawn]
+    return {"field": "worker", "type": "nominal", "title": None, "sort": names, "axis": {"labelLimit": 150}}
+
+
+def _height(drawn: Sequence[WorkerTimes]) -> int:
+    return 40 + 22 * len(drawn)
 
 
 def equal_quality(needs: Sequence[Need], measure: str) -> Chart:

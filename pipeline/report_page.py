@@ -89,6 +89,7 @@ def render(run: RunReport, shown: Sequence[Shown], comparison: Comparison | None
         script_hashes=[_csp_hash(script) for script in scripts],
         stages=report_words.stage_rows(run),
         num_shards_drawn=len(report_charts.shown_shards(run)),
+        num_workers_drawn=len(report_charts.shown_workers(run)),
         amplified=AMPLIFIED,
         crop_size=(CROP_WIDTH, CROP_HEIGHT),
         max_sample=MAX_SAMPLE,
@@ -113,6 +114,8 @@ def _charts(run: RunReport, comparison: Comparison | None) -> Mapping[str, Any]:
             charts[f"saving-{number}"] = report_charts.histogram(counts, "bytes saved, %", description, ".0f")
         charts["stages"] = report_charts.stages(run.total)
         charts["shards"] = report_charts.shards(run)
+        if run.times.workers:
+            charts["workers"], charts["timeline"] = report_charts.workers(run), report_charts.timeline(run)
     for measure in ("psnr_db", "ms_ssim"):
         if comparison and any(need.measure == measure and need.ratio is not None for need in comparison.needs):
             charts[f"equal-{measure}"] = report_charts.equal_quality(comparison.needs, measure)

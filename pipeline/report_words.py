@@ -29,6 +29,14 @@ def headline(run: RunReport) -> str:
     )
 
 
+def duration_text(seconds: float) -> str:
+    """Say how long something took."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.1f} min" if minutes < 60 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
 def saving_text(run: RunReport) -> str:
     """Say how many of the bytes are saved."""
     if not run.total.num_bytes_in:
@@ -40,7 +48,6 @@ def saving_text(run: RunReport) -> str:
 def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
     """Tell name, value and meaning of what the job was and did."""
     total, settings = run.total, run.settings
-    seconds = sum(total.stage_seconds.values())
     yield "Images", f"{run.num_good:,}", f"compressed and verified, of {total.num_images:,} that were looked at"
     sizes = f"{num_bytes_text(total.num_bytes_in)} became {num_bytes_text(total.num_bytes_out)}"
     yield "Saved", saving_text(run), f"of the originals' bytes: {sizes}"
@@ -55,9 +62,16 @@ def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
     ):
         value = "none" if mean.value is None else f"{mean.value:{spec}} {unit}".strip()
         yield name, value, f"{meaning}; mean of {mean.count:,}"
-    if seconds and total.num_pixels:
-        rate = f"{total.num_pixels / 1e6 / seconds:.2f} MP/s"
-        yield "Speed", rate, f"megapixels per second of work; {seconds:,.0f} s of work in all, over all workers"
+    times = run.times
+    if times.seconds:
+        workers = f"{len(times.workers):,} worker{'s' if len(times.workers) != 1 else ''}"
+        yield (
+            "Time",
+            duration_text(times.seconds),
+            (f"in which somebody worked; {workers} in all, {times.mean_workers:.1f} at a time on average"),
+        )
+        rate = f"{total.num_images / times.seconds:,.1f} images per second"
+        yield "Speed", f"{total.num_pixels / 1e6 / times.seconds:,.2f} MP/s", f"megapixels per second; {rate}"
     lmbda = "" if run.lmbda is None else f" (λ {run.lmbda:g})"
     model = f"bundle {settings['bundle_fingerprint']}, entropy coder {settings['coder']}"
     yield "Quality", f"{settings['quality']}{lmbda}", f"from 1, smallest, to 8, best; {model}"
@@ -117,7 +131,7 @@ def _verdict(codec: str, median: float) -> str:
 
 def units(text: str) -> str:
     """Keep numbers and their units on one line."""
-    for unit in ("%", "dB", "bpp", "MP/s", "kB", "MB", "GB", "TB", "B"):
+    for unit in ("%", "dB", "bpp", "MP/s", "min", "days", "kB", "MB", "GB", "TB", "B"):
         text = re.sub(rf"(?<=\d) (?={re.escape(unit)}(?:\W|$))", "\N{NO-BREAK SPACE}", text)
     return text
 

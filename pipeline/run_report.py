@@ -17,6 +17,7 @@ from pipeline.row_samples import Histogram, Numbers, SmallestRows
 from pipeline.selection import read_metrics
 from pipeline.storage import redact
 from pipeline.summary import OK, Summary
+from pipeline.worker_times import JobTimes, job_times
 
 Row = dict[str, Any]
 
@@ -54,6 +55,7 @@ class RunReport:
     settings: Mapping[str, Any]
     created: str
     shards: Sequence[tuple[int, Summary]]
+    times: JobTimes
     sample: list[Row] = field(default_factory=list)
     best: dict[str, Row] = field(default_factory=dict)
     median: dict[str, Row] = field(default_factory=dict)
@@ -80,6 +82,7 @@ def gather(dataset: CompressedDataset, *, seed: int = 0) -> RunReport:
         settings=manifest.settings,
         created=manifest.created,
         shards=[(marker.shard, marker.summary) for marker in markers],
+        times=job_times(markers),
     )
     good, bad = _GoodRows(seed), _BadRows(seed)
     for table in read_metrics(dataset.output, markers, columns=_COLUMNS):

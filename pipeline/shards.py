@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.key_hashes import Hashes, check_unique_keys, hashes_of
-from pipeline.output import Manifest, Marker, Output, OutputError, check_same
+from pipeline.output import Manifest, Marker, Output, OutputError, Stint, check_same
 from pipeline.schema import PLAN, table_to_parquet
 from pipeline.sources import ImageReference, Source
 from pipeline.storage import delete_many, list_names
@@ -46,6 +46,11 @@ class Shard:
     def retry(self) -> int:
         """Return the number of this retry, 0 where the shard is done for the first time."""
         return 0 if self.replaces is None else self.replaces.retry + 1
+
+    @property
+    def earlier_stints(self) -> Sequence[Stint]:
+        """Return the work in a shard that is done again."""
+        return () if self.replaces is None else self.replaces.stints
 
 
 def freeze_plan(

@@ -15,7 +15,8 @@ from pipeline.sources import open_source
 
 source, output = sys.argv[1:]
 fingerprint = load_bundle().fingerprint.hex()
-config = CompressionConfig(source, output, 4, "mixed", None, fingerprint, max_pixels=2**27)
+quality = max(load_bundle().models)  # the one with the most latents
+config = CompressionConfig(source, output, quality, "mixed", None, fingerprint, max_pixels=2**27)
 worker = ShardCompressor(config)
 resting = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 marker = worker.run(Shard(0, tuple(open_source(source).references())))

@@ -33,6 +33,7 @@ def test_a_job_tells_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[
     plan, first, _, quarantined, progress, done = records
     assert (plan["output"], plan["num_images"], plan["num_images_done"]) == (str(output), 4, 0)
     assert (first["shard"], first["num_images"], first["num_quarantined"], first["bpp"]) == (0, 2, 0, None)
+    assert first["worker"].count(":") == 1 and first["seconds"] >= 0
     assert {k: quarantined[k] for k in ("shard", "status", "num_images", "example")} == {
         "shard": 1,
         "status": "empty",

@@ -44,6 +44,8 @@ def test_views_are_of_committed_rows(database: MetricsDatabase) -> None:
     ]
     assert rows(database, "SELECT key, status FROM failures") == [("b.png", "truncated")]
     assert rows(database, "SELECT shard, images, quarantined FROM shards ORDER BY shard") == [(0, 2, 1), (1, 2, 0)]
+    (row,) = rows(database, "SELECT count(DISTINCT worker), min(wall_seconds) >= 0, min(began) <= now() FROM shards")
+    assert row == (1, True, True)
     assert rows(database, "SELECT count(*) FROM other") == [(3,)]
 
 

@@ -1,4 +1,7 @@
 import io
+import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,25 @@ def test_what_is_committed_is_read_back(output: Output, tmp_path: Path) -> None:
     assert (marker.files, marker.summary) == (names, Summary(num_images=3))
     assert [marker.shard for marker in output.markers()] == [7, 1_000_001]
     assert (tmp_path / names["metrics"]).read_bytes() == b"rows"
+
+
+def test_a_marker_tells_who_worked_and_when(output: Output) -> None:
+    before = time.time()
+    first = output.commit(0, {"metrics": b""}, Summary(1), began=before - 2)
+    (stint,) = first.stints
+    assert stint.worker.endswith(f":{os.getpid()}") and stint.began == before - 2 and 2 <= stint.seconds < 60
+    retried = output.commit(0, {"metrics": b""}, Summary(1), retry=1, began=before, earlier=first.stints)
+    assert retried.stints[0] == stint and len(retried.stints) == 2
+    assert output.markers() == [retried]
+
+
+def test_a_marker_of_an_older_release_is_read(output: Output) -> None:
+    commit(output, 0)
+    stored = json.loads(output.folder.read("commits/shard-000000.json"))
+    del stored["stints"]
+    output.folder.write("commits/shard-000000.json", json.dumps(stored).encode())
+    (marker,) = output.markers()
+    assert marker.stints == ()
 
 
 def test_the_first_commit_stands(output: Output, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ import pytest
 
 from pipeline import report_page
 from pipeline.equal_quality import CODECS, Need, spreads
-from pipeline.report_charts import MAX_SHARDS, shown_shards
+from pipeline.output import Marker, Stint
+from pipeline.report_charts import MAX_SHARDS, MAX_WORKERS, shown_shards
 from pipeline.report_page import Comparison, Shown, render
 from pipeline.report_pictures import Pictures
-from pipeline.report_words import headline, progress, units, verdicts
+from pipeline.report_words import duration_text, facts, headline, progress, units, verdicts
 from pipeline.run_report import Reason, RunReport
 from pipeline.summary import Mean, Summary
+from pipeline.worker_times import JobTimes, job_times
 
 HOSTILE = "<script>alert(1)</script>\"'&</bdi> ü\u202e.png"
 SETTINGS = {
@@ -67,7 +69,7 @@ def small_script(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_report(total: Summary = TOTAL) -> RunReport:
-    run = RunReport(total, total.num_images, 1, SETTINGS, "2026-01-02T03:04:05+00:00", [(0, total)])
+    run = RunReport(total, total.num_images, 1, SETTINGS, "2026-01-02T03:04:05+00:00", [(0, total)], JobTimes())
     run.reasons = [Reason("empty", "ImageError", 1, [{"key": HOSTILE, "error_message": f"empty {HOSTILE}"}])]
     run.sample = [ROW] if run.num_good else []
     return run
@@ -118,6 +120,29 @@ def test_unfinished_jobs_say_so() -> None:
     unfinished = replace(run_report(), num_shards_planned=4, num_images_planned=12)
     assert "1 of 4 shards, 3 of 12 images" in progress(unfinished)
     assert "1 of 4 shards" in render(unfinished, [], None, title="t")
+
+
+def test_each_worker_has_its_bars_and_the_job_its_time() -> None:
+    markers = [
+        Marker(number, "a", {}, TOTAL, stints=[Stint(f"{HOSTILE}:{number}", 10.0 * number, 10.0 * number + 20)])
+        for number in range(MAX_WORKERS + 5)
+    ]
+    run = replace(run_report(), times=job_times(markers))
+    text = render(run, [], None, title="t")
+    (content,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', text, re.DOTALL)
+    charts = json.loads(content)
+    bars = charts["timeline"]["data"]["values"]
+    assert len(bars) == MAX_WORKERS and bars[0]["from"] == 0 and bars[0]["to"] == 20
+    assert len(charts["workers"]["data"]["values"]) == MAX_WORKERS * len(SECONDS)
+    assert f"the {MAX_WORKERS} slowest workers were" in text
+    named = {name: (value, meaning) for name, value, meaning in facts(run)}
+    assert named["Time"] == ("6.0 min", "in which somebody worked; 35 workers in all, 1.9 at a time on average")
+    assert named["Speed"][0] == "0.01 MP/s"
+
+
+def test_durations_have_the_unit_that_suits_them() -> None:
+    seconds = (0.25, 90, 7_200, 400_000)
+    assert [duration_text(each) for each in seconds] == ["0.2 s", "1.5 min", "2.0 h", "4.6 days"]
 
 
 def test_the_headline_tells_growth_and_failure() -> None:
