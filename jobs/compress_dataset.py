@@ -215,7 +215,7 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
     num_images, sample = draw_sample(source.references())
     if not sample:
         raise ValueError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
-    done = sum((marker.summary for marker in output.markers()), Summary()) if stored else Summary()
+    done = sum((marker.summary for marker in output.iter_markers()), Summary()) if stored else Summary()
     size = stored.shard_size if stored else config.shard_size or default_size(num_images, cluster.num_workers)
     rows = [
         ("images", f"{num_images}, {done.num_images} of them compressed already"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import events
 from pipeline.engine import Cluster, ClusterError, InterruptedWorkError, ShardWorker
-from pipeline.output import Marker, Output
+from pipeline.output import Committed, Marker, Output
 from pipeline.report import ProgressReport, say
 from pipeline.shards import Shard
 from pipeline.storage import redact
@@ -79,9 +79,13 @@ def run_to_end(work: Work, cluster: Cluster, *, max_failures: int | None, retry_
         ClusterError: as Cluster.num_workers.
     """
     start = time.monotonic()
-    markers = work.output.markers()
-    again = {marker.shard: marker for marker in markers if work.is_to_do_again(marker, retry_quarantined)}
-    before = sum((marker.summary for marker in markers if marker.shard not in again), Summary())
+    committed, again = Committed(), {}
+    for marker in work.output.iter_markers():
+        if work.is_to_do_again(marker, retry_quarantined):
+            again[marker.shard] = marker
+        else:
+            committed.add(marker)
+    before = committed.total
     events.emit(
         "plan", output=str(work.output), num_images=work.num_images, num_images_done=before.num_images, verb=work.verb
     )
@@ -92,15 +96,14 @@ def run_to_end(work: Work, cluster: Cluster, *, max_failures: int | None, retry_
         say(f"{len(again)} shards are done again, {num_quarantined} of their images were quarantined")
     added, is_stopped = Summary(), False
     if before.num_images < work.num_images:
-        todo = work.shards({marker.shard for marker in markers} - again.keys())
-        shards = (replace(shard, replaces=again.get(shard.index)) for shard in todo)
-        added, is_stopped = _run(work, cluster.run(work.make_worker, shards), before, max_failures)
+        shards = (replace(shard, replaces=again.get(shard.index)) for shard in work.shards(set(committed.attempts)))
+        added, is_stopped = _run(work, cluster.run(work.make_worker, shards), committed, max_failures)
     if is_stopped:
         say(f"stopped. {_GOES_ON}")
-    work.output.sweep()
-    total = sum((marker.summary for marker in work.output.markers()), Summary())
-    result = Result(total, added, time.monotonic() - start, is_stopped)
-    events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(total))
+    committed = work.output.up_to_date(committed)
+    work.output.sweep(committed)
+    result = Result(committed.total, added, time.monotonic() - start, is_stopped)
+    events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(committed.total))
     return result
 
 
@@ -154,18 +157,19 @@ def _tell_end(code: ExitCode, error: BaseException, text: str) -> ExitCode:
 
 
 def _run(
-    work: Work, markers: Generator[Marker, None, None], before: Summary, max_failures: int | None
+    work: Work, markers: Generator[Marker, None, None], committed: Committed, max_failures: int | None
 ) -> tuple[Summary, bool]:
-    """Take markers as they come; return what they add up to, and whether the user stopped the work."""
-    added = Summary()
+    """Take note of markers as they come; return what they add up to, and whether the user stopped the work."""
+    before, added = committed.total, Summary()
     with ProgressReport(work.verb, num_images=work.num_images, before=before) as progress, closing(markers):
         _check_failures(before, max_failures, work.output)
         try:
             for marker in markers:
+                committed.add(marker)
                 added += marker.summary
                 events.emit_shard(marker)
                 progress.add(marker.summary)
-                _check_failures(before + added, max_failures, work.output)
+                _check_failures(committed.total, max_failures, work.output)
         except InterruptedWorkError:
             return added, True
     return added, False

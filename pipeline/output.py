@@ -12,6 +12,7 @@ A killed job leaves at most files that no marker names. Readers see committed fi
 markers end. A marker is never changed: a retry writes files of its own, kept rows included, and the next marker.
 """
 
+import itertools
 import json
 import os
 import re
@@ -30,9 +31,10 @@ from pipeline.summary import Summary
 
 _MANIFEST = "manifest.json"
 _ATTEMPT_FILE = re.compile(
-    r"(?:bitstreams|metrics|images|tars)/shard-(\d+)(?:\.retry-(\d+))?\.[0-9a-f]{32}\.(?:parquet|tar)"
+    r"(?:bitstreams|metrics|images|tars)/shard-(\d+)(?:\.retry-(\d+))?\.([0-9a-f]{32})\.(?:parquet|tar)"
 )
 _SUFFIXES = {"tars": "tar"}
+_MARKERS_AT_ONCE = 1024  # are read, whatever their number
 _MARKER_FILE = re.compile(r"shard-(\d+)(?:\.retry-(\d+))?\.json")
 
 
@@ -87,6 +89,24 @@ class Marker:
         return cls(**{**value, "summary": Summary.from_json(value["summary"]), "stints": stints})
 
 
+@dataclass
+class Committed:
+    """What is committed as far as one process has seen it: of each shard the retry and attempt that count, and sums."""
+
+    attempts: dict[int, tuple[int, str]] = field(default_factory=dict)
+    total: Summary = field(default_factory=Summary)
+
+    def add(self, marker: Marker) -> None:
+        """Take note of the marker of a shard, the only one of it."""
+        self.attempts[marker.shard] = marker.retry, marker.attempt
+        self.total += marker.summary
+
+    @property
+    def last_retries(self) -> dict[int, int]:
+        """Return the retry that counts of each shard."""
+        return {shard: retry for shard, (retry, _) in self.attempts.items()}
+
+
 class Output:
     """The output folder of a job."""
 
@@ -138,8 +158,23 @@ class Output:
 
     def markers(self) -> list[Marker]:
         """Read the markers that count of all shards that are done, in order."""
-        names = [_marker_name(shard, retry) for shard, retry in sorted(self._last_retries().items())]
-        return [Marker.from_json(json.loads(data)) for data in read_many(self._commits, names)]
+        return list(self.iter_markers())
+
+    def iter_markers(self) -> Iterator[Marker]:
+        """Read the same markers without holding them all."""
+        names = (_marker_name(shard, retry) for shard, retry in sorted(self._last_retries().items()))
+        while group := list(itertools.islice(names, _MARKERS_AT_ONCE)):
+            for data in read_many(self._commits, group):
+                yield Marker.from_json(json.loads(data))
+
+    def up_to_date(self, seen: Committed) -> Committed:
+        """Return what is committed by now: what was seen, or, where there is anything else, all of it read anew."""
+        if seen.last_retries == self._last_retries():
+            return seen
+        anew = Committed()
+        for marker in self.iter_markers():
+            anew.add(marker)
+        return anew
 
     def commit(
         self,
@@ -172,24 +207,24 @@ class Output:
             delete_many(self.folder, names.values())
         return stored
 
-    def sweep(self) -> None:
+    def sweep(self, committed: Committed) -> None:
         """Delete what killed runs left behind: attempts at committed shards that no marker names, temporary files.
 
         Attempts at shards without a marker stay: another run may be about to commit them.
         """
         manifest = self.manifest()
         assert manifest is not None
-        markers = {marker.shard: marker for marker in self.markers()}
 
         def is_left_behind(name: str) -> bool:
             if name.startswith("plan/"):
                 return f".{manifest.plan}." not in name
             if name.rpartition("/")[2].startswith(TEMPORARY_PREFIX):
                 return True
-            attempt = _ATTEMPT_FILE.fullmatch(name)
-            if attempt is None or (marker := markers.get(int(attempt[1]))) is None:
+            match = _ATTEMPT_FILE.fullmatch(name)
+            if match is None or (shard := int(match[1])) not in committed.attempts:
                 return False
-            return name not in marker.files.values() and self._can_not_count(int(attempt[2] or 0), marker)
+            retry, attempt = committed.attempts[shard]
+            return match[3] != attempt and self._can_not_count(shard, int(match[2] or 0), last=retry)
 
         delete_many(self.folder, filter(is_left_behind, self._files()))
 
@@ -225,14 +260,16 @@ class Output:
         assert stored is not None
         return stored
 
-    def _can_not_count(self, retry: int, marker: Marker) -> bool:
-        """Tell whether an attempt that the marker does not name is dead; one at a later retry is made so.
+    def _can_not_count(self, shard: int, retry: int, *, last: int) -> bool:
+        """Tell whether an attempt that the last marker does not name is dead; one at a later retry is made so.
 
         Its run was killed, or is alive and about to commit it: the marker itself, under the next number, comes first.
         """
-        if retry <= marker.retry:
+        if retry <= last:
             return True
-        return self._create_marker(replace(marker, retry=marker.retry + 1)).attempt == marker.attempt
+        marker = self.marker(shard, retry=last)
+        assert marker is not None
+        return self._create_marker(replace(marker, retry=last + 1)).attempt == marker.attempt
 
     def _files(self) -> Iterator[str]:
         for folder in ("plan", "bitstreams", "metrics", "images", "tars", "commits"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.output import Manifest, Marker, Output, OutputError, check_same
+from pipeline.output import Committed, Manifest, Marker, Output, OutputError, check_same
 from pipeline.storage import Folder
 from pipeline.summary import Summary
 
@@ -21,6 +21,10 @@ def output(tmp_path: Path) -> Output:
 def commit(output: Output, shard: int, content: bytes = b"rows", images: int = 1) -> dict[str, str]:
     files = {"bitstreams": content, "metrics": content}
     return dict(output.commit(shard, files, Summary(num_images=images)).files)
+
+
+def sweep(output: Output) -> None:
+    output.sweep(output.up_to_date(Committed()))
 
 
 def files(root: Path) -> set[str]:
@@ -75,6 +79,26 @@ def test_a_lost_answer_to_the_commit_is_no_loss(output: Output, monkeypatch: pyt
     assert output.folder.read(names["bitstreams"]) == b"rows"
 
 
+def test_markers_are_read_again_only_where_others_committed(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = output.commit(0, {"metrics": b""}, Summary(1))
+    seen = output.up_to_date(Committed())
+    assert (seen.attempts, seen.total) == ({0: (0, first.attempt)}, Summary(1))
+    seen.add(output.commit(1, {"metrics": b""}, Summary(2)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "iter_markers", lambda _: 1 / 0)
+        assert output.up_to_date(seen) is seen
+    other = output.commit(0, {"metrics": b""}, Summary(1, {"empty": 1}), retry=1)
+    anew = output.up_to_date(seen)
+    assert (anew.attempts[0], anew.total) == ((1, other.attempt), Summary(3, {"empty": 1}))
+
+
+def test_many_markers_are_read_some_at_a_time(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.output._MARKERS_AT_ONCE", 2)
+    for shard in range(5):
+        commit(output, shard)
+    assert [marker.shard for marker in output.iter_markers()] == [0, 1, 2, 3, 4]
+
+
 def test_sweep_deletes_what_no_marker_names(output: Output, tmp_path: Path) -> None:
     kept = commit(output, 0)
     dead, running = "2" * 32, "3" * 32
@@ -88,7 +112,7 @@ def test_sweep_deletes_what_no_marker_names(output: Output, tmp_path: Path) -> N
     output.folder.write("images/a/.tmp-1234", b"")
     output.folder.write("images/a/tmp.png", b"")
     output.folder.write("metrics/notes.txt", b"somebody's")
-    output.sweep()
+    sweep(output)
     assert files(tmp_path) == {
         "manifest.json",
         "commits/shard-000000.json",
@@ -115,7 +139,7 @@ def test_of_a_shard_that_was_retried_the_last_marker_counts(output: Output, tmp_
     third = retry(output, 0, b"third", 2)
     assert [marker.files for marker in output.markers()] == [third, other]
     assert set(first.values()) < files(tmp_path)  # for who read the first marker a moment ago
-    output.sweep()
+    sweep(output)
     markers = {f"commits/shard-000000{retry}.json" for retry in ("", ".retry-1", ".retry-2")}
     expected = {"manifest.json", "commits/shard-000001.json", *markers, *third.values(), *other.values()}
     assert files(tmp_path) == expected
@@ -130,12 +154,12 @@ def test_what_a_killed_retry_left_is_swept_and_can_never_count(output: Output, t
         def sweep_first(self: Output, marker: Marker) -> Marker:
             patch.undo()
             assert len(files(tmp_path)) == 6
-            Output(str(tmp_path)).sweep()
+            sweep(Output(str(tmp_path)))
             return create_marker(self, marker)
 
         patch.setattr(Output, "_create_marker", sweep_first)
         assert retry(output, 0, b"slow") == kept
-    output.sweep()
+    sweep(output)
     markers = {"commits/shard-000000.json", "commits/shard-000000.retry-1.json"}
     assert files(tmp_path) == {"manifest.json", *markers, *kept.values()}
     again = retry(output, 0, b"again", 2)
@@ -144,11 +168,9 @@ def test_what_a_killed_retry_left_is_swept_and_can_never_count(output: Output, t
 
 def test_a_sweep_with_old_news_leaves_a_new_commit_alone(output: Output, tmp_path: Path) -> None:
     commit(output, 0)
-    stale = output.markers()
+    stale = output.up_to_date(Committed())
     second = retry(output, 0, b"second")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "markers", lambda: stale)
-        output.sweep()
+    output.sweep(stale)
     assert set(second.values()) < files(tmp_path)
     assert [marker.files for marker in output.markers()] == [second]
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.output import Manifest, Output, OutputError
+from pipeline.output import Committed, Manifest, Output, OutputError
 from pipeline.shards import MAX_DEFAULT_SIZE, MIN_DEFAULT_SIZE, Shard, freeze_plan, planned_shards
 from pipeline.sources import Columns, Source, open_source
 
@@ -89,7 +89,7 @@ def test_a_planning_run_that_was_killed_leaves_no_trace_in_the_plan(tmp_path: Pa
             freeze(output, source)
     manifest = freeze(output, source, shard_size=5)
     assert [len(shard.items) for shard in plan(output, manifest)] == [5, 5]
-    output.sweep()
+    output.sweep(Committed())
     assert len(list((tmp_path / "out" / "plan").iterdir())) == 1
 
 
