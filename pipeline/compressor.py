@@ -1,7 +1,7 @@
 """Compress a shard: images in, bitstreams and metrics out.
 
-Threads fetch, decode, entropy code and measure while the calling thread runs the transforms. An image that fails
-becomes a quarantined row and disturbs no other.
+Threads fetch, others decode, entropy code and measure, while the calling thread runs the transforms. An image that
+fails becomes a quarantined row and disturbs no other.
 """
 
 import time
@@ -28,8 +28,10 @@ from pipeline.sources import Columns, ImageReference, open_source
 from pipeline.stages import ahead, batches
 from pipeline.summary import OK, Summary
 from pipeline.worker import (
+    AHEAD_BYTES,
     AHEAD_PIXELS,
     BATCH_PIXELS,
+    IO_THREADS,
     WorkerCrashError,
     load_codec,
     num_pixels,
@@ -96,6 +98,9 @@ class ShardCompressor:
             window=2 * config.num_threads + 1,
             max_cost=AHEAD_PIXELS * config.num_threads,
         )
+        self._fetch_ahead = partial(
+            ahead, ThreadPoolExecutor(IO_THREADS), self._fetch, window=IO_THREADS, max_cost=AHEAD_BYTES
+        )
         self._model_columns = {
             "lmbda_index": config.quality,
             "lmbda": self._codec.lmbda(config.quality),
@@ -140,7 +145,7 @@ class ShardCompressor:
 
     def _process(self, shard: Shard, crashed: Collection[int], kept: Collection[str]) -> list[_SourceItem]:
         begun = (item for item in self._begin(shard, crashed) if item.row["key"] not in kept)
-        fetched = self._ahead(self._fetch, begun)
+        fetched = self._fetched(begun)
         decoded = self._ahead(self._decode, fetched, cost=lambda item: images.num_pixels(item.data))
         grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
         analysed = chain.from_iterable(self._analyze(batch, number) for number, batch in enumerate(grouped))
@@ -158,9 +163,20 @@ class ShardCompressor:
                 item.quarantine("crashed", WorkerCrashError())
             yield item
 
+    def _fetched(self, begun: Iterator[_SourceItem]) -> Iterator[_SourceItem]:
+        # Files are taken to be as large as the largest so far: at first one is fetched at a time, then more.
+        largest = AHEAD_BYTES
+
+        def num_bytes(item: _SourceItem) -> int:
+            return item.reference.num_bytes or largest
+
+        for number, item in enumerate(self._fetch_ahead(begun, cost=num_bytes)):
+            largest = max(len(item.data), largest if number else 0)
+            yield item
+
     def _fetch(self, item: _SourceItem) -> _SourceItem:
         if item.ok:
-            with item.stage("decode_seconds"):
+            with item.stage("fetch_seconds"):
                 sample = read_sample(self._source, item.reference)
                 item.data, item.carried = sample.data, sample.carried
                 item.row["source_num_bytes"] = len(item.data)

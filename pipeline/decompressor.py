@@ -29,8 +29,10 @@ from pipeline.storage import UnsafeNameError
 from pipeline.stored_rows import carried_names, read_stored
 from pipeline.summary import OK, Summary
 from pipeline.worker import (
+    AHEAD_BYTES,
     AHEAD_PIXELS,
     BATCH_PIXELS,
+    IO_THREADS,
     WorkerCrashError,
     load_codec,
     num_pixels,
@@ -77,6 +79,7 @@ class _StoredItem(Item):
     carried: dict[str, Any]
     decoded: tuple[Header, Symbols] | None = None
     x_hat: Pixels | None = None
+    data: bytes = b""  # of the image file
 
 
 class ShardDecompressor:
@@ -95,6 +98,7 @@ class ShardDecompressor:
             window=2 * config.num_threads + 1,
             max_cost=AHEAD_PIXELS * config.num_threads,
         )
+        self._write_ahead = partial(ahead, ThreadPoolExecutor(IO_THREADS), window=IO_THREADS, max_cost=AHEAD_BYTES)
         # Files have no place for what is carried, and a table is given it as it is.
         self._columns = [*_COLUMNS, CARRIED] if config.container == "webdataset" else _COLUMNS
 
@@ -145,7 +149,8 @@ class ShardDecompressor:
         decoded = self._ahead(self._decode, stored, cost=_claimed_pixels)
         grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
         synthesised = chain.from_iterable(synthesize(self._codec, batch) for batch in grouped)
-        written = self._ahead(partial(self._write, restored), synthesised, cost=num_pixels)
+        encoded = self._ahead(self._encode, synthesised, cost=num_pixels)
+        written = self._write_ahead(partial(self._write, restored), encoded, cost=lambda item: len(item.data))
         return sorted(written, key=lambda item: item.position)
 
     def _begin(self, shard: int, tables: Iterator[pa.Table], crashed: Collection[int]) -> Iterator[_StoredItem]:
@@ -163,16 +168,21 @@ class ShardDecompressor:
                 item.row.update(width=item.decoded[0].width, height=item.decoded[0].height)
         return item
 
-    def _write(self, restored: RestoredFiles, item: _StoredItem) -> _StoredItem:
+    def _encode(self, item: _StoredItem) -> _StoredItem:
         if item.ok:
             with item.stage("image_encode_seconds"):
                 carried = {name: item.stored[name] for name in ("exif", "icc_profile", "alpha_png")}
                 assert item.x_hat is not None
-                data = images.encode(item.x_hat, image_format=self._config.image_format, **carried)
+                item.data = images.encode(item.x_hat, image_format=self._config.image_format, **carried)
+                item.row["image_num_bytes"] = len(item.data)
+        item.x_hat = None
+        return item
+
+    def _write(self, restored: RestoredFiles, item: _StoredItem) -> _StoredItem:
         if item.ok:
             size = {name: item.row[name] for name in ("width", "height")}
-            image = RestoredImage(item.position, item.stored["stem"], data, **size, carried=item.carried)
-            item.row["image_num_bytes"] = len(data)
+            image = RestoredImage(item.position, item.stored["stem"], item.data, **size, carried=item.carried)
+            start = time.perf_counter()
             try:
                 item.row["path"] = restored.add(image)
             except UnsafeNameError as error:
@@ -183,7 +193,8 @@ class ShardDecompressor:
                 if error.errno not in _NAME_ERRORS:
                     raise
                 item.quarantine("unwritable", error)
-        item.x_hat, item.stored, item.carried = None, {}, {}
+            item.row["write_seconds"] = time.perf_counter() - start
+        item.data, item.stored, item.carried = b"", {}, {}
         return item
 
 

@@ -20,13 +20,16 @@ MAX_SHARDS = 40
 MAX_WORKERS = 30
 MEASURE_NAMES = {"psnr_db": "PSNR, dB", "ms_ssim": "MS-SSIM", "bpp": "bits per pixel"}
 STAGES: Mapping[str, str] = {
-    "decode": "reading originals",
+    "fetch": "waiting for storage",
+    "decode": "decoding of originals",
     "analysis": "analysis transform",
     "entropy_encode": "entropy coding",
-    "entropy_decode": "decoding again",
+    "entropy_decode": "entropy decoding",
     "synthesis": "synthesis transform",
-    "quality": "measuring quality",
+    "quality": "measuring of quality",
 }
+WAITING = "fetch"
+"""The stage in which several images of a worker are at a time."""
 
 _STAGE_COLOURS: Chart = {
     "color": {"field": "stage", "type": "nominal", "title": None, "sort": list(STAGES.values())},

@@ -6,8 +6,9 @@ from typing import Any
 
 from pipeline.equal_quality import CODECS, Spread
 from pipeline.report import num_bytes_text
-from pipeline.report_charts import STAGES
+from pipeline.report_charts import STAGES, WAITING
 from pipeline.run_report import RunReport
+from pipeline.worker import IO_THREADS
 
 MEASURES = {
     "psnr_db": ("PSNR", "how close the pixels are, in decibels: more is closer"),
@@ -87,15 +88,15 @@ def progress(run: RunReport) -> str:
     )
 
 
-def stage_rows(run: RunReport) -> list[tuple[str, float, float, float | None]]:
-    """Return name, seconds, share and seconds per megapixel of every stage."""
-    seconds = run.total.stage_seconds
-    total, megapixels = sum(seconds.values()), run.total.num_pixels / 1e6
+def stage_rows(run: RunReport) -> list[tuple[str, float, float | None, float | None]]:
+    """Return name, seconds, share of the work and seconds per megapixel of every stage; to wait is no work."""
+    seconds, megapixels = run.total.stage_seconds, run.total.num_pixels / 1e6
+    total = _work_seconds(run)
     return [
         (
             name,
             seconds.get(stage, 0.0),
-            seconds.get(stage, 0.0) / total,
+            None if stage == WAITING else seconds.get(stage, 0.0) / total,
             seconds.get(stage, 0.0) / megapixels if megapixels else None,
         )
         for stage, name in STAGES.items()
@@ -105,11 +106,17 @@ def stage_rows(run: RunReport) -> list[tuple[str, float, float, float | None]]:
 
 def limit(run: RunReport) -> str:
     """Say which stage limits the run."""
-    rows = stage_rows(run)
+    rows = [(share, name) for name, _, share, _ in stage_rows(run) if share is not None]
     if not rows:
         return ""
-    name, _, share, _ = max(rows, key=lambda row: row[1])
-    return f"Most of the work is {name}: {100 * share:.0f} %."
+    if run.total.stage_seconds.get(WAITING, 0.0) / IO_THREADS > _work_seconds(run):
+        return f"Storage limits this run: workers wait for it, though each has up to {IO_THREADS} requests under way."
+    share, name = max(rows)
+    return f"Most of the work is the {name}: {100 * share:.0f} %."
+
+
+def _work_seconds(run: RunReport) -> float:
+    return sum(seconds for stage, seconds in run.total.stage_seconds.items() if stage != WAITING)
 
 
 def verdicts(spreads: Sequence[Spread]) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from bls.bitstream import Coder
 
-SCHEMA_VERSION = 2  # raised with every change of a column's name, type or meaning
+SCHEMA_VERSION = 3  # raised with every change of a column's name, type or meaning
 
 
 def _field(name: str, type_: pa.DataType, description: str, *, unit: str = "", nullable: bool = True) -> pa.Field:
@@ -96,7 +96,8 @@ METRICS = pa.schema(
         _field("bundle_fingerprint", pa.string(), "content hash of the bundle of models, hexadecimal", nullable=False),
         _field("coder", pa.string(), "entropy coder"),
         _field("verified", pa.bool_(), "the stored bitstream was decoded again and gave the same symbols"),
-        _field("decode_seconds", pa.float64(), "fetching and decoding the source image", unit="second"),
+        _field("fetch_seconds", pa.float64(), "waiting for storage; several images wait at a time", unit="second"),
+        _field("decode_seconds", pa.float64(), "decoding the source image", unit="second"),
         _field("analysis_seconds", pa.float64(), "analysis transform, share of its batch", unit="second"),
         _field("entropy_encode_seconds", pa.float64(), "symbols to bitstream", unit="second"),
         _field("entropy_decode_seconds", pa.float64(), "bitstream to symbols, for verification", unit="second"),
@@ -119,7 +120,8 @@ RESTORED = pa.schema(
         _field("image_num_bytes", pa.int64(), "size of the restored image file", unit="byte"),
         _field("entropy_decode_seconds", pa.float64(), "bitstream to symbols", unit="second"),
         _field("synthesis_seconds", pa.float64(), "synthesis transform, share of its batch", unit="second"),
-        _field("image_encode_seconds", pa.float64(), "pixels to an image file, written", unit="second"),
+        _field("image_encode_seconds", pa.float64(), "pixels to the bytes of an image file", unit="second"),
+        _field("write_seconds", pa.float64(), "waiting for storage; several images wait at a time", unit="second"),
     ]
 )
 

@@ -25,6 +25,7 @@ SETTINGS = {
     "bundle_fingerprint": "ab" * 32,
 }
 SECONDS = {
+    "fetch": 9.0,
     "decode": 1.0,
     "analysis": 2.0,
     "entropy_encode": 0.5,

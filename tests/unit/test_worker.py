@@ -1,7 +1,9 @@
 import io
 import json
 import tarfile
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,12 @@ from bls.quality import mse_255, psnr_db
 from pipeline.compressor import CompressionConfig, ShardCompressor, is_sampled
 from pipeline.decompressor import DecompressionConfig, ShardDecompressor, StoredImage
 from pipeline.output import Marker, Output
+from pipeline.references import ImageReference, Sample
 from pipeline.schema import BITSTREAMS, METRICS, RESTORED
 from pipeline.shards import Shard
-from pipeline.sources import ImageReference, open_source
+from pipeline.sources import FolderSource, open_source
+from pipeline.storage import LocalFolder
+from pipeline.worker import AHEAD_BYTES
 from tests.images import random_fields
 
 QUALITY = 4
@@ -362,6 +367,64 @@ def test_an_output_that_cannot_be_written_is_no_image_s_fault(
     with pytest.raises(OSError, match="No space left"):
         restore(config, marker, tmp_path / "restored")
     assert Output(str(tmp_path / "restored")).committed() == set()
+
+
+class Concurrency:
+    """Counts how many threads are inside at a time; each waits there a little for others."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self._condition = threading.Condition()
+        self._num_inside = 0
+        self.largest = 0
+
+    def __enter__(self) -> None:
+        with self._condition:
+            self._num_inside += 1
+            self.largest = max(self.largest, self._num_inside)
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self.largest >= self._wanted, timeout=1)
+
+    def __exit__(self, *_: object) -> None:
+        with self._condition:
+            self._num_inside -= 1
+
+
+def test_storage_is_asked_for_several_images_at_a_time(
+    config: CompressionConfig, shard: Shard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of one thread must not wait for one answer after the other."""
+    read, write = FolderSource.read_sample, LocalFolder.write
+    reading, writing = Concurrency(4), Concurrency(4)
+
+    def slow_read(self: FolderSource, reference: ImageReference) -> Sample:
+        with reading:
+            return read(self, reference)
+
+    def slow_write(self: LocalFolder, name: str, data: bytes) -> None:
+        with writing if name.endswith(".png") else nullcontext():
+            write(self, name, data)
+
+    monkeypatch.setattr(FolderSource, "read_sample", slow_read)
+    monkeypatch.setattr(LocalFolder, "write", slow_write)
+    marker = ShardCompressor(config).run(shard)
+    restore(config, marker, tmp_path / "restored")
+    assert (reading.largest >= 4, writing.largest >= 4) == (True, True)
+
+
+def test_large_files_are_not_fetched_many_at_a_time(
+    config: CompressionConfig, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Concurrency(3)
+
+    def read_large(self: FolderSource, reference: ImageReference) -> Sample:
+        with reading:
+            return Sample(bytes(AHEAD_BYTES // 2 + 1))
+
+    monkeypatch.setattr(FolderSource, "read_sample", read_large)
+    marker = ShardCompressor(config).run(replace(shard, items=shard.items[:4]))
+    assert dict(marker.summary.quarantined) == {"not_an_image": 4}
+    assert reading.largest <= 2
 
 
 def test_other_qualities_are_refused(config: CompressionConfig) -> None:
