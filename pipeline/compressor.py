@@ -18,6 +18,7 @@ import pyarrow as pa
 from bls import quality as measures
 from bls.precision import Precision
 from pipeline import images
+from pipeline.ahead import ahead
 from pipeline.coding import CodedItem, analyze, code, rate_and_distortion
 from pipeline.images import SourceImage
 from pipeline.kept_rows import KeptRows
@@ -25,7 +26,7 @@ from pipeline.output import Marker, Output
 from pipeline.schema import CARRIED, METRICS, bitstreams_schema, to_parquet
 from pipeline.shards import Shard
 from pipeline.sources import Columns, ImageReference, open_source
-from pipeline.stages import ahead, batches
+from pipeline.stages import batches
 from pipeline.summary import OK, Summary
 from pipeline.worker import (
     AHEAD_BYTES,

@@ -19,12 +19,13 @@ import pyarrow as pa
 from bls.bitstream import BitstreamError, Header, parse_header
 from bls.codec import Pixels, Symbols
 from pipeline import images
+from pipeline.ahead import ahead
 from pipeline.images import ImageError
 from pipeline.output import Marker, Output
 from pipeline.restored_files import Container, RestoredFiles, RestoredImage, open_restored
 from pipeline.schema import CARRIED, RESTORED, to_parquet
 from pipeline.shards import Shard
-from pipeline.stages import Item, ahead, batches
+from pipeline.stages import Item, batches
 from pipeline.storage import UnsafeNameError
 from pipeline.stored_rows import carried_names, read_stored
 from pipeline.summary import OK, Summary

@@ -295,7 +295,9 @@ class _Pool:
         """Wait for results; return the actors that have one."""
         self._grow()
         by_reference = {actor.awaited: actor for actor in self._actors if actor.awaited is not None}
-        done, _ = ray.wait(list(by_reference), timeout=SECONDS_TO_WAIT)
+        done, others = ray.wait(list(by_reference), timeout=SECONDS_TO_WAIT)
+        if done and others:  # all that are there: to look costs more, the more workers there are
+            done += ray.wait(others, num_returns=len(others), timeout=0)[0]
         now = time.monotonic()
         if done or any(actor.is_ready for actor in self._actors):
             self._waiting_since = now

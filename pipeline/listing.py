@@ -6,12 +6,16 @@ Millions of names of one folder are held packed, not as Python objects.
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.ahead import ahead
+
 MAX_PLAIN_NAMES = 50_000  # of a folder that are held as they are; of larger folders names are packed
+_FOLDERS_AHEAD = 16
 PAGE_SIZE = 1000  # of a listing of S3, the most that it gives
 
 
@@ -75,10 +79,28 @@ def walk_local(
             yield from walk_local(os.path.join(folder, name), f"{prefix}{name}/", above | {real_path}, enter=enter)
 
 
-def walk_remote(
-    filesystem: Any, folder: str, prefix: str = "", *, enter: Callable[[str], bool]
-) -> Iterator[Sequence[str]]:
-    """List a folder of one of fsspec's file systems and those below it that are to be entered."""
+def walk_remote(filesystem: Any, folder: str, *, enter: Callable[[str], bool]) -> Iterator[Sequence[str]]:
+    """List a folder of one of fsspec's file systems and those below it that are to be entered.
+
+    Folders are listed before it is their turn, some at a time: each takes a request or more, and datasets of a folder
+    per class or per day have many.
+    """
+
+    def list_folder(prefix: str) -> tuple[str, Sequence[str], list[str]]:
+        return prefix, *_list_remote(filesystem, f"{folder}/{prefix}".rstrip("/"), prefix)
+
+    def walk(prefix: str, names: Sequence[str], folders: Sequence[str]) -> Iterator[Sequence[str]]:
+        yield names
+        entered = (f"{prefix}{name}/" for name in folders if enter(prefix + name))
+        for listed in ahead(executor, list_folder, entered, window=_FOLDERS_AHEAD):
+            yield from walk(*listed)
+
+    with ThreadPoolExecutor(_FOLDERS_AHEAD) as executor:
+        yield from walk(*list_folder(""))
+
+
+def _list_remote(filesystem: Any, folder: str, prefix: str) -> tuple[Sequence[str], list[str]]:
+    """Return the sorted files of a folder, behind a prefix, and its sorted subfolders."""
     folders: list[str] = []
 
     def files() -> Iterator[str]:
@@ -92,10 +114,8 @@ def walk_remote(
             else:
                 yield name
 
-    yield _sorted_names(prefix, files())
-    for name in sorted(folders):
-        if enter(prefix + name):
-            yield from walk_remote(filesystem, f"{folder}/{name}", f"{prefix}{name}/", enter=enter)
+    names = _sorted_names(prefix, files())
+    return names, sorted(folders)
 
 
 def _entries(filesystem: Any, folder: str) -> Iterator[tuple[str, bool]]:

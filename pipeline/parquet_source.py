@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.ahead import ahead
 from pipeline.images import ImageError
 from pipeline.list_source import ListedUris
 from pipeline.references import Columns, ImageReference, Sample, utf8
-from pipeline.stages import ahead
 from pipeline.storage import Folder, redact
 
 URI_COLUMNS = ("uri", "url", "path")

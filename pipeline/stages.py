@@ -5,9 +5,8 @@ however long the input is and however large its images are.
 """
 
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -57,36 +56,6 @@ class Item:
 
 
 _I = TypeVar("_I", bound=Item)
-
-
-def ahead(
-    executor: Executor,
-    function: Callable[[_T], _R],
-    items: Iterable[_T],
-    *,
-    window: int,
-    cost: Callable[[_T], int] = lambda _: 0,
-    max_cost: int = 0,
-) -> Iterator[_R]:
-    """Apply a function in an executor's threads, in order, to items that nobody asked for yet.
-
-    These are at most `window`, and of a cost together of at most `max_cost`: a single one that costs more is worked on
-    when it is asked for.
-    """
-    pending: deque[tuple[int, Future[_R]]] = deque()
-    total = 0
-    try:
-        for item in items:
-            pending.append((cost(item), executor.submit(function, item)))
-            total += pending[-1][0]
-            while len(pending) > window or total > max_cost:
-                total -= pending[0][0]
-                yield pending.popleft()[1].result()
-        while pending:
-            yield pending.popleft()[1].result()
-    finally:
-        for _, future in pending:
-            future.cancel()
 
 
 def batches(

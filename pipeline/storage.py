@@ -289,7 +289,7 @@ class RemoteFolder:
             return False
 
     def walk(self, enter: Callable[[str], bool] = lambda name: True) -> Iterator[Sequence[str]]:
-        """List all files below, folder by folder.
+        """List all files below, folder by folder, up to 16 at a time.
 
         Where the store is not S3, fsspec lists a folder at once, about a kilobyte per file: of one folder with many
         millions make a list instead.

@@ -14,9 +14,9 @@ from typing import IO
 
 import pyarrow as pa
 
+from pipeline.ahead import ahead
 from pipeline.images import ImageError
 from pipeline.references import IMAGE_EXTENSIONS, ImageReference, Sample, utf8
-from pipeline.stages import ahead
 from pipeline.storage import Folder
 
 CARRIED_TYPE = pa.map_(pa.string(), pa.binary())

@@ -272,3 +272,17 @@ def test_s3_is_listed_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [list(names) for names in walk_remote(store, "bucket/in", enter=lambda _: True)]
     assert folders == [["a.jpg", "b.jpg", "d.jpg"], ["sub/c.jpg"], ["sub/deep/e.jpg"]]
     assert max(store.page_sizes) == 2 and len(store.page_sizes) == 3 + 1 + 1
+
+
+def test_folders_of_a_store_are_listed_several_at_a_time() -> None:
+    together = threading.Barrier(4, timeout=10)
+
+    class SlowStore(PagedStore):
+        def call_s3(self, method: str, *, Prefix: str, MaxKeys: int, **more: str) -> object:
+            if Prefix.startswith("in/f") and "deep" not in Prefix:
+                together.wait()
+            return super().call_s3(method, Prefix=Prefix, MaxKeys=MaxKeys, **more)
+
+    store = SlowStore([f"in/f{number}/a.jpg" for number in range(8)] + ["in/f3/deep/b.jpg", "in/left out/c.jpg"])
+    names = [name for names in walk_remote(store, "bucket/in", enter=lambda name: "o" not in name) for name in names]
+    assert names == sorted([*(f"f{number}/a.jpg" for number in range(8)), "f3/deep/b.jpg"])
