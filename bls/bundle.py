@@ -8,7 +8,7 @@ derived again, so symbols decode identically on every machine and in every later
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -149,26 +149,35 @@ def load_bundle(folder: Path | str | None = None) -> Bundle:
         BundleError: no bundle there, of another format, or a file does not match its fingerprint.
     """
     path = shipped_bundle() if folder is None else Path(folder)
+    return read_bundle(lambda name: (path / name).read_bytes(), str(path))
+
+
+def read_bundle(read: Callable[[str], bytes], folder: str) -> Bundle:
+    """Read and verify a bundle by what reads one of its files; `folder` is where it is, for messages.
+
+    Raises:
+        BundleError: as `load_bundle`.
+    """
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        manifest = json.loads(read(MANIFEST))
     except FileNotFoundError:
-        raise BundleError(f"{path} has no {MANIFEST}: pass the folder that jobs/train.py wrote") from None
+        raise BundleError(f"{folder} has no {MANIFEST}: pass the folder that jobs/train.py wrote") from None
     except ValueError as error:
-        raise BundleError(f"{path / MANIFEST} is no JSON ({error}): copy the bundle again") from error
+        raise BundleError(f"{folder}/{MANIFEST} is no JSON ({error}): copy the bundle again") from error
     if manifest.get("format") != FORMAT:
         raise BundleError(
-            f"{path} is a bundle of format {manifest.get('format')}, this release reads format {FORMAT}: "
+            f"{folder} is a bundle of format {manifest.get('format')}, this release reads format {FORMAT}: "
             "load it with the release that wrote it"
         )
-    return Bundle({entry["quality"]: _load_model(path, entry) for entry in manifest["models"]})
+    return Bundle({entry["quality"]: _read_model(read, folder, entry) for entry in manifest["models"]})
 
 
-def _load_model(folder: Path, entry: Mapping[str, Any]) -> FittedModel:
+def _read_model(read: Callable[[str], bytes], folder: str, entry: Mapping[str, Any]) -> FittedModel:
     if Path(entry["file"]).name != entry["file"]:
         raise BundleError(f"{MANIFEST} names {entry['file']!r}, expected a file beside it: copy the bundle again")
-    path = folder / entry["file"]
+    path = f"{folder}/{entry['file']}"
     try:
-        data = path.read_bytes()
+        data = read(entry["file"])
     except FileNotFoundError:
         raise BundleError(f"{path} is missing, {MANIFEST} names it: copy the bundle again") from None
     if fingerprint(data).hex() != entry["fingerprint"]:

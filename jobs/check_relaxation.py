@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import tyro
 
-from bls.bundle import load_bundle
 from pipeline import images, report
 from pipeline.baselines import Pixels
+from pipeline.bundles import load_bundle
 from pipeline.evaluation import CODERS
 from pipeline.images import MAX_PIXELS
 from pipeline.job import ExitCode, UsageError, check_at_least, usage
@@ -45,7 +45,7 @@ class CheckRelaxation:
     output: str
     """Folder to write to: a path or URI."""
     bundle: str | None = None
-    """Folder of fitted models; without it the one that comes with the package."""
+    """Folder of fitted models, a path or URI; without it the one that comes with the package."""
     max_pixels: int = MAX_PIXELS
     """Leave out images with more pixels than this, before they are decoded."""
     image_column: str | None = None

@@ -1,7 +1,6 @@
 """Compress a dataset of images: bitstreams and one row of metrics per image, in Parquet."""
 
 import math
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from typing import Any, Literal
 
 import tyro
 
-from bls.bundle import load_bundle
 from bls.precision import Precision
 from pipeline import events, report
+from pipeline.bundles import load_bundle
 from pipeline.compressor import CompressionConfig, ShardCompressor
 from pipeline.engine import Cluster
 from pipeline.forecast import draw_sample, measure
@@ -49,7 +48,7 @@ class CompressDataset:
     """Entropy coder: mixed has the smallest bitstreams, adaptive is faster, static has tables alone; by default the
     first of these that the bundle has."""
     bundle: str | None = None
-    """Folder of fitted models; without it the one that comes with the package."""
+    """Folder of fitted models, a path or URI; without it the one that comes with the package."""
     num_workers: int | None = None
     """Number of workers; without it as many as the machine or cluster has room for."""
     cpus_per_worker: int = 1
@@ -152,7 +151,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
         output=absolute(config.output),
         quality=config.quality,
         coder=coder,
-        bundle=config.bundle and os.path.abspath(config.bundle),
+        bundle=config.bundle and absolute(config.bundle),
         bundle_fingerprint=bundle.fingerprint.hex(),
         max_pixels=config.max_pixels,
         ms_ssim_share=config.ms_ssim_share,

@@ -1,7 +1,6 @@
 """Restore the images of a compressed dataset."""
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,7 +52,8 @@ class DecompressDataset:
     where: str | None = None
     """Restore only images whose metrics meet an SQL condition, as "psnr_db < 30 AND source_format = 'JPEG'"."""
     bundle: str | None = None
-    """Folder of fitted models that compressed the dataset; without it the one that comes with the package."""
+    """Folder of fitted models that compressed the dataset, a path or URI; without it the one that comes with the
+    package."""
     num_workers: int | None = None
     """Number of workers; without it as many as the machine or cluster has room for."""
     cpus_per_worker: int = 1
@@ -126,7 +126,7 @@ def _prepare(config: DecompressDataset) -> Work:
         input=absolute(config.input),
         output=absolute(config.output),
         image_format=config.format,
-        bundle=config.bundle and os.path.abspath(config.bundle),
+        bundle=config.bundle and absolute(config.bundle),
         bundle_fingerprint=fingerprint,
         max_pixels=config.max_pixels,
         device="cuda" if config.gpus_per_worker > 0 else "cpu",

@@ -3,7 +3,6 @@
 python jobs/evaluate.py --input photos/ --output evaluation/ --bundle my-bundle
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from typing import Any
 
 import tyro
 
-from bls.bundle import Bundle, load_bundle
+from bls.bundle import Bundle
 from bls.codec import Codec
 from pipeline import baselines, panels, report
+from pipeline.bundles import load_bundle
 from pipeline.curves import Point, read_reference
 from pipeline.engine import Cluster
 from pipeline.evaluation import CODERS, EvaluationConfig, ShardEvaluator, ladders, read_rows
@@ -51,7 +51,7 @@ class Evaluate:
     output: str
     """Folder to write to: a path or URI."""
     bundle: str | None = None
-    """Folder of fitted models; without it the one that comes with the package."""
+    """Folder of fitted models, a path or URI; without it the one that comes with the package."""
     qualities: tuple[int, ...] = ()
     """Qualities of the bundle to measure; without it all."""
     codecs: tuple[str, ...] | None = None
@@ -169,7 +169,7 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
         output=str(output),
         qualities=qualities,
         codecs=config.compared,
-        bundle=config.bundle and os.path.abspath(config.bundle),
+        bundle=config.bundle and absolute(config.bundle),
         bundle_fingerprint=bundle.fingerprint.hex(),
         max_pixels=config.max_pixels,
         columns=columns,

@@ -37,7 +37,8 @@ class Report:
     output: str
     """HTML file to write: a path or URI."""
     bundle: str | None = None
-    """Folder of fitted models that compressed the dataset; without it the one that comes with the package."""
+    """Folder of fitted models that compressed the dataset, a path or URI; without it the one that comes with the
+    package."""
     originals: str | None = None
     """Where the originals are now, if not where the job read them: as --input of jobs/compress_dataset.py."""
     compare: int = 16

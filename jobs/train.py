@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tyro
 
-from bls.bundle import LMBDAS, MANIFEST, FittedModel, load_bundle, save_bundle
+from bls.bundle import LMBDAS, MANIFEST, FittedModel, save_bundle
 from bls.training import TrainingConfig
 from bls.transforms import TransformConfig
+from pipeline.bundles import load_bundle
 from pipeline.fit import FitConfig
 from pipeline.fitted_models import read_curve
 from pipeline.job import ExitCode, check_at_least, exit_code, usage
@@ -262,7 +263,7 @@ def _add_to_bundle(output: Folder, fitted: FittedModel, storage: Folder) -> None
         folder = Path(temporary)
         for name in _names_in_bundle(output):
             (folder / name).write_bytes(output.read(name))
-        models = dict(load_bundle(folder).models) if (folder / MANIFEST).exists() else {}
+        models = dict(load_bundle(temporary).models) if (folder / MANIFEST).exists() else {}
         models[fitted.quality] = fitted
         save_bundle(folder, list(models.values()))
         curves = [read_curve(storage, fitted.quality)]
@@ -286,15 +287,11 @@ def _names_in_bundle(output: Folder) -> list[str]:
 
 
 def _print_summary(config: TrainConfig) -> None:
-    bundle = redact(absolute(config.output) if "://" in config.output else config.output)
+    bundle = redact(absolute(config.output) if "://" in config.output else config.output).rstrip("/")
     print_table([("bundle", bundle), ("training curve", f"{bundle}/{CURVES_PLOT}")])
-    what = "Compress with it:"
-    if "://" in bundle:  # models are read from local folders alone
-        bundle = bundle.rstrip("/").rpartition("/")[2]
-        what = f"Copy the bundle to a folder {bundle}, on a cluster one of every node, and compress with it:"
     arguments = ("--input", config.data[0], "--output", "compressed", "--bundle", bundle)
     quality = ("--quality", str(config.qualities()[0]))
-    print_commands([(what, job_command("compress_dataset", *arguments, *quality))])
+    print_commands([("Compress with it:", job_command("compress_dataset", *arguments, *quality))])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The compressor as a function of batches, for data graphs of others: `map_batches(CompressImages(quality=4))`."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bls.bitstream import MAX_SIDE
-from bls.bundle import load_bundle
 from bls.codec import Codec, as_pixels
 from pipeline import images
+from pipeline.bundles import load_bundle
 from pipeline.coding import CodedItem, analyze, code, rate_and_distortion
 from pipeline.images import MAX_PIXELS, ImageError, SourceImage
 from pipeline.stages import batches
+from pipeline.storage import absolute
 from pipeline.summary import OK
 from pipeline.worker import BATCH_PIXELS, load_codec, num_pixels, shape_of, synthesize, try_out
 
@@ -88,7 +88,7 @@ class CompressImages:
             raise ValueError(f"coder is {coder!r}, expected {' or '.join(coders)}")
         self._column = column
         self._config = _Config(
-            bundle=bundle and os.path.abspath(bundle),
+            bundle=bundle and absolute(bundle),
             bundle_fingerprint=fitted.fingerprint.hex(),
             device=device,
             max_pixels=max_pixels,

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bls.bundle import MANIFEST, FittedModel, load_bundle, save_bundle
+from bls.bundle import MANIFEST, FittedModel, read_bundle, save_bundle
 from pipeline.schema import TRAINING_CURVE, to_parquet
-from pipeline.storage import Folder, list_names
+from pipeline.storage import Folder
 
 CURVE = "curve.parquet"
 DONE = "done.json"
@@ -35,13 +35,9 @@ def write_fitted(storage: Folder, model: FittedModel, curve: Sequence[Mapping[st
 def read_fitted(storage: Folder, quality: int) -> FittedModel | None:
     """Return a model that was fitted before, None where there is none."""
     folder = _folder(storage, quality)
-    names = list(list_names(folder))
-    if DONE not in names:
+    if not folder.holds(DONE):
         return None
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in names:
-            (Path(temporary) / name).write_bytes(folder.read(name))
-        return load_bundle(temporary).models[quality]
+    return read_bundle(folder.read, str(folder)).models[quality]
 
 
 def read_curve(storage: Folder, quality: int) -> pa.Table:

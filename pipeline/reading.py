@@ -5,7 +5,6 @@ carried columns of the input, flat; and, where they are asked for, the other col
 """
 
 import contextlib
-import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bls.bitstream import BitstreamError, Header, parse_header
-from bls.bundle import load_bundle
 from bls.codec import MAX_PIXELS, Codec, Symbols
+from pipeline.bundles import load_bundle
 from pipeline.output import Output
 from pipeline.schema import BITSTREAMS, CARRIED, SCHEMA_VERSION
 from pipeline.selection import Selection, select
-from pipeline.storage import Folder
+from pipeline.storage import Folder, absolute
 from pipeline.stored_rows import MADE_COLUMNS, carried_names, read_stored, unlike_ours
 from pipeline.worker import BATCH_PIXELS, load_codec
 
@@ -100,7 +99,7 @@ class CompressedDataset:
             folder=self.output.folder,
             bundle_fingerprint=self.check_bundle(bundle),
             columns=None if columns is None else tuple(columns),
-            bundle=bundle and os.path.abspath(bundle),
+            bundle=bundle and absolute(bundle),
             device=device,
             max_pixels=max_pixels,
             skip_corrupt=skip_corrupt,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from bls.codec import Codec, padded_shape
 from bls.precision import Precision
+from pipeline.bundles import load_bundle
 from pipeline.images import ImageError
 from pipeline.references import ImageReference, Sample, Source
 from pipeline.stages import Item, run_batch
@@ -77,7 +78,7 @@ def load_codec(config: CodecConfig, *, precision: Precision = "auto") -> Codec:
     Raises:
         ValueError: the bundle is another.
     """
-    codec = Codec.load(config.bundle, device=config.device, max_pixels=config.max_pixels, precision=precision)
+    codec = Codec(load_bundle(config.bundle), device=config.device, max_pixels=config.max_pixels, precision=precision)
     if codec.fingerprint != config.bundle_fingerprint:
         raise ValueError(
             f"bundle of this worker is {codec.fingerprint}, the job began with {config.bundle_fingerprint}: give all "

@@ -59,6 +59,14 @@ def compressed(photographs: str, tiny_bundle: Path) -> str:
     return output
 
 
+@pytest.fixture(scope="module")
+def bundle(storage: StorageServer, tiny_bundle: Path) -> str:
+    """Return the URI of the bundle, copied there."""
+    for path in tiny_bundle.iterdir():
+        storage.filesystem().pipe_file(f"{BUCKET}/bundle/{path.name}", path.read_bytes())
+    return f"s3://{BUCKET}/bundle"
+
+
 def arguments(photographs: str, output: str, bundle: Path) -> Sequence[object]:
     return ("--input", photographs, "--output", output, "--bundle", bundle, "--shard-size", 2, "--num-workers", 1)
 
@@ -137,11 +145,9 @@ def test_arrow_and_duckdb_read_the_metrics_where_they_are(storage: StorageServer
         assert connection.sql(query).fetchall() == [(NUM_IMAGES, NUM_IMAGES - 2)]
 
 
-def test_images_come_back_from_there(
-    storage: StorageServer, photographs: str, compressed: str, tiny_bundle: Path
-) -> None:
+def test_images_come_back_from_there(storage: StorageServer, photographs: str, compressed: str, bundle: str) -> None:
     output = f"s3://{BUCKET}/restored"
-    done = run("decompress_dataset", "--input", compressed, "--output", output, "--bundle", tiny_bundle, "--log-json")
+    done = run("decompress_dataset", "--input", compressed, "--output", output, "--bundle", bundle, "--log-json")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert [record["event"] for record in told if record["event"] != "shard"][-2:] == ["progress", "done"]
@@ -155,6 +161,15 @@ def test_images_come_back_from_there(
         uris = (f"{photographs}/{row['key']}", f"{output}/images/{paths[row['key']]}")
         x, x_hat = (np.asarray(Image.open(io.BytesIO(filesystem.cat_file(uri)))) for uri in uris)
         assert psnr_db(mse_255(x, x_hat)) == pytest.approx(row["psnr_db"], abs=0.01)
+
+
+def test_a_report_is_made_and_written_there(storage: StorageServer, compressed: str, bundle: str) -> None:
+    output = f"s3://{BUCKET}/reports/report.html"
+    done = run("report", "--input", compressed, "--output", output, "--bundle", bundle, "--compare", "1")
+    assert done.returncode == 0, done.stderr
+    page = storage.filesystem().cat_file(output).decode()
+    assert f"{NUM_IMAGES - 2} images" in page and "could not be read again" not in page
+    assert page.count("data:image/") > 9  # best, median and worst, beside their originals
 
 
 def test_a_job_that_was_killed_goes_on_there(
