@@ -9,8 +9,8 @@ large shards, on one worker and on as many as there are CPUs. From the commit ma
     seconds of a shard = shard + image * images + megapixel * megapixels
 
 by least squares of the relative error, from the rows the same of every stage; what the wall clock has beside the work
-is the start. Then it predicts a compress job over other photographs, in the sizes that they have, and runs it. Writes
-benchmarks/results/scaling.json, from which `predict` works.
+is the start. Then it predicts a compress job over other photographs, in the sizes that they have, and runs it; and runs
+one over the first photographs at every quality. Writes benchmarks/results/scaling.json, from which `predict` works.
 """
 
 import json
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
@@ -33,7 +33,9 @@ from PIL import Image
 from scipy.optimize import nnls
 
 from benchmarks.provenance import RESULTS, write_result
+from bls.bundle import load_bundle
 from pipeline.output import Output
+from pipeline.report import markdown_table
 from pipeline.worker_times import job_times
 
 JOBS = Path(__file__).parent.parent / "jobs"
@@ -122,6 +124,9 @@ def _measure(config: Measure) -> None:
                     "stages": {name.removesuffix("_seconds"): _fit_stage(runs, name) for name in stages},
                     **({"check": check} if job == "compress" else {}),
                 }
+        result["work_seconds_per_megapixel_by_quality"] = {
+            quality: _seconds_per_megapixel(config.images, output, quality) for quality in load_bundle().models
+        }
     print(json.dumps(result, indent=1))
     print(write_result("scaling", result))
 
@@ -141,6 +146,14 @@ def _check(config: Measure, costs: Costs, num_workers: int, output: Path) -> dic
         "predicted_to_measured": seconds / run.seconds,
         "predicted_to_measured_without_start": (seconds - costs.start) / run.working_seconds,
     }
+
+
+def _seconds_per_megapixel(images: Path, output: Path, quality: int) -> float:
+    """Return what a worker takes when all CPUs work."""
+    run = _compress(images, output, os.cpu_count() or 1, quality=quality)
+    shutil.rmtree(output)
+    seconds, _, megapixels = np.sum(run.shards, axis=0)
+    return float(seconds / megapixels)
 
 
 def _make_squares(photographs: Path, folder: Path) -> None:
@@ -205,24 +218,30 @@ def _least_squares(terms: np.ndarray, seconds: np.ndarray) -> list[float]:
     return [float(value) for value in coefficients]
 
 
-def _table(config: Predict) -> Iterator[str]:
-    measured = json.loads((RESULTS / "scaling.json").read_text())["compress"]
+def _table(config: Predict) -> list[str]:
+    measured = _result("scaling")["compress"]
     costs = Costs(**measured[max(measured, key=lambda name: int(name.partition("_")[0]))]["costs"])
-    planning = json.loads((RESULTS / "planning.json").read_text())["plan_1000000_seconds_per_100000"] / 1e5
-    yield (
-        f"| images of {config.megapixels:g} MP | worker hours | "
-        + " | ".join(f"{num_workers:,} workers" for num_workers in config.num_workers)
-        + (" | price |" if config.price_per_worker_hour else " |")
-    )
-    yield "|---" * (2 + len(config.num_workers) + bool(config.price_per_worker_hour)) + "|"
+    planning_seconds = _result("planning")["plan_1000000_seconds_per_100000"] / 1e5
+    driver_seconds = max(run["run_cpu_milliseconds_per_shard"] for run in _result("driver")["runs"]) / 1e3
+    heads = ["images", "worker hours", *(f"workers: {num_workers:,}" for num_workers in config.num_workers)]
+    rows = []
     for num_images in config.num_images:
-        sizes = num_images, num_images * config.megapixels, max(num_images / config.shard_size, 1.0)
-        hours = [
-            (planning * num_images + costs.predict(*sizes, num_workers)) / 3600 for num_workers in config.num_workers
-        ]
+        num_shards = max(num_images / config.shard_size, 1.0)
+        sizes = num_images, num_images * config.megapixels, num_shards
+        alone = costs.start + driver_seconds * num_shards  # one driver gives out all shards
         work = (costs.predict(*sizes, 1) - costs.start) / 3600
-        price = f" | {work * config.price_per_worker_hour:,.2f}" if config.price_per_worker_hour else ""
-        yield f"| {num_images:,.0f} | {work:,.0f} | {' | '.join(map(_duration, hours))}{price} |"
+        rows.append([f"{num_images:,.0f}", f"{work:,.0f}"])
+        for num_workers in config.num_workers:
+            seconds = planning_seconds * num_images + max(costs.predict(*sizes, num_workers), alone)
+            rows[-1].append(_duration(seconds / 3600))
+        if config.price_per_worker_hour:
+            rows[-1].append(f"{work * config.price_per_worker_hour:,.2f}")
+    return markdown_table([*heads, *(["price"] if config.price_per_worker_hour else [])], rows)
+
+
+def _result(name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return result
 
 
 def _duration(hours: float) -> str:
