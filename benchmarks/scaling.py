@@ -10,7 +10,7 @@ large shards, on one worker and on as many as there are CPUs. From the commit ma
 
 by least squares of the relative error, from the rows the same of every stage; what the wall clock has beside the work
 is the start. Then it predicts a compress job over other photographs, in the sizes that they have, and runs it; and runs
-one over the first photographs at every quality. Writes benchmarks/results/scaling.json, from which `predict` works.
+it at every quality. Writes benchmarks/results/scaling.json, from which `predict` works.
 """
 
 import json
@@ -125,7 +125,7 @@ def _measure(config: Measure) -> None:
                     **({"check": check} if job == "compress" else {}),
                 }
         result["work_seconds_per_megapixel_by_quality"] = {
-            quality: _seconds_per_megapixel(config.images, output, quality) for quality in load_bundle().models
+            quality: _seconds_per_megapixel(config.held_out, output, quality) for quality in load_bundle().models
         }
     print(json.dumps(result, indent=1))
     print(write_result("scaling", result))
