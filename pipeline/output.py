@@ -17,6 +17,7 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ class Manifest:
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stint:
     """Who worked on a shard, as `host:process`, and when: seconds since 1970 by the clock of that host."""
 
@@ -71,7 +72,7 @@ class Stint:
         return self.ended - self.began
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Marker:
     """The attempt at a shard that counts, with its files (kind -> name below the output)."""
 
@@ -83,8 +84,9 @@ class Marker:
     stints: Sequence[Stint] = ()  # the work in it: one, and one more with each retry
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Marker":
-        """Read a marker from parsed JSON."""
+    def from_json(cls, data: bytes) -> "Marker":
+        """Read a marker; of millions each name is kept once."""
+        value = json.loads(data, object_pairs_hook=lambda pairs: {sys.intern(name): item for name, item in pairs})
         stints = tuple(Stint(**stint) for stint in value.get("stints", ()))
         return cls(**{**value, "summary": Summary.from_json(value["summary"]), "stints": stints})
 
@@ -152,7 +154,7 @@ class Output:
     def marker(self, shard: int, *, retry: int = 0) -> Marker | None:
         """Read the marker of a shard as of a retry, None where that is not done."""
         try:
-            return Marker.from_json(json.loads(self._commits.read(_marker_name(shard, retry))))
+            return Marker.from_json(self._commits.read(_marker_name(shard, retry)))
         except FileNotFoundError:
             return None
 
@@ -165,7 +167,7 @@ class Output:
         names = (_marker_name(shard, retry) for shard, retry in sorted(self._last_retries().items()))
         while group := list(itertools.islice(names, _MARKERS_AT_ONCE)):
             for data in read_many(self._commits, group):
-                yield Marker.from_json(json.loads(data))
+                yield Marker.from_json(data)
 
     def up_to_date(self, seen: Committed) -> Committed:
         """Return what is committed by now: what was seen, or, where there is anything else, all of it read anew."""

@@ -8,7 +8,7 @@ from typing import Any
 OK = "ok"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Mean:
     """A mean that can be added to others."""
 
@@ -24,7 +24,7 @@ class Mean:
         return self.sum / self.count if self.count else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What became of some images; sizes and means are those of the images that are not quarantined."""
 
