@@ -21,7 +21,7 @@ from pipeline.job import ExitCode, Result, Work, arguments_of, check_at_least, e
 from pipeline.output import Output, check_same, versions
 from pipeline.shards import default_size, freeze_plan, planned_shards
 from pipeline.sources import Columns, Source, open_source
-from pipeline.storage import absolute
+from pipeline.storage import absolute, redact
 from pipeline.summary import Summary
 
 JOB = "compress"
@@ -248,8 +248,8 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
     report_arguments = ["--input", report.shown(output), "--output", "report.html"]
     restore = ["--input", report.shown(output), "--output", f"{report.shown(output)}-restored"]
     if config.bundle is not None:
-        restore += ["--bundle", config.bundle]
-        report_arguments += ["--bundle", config.bundle]
+        restore += ["--bundle", redact(config.bundle)]
+        report_arguments += ["--bundle", redact(config.bundle)]
     report.print_commands(
         [
             ("See it, pictures first:", report.job_command("report", *report_arguments)),

@@ -5,8 +5,26 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
+_FORGETTING = 0.9
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+
+
+class ExpectedCost:
+    """What the next item is taken to cost where nobody knows before it is done: as much as the largest of late.
+
+    Before the first one is known this is `at_first`: as much as may be, so that one is done at a time.
+    """
+
+    def __init__(self, at_first: int) -> None:
+        self.value = at_first
+        self._is_known = False
+
+    def saw(self, cost: int) -> None:
+        """Learn from an item; what is larger is forgotten slowly."""
+        self.value = max(cost, int(_FORGETTING * self.value)) if self._is_known else cost
+        self._is_known = True
 
 
 def ahead(

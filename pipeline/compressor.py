@@ -18,7 +18,7 @@ import pyarrow as pa
 from bls import quality as measures
 from bls.precision import Precision
 from pipeline import images
-from pipeline.ahead import ahead
+from pipeline.ahead import ExpectedCost, ahead
 from pipeline.coding import CodedItem, analyze, code, rate_and_distortion
 from pipeline.images import SourceImage
 from pipeline.kept_rows import KeptRows
@@ -102,6 +102,7 @@ class ShardCompressor:
         self._fetch_ahead = partial(
             ahead, ThreadPoolExecutor(IO_THREADS), self._fetch, window=IO_THREADS, max_cost=AHEAD_BYTES
         )
+        self._file_num_bytes = ExpectedCost(AHEAD_BYTES)
         self._model_columns = {
             "lmbda_index": config.quality,
             "lmbda": self._codec.lmbda(config.quality),
@@ -117,7 +118,7 @@ class ShardCompressor:
         """
         if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
             return marker
-        began = time.time()
+        began = time.monotonic()
         kept = KeptRows.of(self._output, shard.replaces)
         items = self._process(shard, crashed, kept.metrics)
         metrics = {**kept.metrics, **{item.row["key"]: item.row for item in items}}
@@ -165,14 +166,10 @@ class ShardCompressor:
             yield item
 
     def _fetched(self, begun: Iterator[_SourceItem]) -> Iterator[_SourceItem]:
-        # Files are taken to be as large as the largest so far: at first one is fetched at a time, then more.
-        largest = AHEAD_BYTES
-
-        def num_bytes(item: _SourceItem) -> int:
-            return item.reference.num_bytes or largest
-
-        for number, item in enumerate(self._fetch_ahead(begun, cost=num_bytes)):
-            largest = max(len(item.data), largest if number else 0)
+        expected = self._file_num_bytes
+        for item in self._fetch_ahead(begun, cost=lambda item: item.reference.num_bytes or expected.value):
+            if item.data:
+                expected.saw(len(item.data))
             yield item
 
     def _fetch(self, item: _SourceItem) -> _SourceItem:

@@ -110,7 +110,7 @@ class ShardDecompressor:
         """
         if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
             return marker
-        began = time.time()
+        began = time.monotonic()
         with self._open(shard) as (tables, restored):
             items = self._process(shard.index, tables, restored, crashed)
             return self._commit(shard, [item.row for item in items], restored, began)

@@ -81,7 +81,7 @@ class ShardEvaluator:
         """
         if (marker := self._output.marker(shard.index)) is not None:
             return marker
-        began = time.time()
+        began = time.monotonic()
         rows_by_image = self._process(shard, crashed)
         rows = [row for rows in rows_by_image for row in rows]
         metadata = {"job": "evaluate", "bundle_fingerprint": self._config.bundle_fingerprint}

@@ -12,10 +12,10 @@ from typing import Any, overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.ahead import ahead
+from pipeline.ahead import ExpectedCost, ahead
 
 MAX_PLAIN_NAMES = 50_000  # of a folder that are held as they are; of larger folders names are packed
-_FOLDERS_AHEAD = 16
+_FOLDERS_AHEAD, _NAMES_AHEAD = 16, 200_000
 PAGE_SIZE = 1000  # of a listing of S3, the most that it gives
 
 
@@ -83,20 +83,29 @@ def walk_remote(filesystem: Any, folder: str, *, enter: Callable[[str], bool]) -
     """List a folder of one of fsspec's file systems and those below it that are to be entered.
 
     Folders are listed before it is their turn, some at a time: each takes a request or more, and datasets of a folder
-    per class or per day have many.
+    per class or per day have many. Where folders are large fewer are.
     """
+    expected = ExpectedCost(_NAMES_AHEAD)
+    executor = ThreadPoolExecutor(_FOLDERS_AHEAD)
 
     def list_folder(prefix: str) -> tuple[str, Sequence[str], list[str]]:
         return prefix, *_list_remote(filesystem, f"{folder}/{prefix}".rstrip("/"), prefix)
 
     def walk(prefix: str, names: Sequence[str], folders: Sequence[str]) -> Iterator[Sequence[str]]:
         yield names
+        del names
         entered = (f"{prefix}{name}/" for name in folders if enter(prefix + name))
-        for listed in ahead(executor, list_folder, entered, window=_FOLDERS_AHEAD):
-            yield from walk(*listed)
+        listings = ahead(
+            executor, list_folder, entered, window=_FOLDERS_AHEAD, cost=lambda _: expected.value, max_cost=_NAMES_AHEAD
+        )
+        for prefix, names, folders in listings:
+            expected.saw(len(names) + len(folders))
+            yield from walk(prefix, names, folders)
 
-    with ThreadPoolExecutor(_FOLDERS_AHEAD) as executor:
+    try:
         yield from walk(*list_folder(""))
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _list_remote(filesystem: Any, folder: str, prefix: str) -> tuple[Sequence[str], list[str]]:

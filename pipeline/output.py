@@ -191,7 +191,7 @@ class Output:
         """Write the files of an attempt (kind -> content or open file), then its marker; return the stored marker.
 
         Where another attempt was faster its marker stands, and the files of this one are deleted. `began` is when this
-        process took up the shard, by `time.time`; `earlier` is the work in rows that were kept.
+        process took up the shard, by `time.monotonic`; `earlier` is the work in rows that were kept.
         """
         attempt = uuid.uuid4().hex
         stem = f"{_stem(shard, retry)}.{attempt}"
@@ -202,8 +202,9 @@ class Output:
                 self.folder.write(name, content)
             else:
                 self.folder.write_from(name, content)
+        seconds = 0.0 if began is None else time.monotonic() - began
         now = time.time()
-        stint = Stint(f"{socket.gethostname()}:{os.getpid()}", now if began is None else began, now)
+        stint = Stint(f"{socket.gethostname()}:{os.getpid()}", now - seconds, now)
         stored = self._create_marker(Marker(shard, attempt, names, summary, retry, (*earlier, stint)))
         if stored.attempt != attempt:
             delete_many(self.folder, names.values())
@@ -225,8 +226,8 @@ class Output:
             match = _ATTEMPT_FILE.fullmatch(name)
             if match is None or (shard := int(match[1])) not in committed.attempts:
                 return False
-            retry, attempt = committed.attempts[shard]
-            return match[3] != attempt and self._can_not_count(shard, int(match[2] or 0), last=retry)
+            last, attempt = committed.attempts[shard]
+            return match[3] != attempt and self._can_not_count(shard, int(match[2] or 0), last=last, attempt=attempt)
 
         delete_many(self.folder, filter(is_left_behind, self._files()))
 
@@ -262,16 +263,16 @@ class Output:
         assert stored is not None
         return stored
 
-    def _can_not_count(self, shard: int, retry: int, *, last: int) -> bool:
-        """Tell whether an attempt that the last marker does not name is dead; one at a later retry is made so.
+    def _can_not_count(self, shard: int, retry: int, *, last: int, attempt: str) -> bool:
+        """Tell whether a file is of no attempt that counts, or may, where the last marker named another attempt.
 
-        Its run was killed, or is alive and about to commit it: the marker itself, under the next number, comes first.
+        At a later retry its run was killed, or is alive and about to commit it: the marker itself, under the next
+        number, comes first. If the marker is no longer what it was, another run began anew and the file may be its own.
         """
-        if retry <= last:
-            return True
         marker = self.marker(shard, retry=last)
-        assert marker is not None
-        return self._create_marker(replace(marker, retry=last + 1)).attempt == marker.attempt
+        if marker is None or marker.attempt != attempt:
+            return False
+        return retry <= last or self._create_marker(replace(marker, retry=last + 1)).attempt == attempt
 
     def _files(self) -> Iterator[str]:
         for folder in ("plan", "bitstreams", "metrics", "images", "tars", "commits"):

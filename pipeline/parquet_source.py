@@ -24,7 +24,7 @@ from pipeline.storage import Folder, redact
 
 URI_COLUMNS = ("uri", "url", "path")
 NUM_THREADS = 8  # footers that are read at once
-NUM_KEPT_GROUPS = 2
+MIN_KEPT_GROUPS, MAX_KEPT_GROUPS, MAX_KEPT_BYTES = 2, 32, 2**26  # small groups are read for many rows at a time
 _BATCH_NUM_ROWS = 8192
 
 
@@ -123,7 +123,7 @@ class ParquetSource:
 
 
 class _RowGroups:
-    """Row groups of the files of a folder, the last two kept; may be asked by several threads."""
+    """Row groups of the files of a folder, the last two or some small ones kept; may be asked by several threads."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -151,12 +151,16 @@ class _RowGroups:
 
     def _group(self, name: str, group: int) -> pa.Table:
         if (name, group) not in self._kept:
-            while len(self._kept) >= NUM_KEPT_GROUPS:
+            while not self._has_room():
                 self._kept.popitem(last=False)
             with self._folder.open(name) as file, pq.ParquetFile(file) as parquet:
                 self._kept[name, group] = parquet.read_row_group(group, use_threads=False)
         self._kept.move_to_end((name, group))
         return self._kept[name, group]
+
+    def _has_room(self) -> bool:
+        num_kept, num_bytes = len(self._kept), sum(table.nbytes for table in self._kept.values())
+        return num_kept < MIN_KEPT_GROUPS or (num_kept < MAX_KEPT_GROUPS and num_bytes < MAX_KEPT_BYTES)
 
 
 def image_column(schema: pa.Schema, wanted: str | None) -> str:

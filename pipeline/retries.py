@@ -8,8 +8,10 @@ clients of other stores have their own.
 import errno
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,7 +21,12 @@ SECONDS_TO_RETRY = 120.0  # counted from the first try; no try begins later
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 10.0  # seconds
 
 # s3fs itself tries each request five times within seconds; botocore would multiply that.
-_S3_CLIENT = {"connect_timeout": 10, "read_timeout": 20, "retries": {"total_max_attempts": 1}}
+_S3_CLIENT = {
+    "connect_timeout": 10,
+    "read_timeout": 20,
+    "retries": {"total_max_attempts": 1},
+    "max_pool_connections": 32,  # as many requests as threads may make at a time
+}
 
 # Conflict is what S3 answers while two conditional puts of one name run.
 _TRANSIENT_STATUSES = frozenset((408, 409, 425, 429, 500, 502, 503, 504))
@@ -52,14 +59,24 @@ def client_options(scheme: str) -> dict[str, Any]:
 
 
 class Retrying:
-    """A file system of fsspec whose calls are tried again. What a call returns, such as an open file, is as it was."""
+    """A file system of fsspec whose calls are tried again. What a call returns, such as an open file, is as it was.
+
+    Those of fsspec that are not asynchronous (FTP, archives) know no threads: they do one call at a time.
+    """
 
     def __init__(self, filesystem: Any) -> None:
         self._filesystem = filesystem
+        self._lock: AbstractContextManager[Any] = nullcontext()
+        if not filesystem.async_impl:
+            self._lock = vars(filesystem).setdefault("_bls_lock", threading.Lock())  # of all that share it
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._filesystem, name)
-        return partial(call, attribute) if callable(attribute) else attribute
+        return partial(call, self._one_at_a_time, attribute) if callable(attribute) else attribute
+
+    def _one_at_a_time(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        with self._lock:
+            return function(*arguments, **options)
 
 
 def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -20,7 +20,7 @@ from pipeline.stages import Item, run_batch
 BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}
 # Of each stage and thread, pixels of images that wait for the next stage: two photographs, 200 MB with their symbols.
 AHEAD_PIXELS = 2**25
-# Storage is far away: so many requests of a worker are under way, for image files of so many bytes together.
+# Storage is far away: so many requests of a worker are under way, for image files of about so many bytes together.
 IO_THREADS = 16
 AHEAD_BYTES = 2**26
 

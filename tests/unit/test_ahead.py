@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ahead import ahead
+from pipeline.ahead import ExpectedCost, ahead
 
 
 def test_ahead_keeps_the_order_and_its_window() -> None:
@@ -64,3 +64,12 @@ def test_ahead_works_while_the_caller_does() -> None:
 def test_ahead_passes_errors_on() -> None:
     with ThreadPoolExecutor(1) as executor, pytest.raises(ZeroDivisionError):
         list(ahead(executor, lambda x: 1 // x, [1, 0, 1], window=2))
+
+
+def test_what_is_not_known_is_taken_for_the_largest_of_late() -> None:
+    expected = ExpectedCost(1_000)
+    values = [expected.value]
+    for cost in (100, 10, 200, 0):
+        expected.saw(cost)
+        values.append(expected.value)
+    assert values == [1_000, 100, 90, 200, 180]

@@ -17,10 +17,12 @@ from PIL import Image
 from bls.bundle import save_bundle
 from jobs import compress_dataset, decompress_dataset
 from pipeline.engine import Cluster, ShardWorker
+from pipeline.job import Result
 from pipeline.output import Marker, Output
 from pipeline.report import num_bytes_text
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.shards import Shard
+from pipeline.summary import Summary
 from tests.bundles import small_model
 from tests.images import random_fields
 
@@ -238,3 +240,10 @@ def test_a_share_of_the_images_is_chosen(ms_ssim: str, share: float) -> None:
 def test_other_shares_are_refused(ms_ssim: str) -> None:
     with pytest.raises(ValueError, match=f"--ms-ssim is {ms_ssim}, expected all, none, or a share such as 10%"):
         compress_dataset.CompressDataset(input="in", output="out", ms_ssim=ms_ssim)
+
+
+def test_printed_commands_hold_no_credentials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = compress_dataset.CompressDataset(input="in", output=str(tmp_path), bundle="s3://AKEY:SECRET@bucket/b")
+    compress_dataset._print_result(config, Output(str(tmp_path)), Result(Summary(), Summary(), 1.0))
+    printed = capsys.readouterr().out
+    assert "s3://bucket/b" in printed and "SECRET" not in printed

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.images import ImageError
-from pipeline.parquet_source import NUM_KEPT_GROUPS, image_column
+from pipeline.parquet_source import image_column
 from pipeline.sources import Columns, Source, open_source
 from pipeline.storage import LocalFolder, open_folder
 
@@ -154,24 +154,41 @@ def test_files_of_other_columns_are_refused(tmp_path: Path) -> None:
         list(open_source(str(tmp_path)).references())
 
 
-def test_row_groups_are_read_once_and_two_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = open_source(str(write(tmp_path / "x.parquet", table())))
-    references = list(source.references())
-    read: list[int] = []
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the row groups that are read."""
+    groups: list[int] = []
     original = pq.ParquetFile.read_row_group
 
     def read_row_group(self: pq.ParquetFile, group: int, **options: Any) -> pa.Table:
-        read.append(group)
+        groups.append(group)
         return original(self, group, **options)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", read_row_group)
+    return groups
+
+
+def test_large_row_groups_are_read_once_and_two_are_kept(
+    tmp_path: Path, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.parquet_source.MAX_KEPT_BYTES", 1)
+    source = open_source(str(write(tmp_path / "x.parquet", table())))
+    references = list(source.references())
     for row in (0, 3, 1, 4, 0, 5):  # threads that run ahead across the border of two groups
         source.read(references[row])
     assert read == [0, 1]
-    assert len(source._groups._kept) == NUM_KEPT_GROUPS == 2  # type: ignore[attr-defined]
+    assert len(source._groups._kept) == 2  # type: ignore[attr-defined]
     source.read(references[6])
     source.read(references[0])
     assert read == [0, 1, 2, 0]
+
+
+def test_small_row_groups_are_kept_for_all_who_run_ahead(tmp_path: Path, read: list[int]) -> None:
+    source = open_source(str(write(tmp_path / "x.parquet", table())))
+    references = list(source.references())
+    for row in (0, 6, 3, 1, 6, 4):
+        source.read(references[row])
+    assert read == [0, 2, 1]
 
 
 def test_a_listing_reads_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

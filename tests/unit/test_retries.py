@@ -3,6 +3,7 @@
 import errno
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import aiohttp
@@ -215,3 +216,27 @@ def test_requests_to_s3_end_and_the_user_s_settings_win(monkeypatch: pytest.Monk
     options = client_options("s3")["config_kwargs"]
     assert options["read_timeout"] == 90 and options["connect_timeout"] > 0
     assert client_options("memory") == {}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_file_systems_that_know_no_threads_do_one_call_at_a_time(is_async: bool) -> None:
+    """Several folders share such a file system, and its lock."""
+
+    class Slow(MemoryFileSystem):  # type: ignore[misc]
+        async_impl = is_async
+        num_inside, largest = 0, 0
+
+        def cat_file(self, path: str, **_: Any) -> bytes:
+            self.num_inside += 1
+            self.largest = max(self.largest, self.num_inside)
+            time.sleep(0.02)
+            self.num_inside -= 1
+            return path.encode()
+
+    filesystem = Slow(skip_instance_cache=True)
+    folders = [retries.Retrying(filesystem) for _ in range(2)]
+    with ThreadPoolExecutor(8) as executor:
+        paths = [f"/{number}" for number in range(8)]
+        read = list(executor.map(lambda path: folders[int(path[1:]) % 2].cat_file(path), paths))
+    assert read == [path.encode() for path in paths]
+    assert (filesystem.largest == 1) is not is_async
