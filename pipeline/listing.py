@@ -98,9 +98,9 @@ def walk_remote(filesystem: Any, folder: str, *, enter: Callable[[str], bool]) -
         listings = ahead(
             executor, list_folder, entered, window=_FOLDERS_AHEAD, cost=lambda _: expected.value, max_cost=_NAMES_AHEAD
         )
-        for prefix, names, folders in listings:
-            expected.saw(len(names) + len(folders))
-            yield from walk(prefix, names, folders)
+        for listed in listings:
+            expected.saw(len(listed[1]) + len(listed[2]))
+            yield from walk(*listed)
 
     try:
         yield from walk(*list_folder(""))
