@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[3]
 MANIFESTS = sorted((ROOT / "deploy" / "kuberay").glob("*.yaml"))
 CRD = ROOT.parent / "shared" / "data" / "kuberay" / "rayjob_crd.yaml"
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
+README = (ROOT / "deploy" / "README.md").read_text()
 MEASURED = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_text())
 # What an image of 100 megapixels adds to a worker (README, Results), and what Ray itself takes of a pod.
 LARGE_IMAGE_NUM_BYTES, RAY_NUM_BYTES = 2_000_000_000, 2_000_000_000
@@ -26,7 +28,11 @@ each_manifest = pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path
 
 
 def load(path: Path) -> Any:
-    (document,) = yaml.safe_load_all(path.read_text())
+    return read(path.read_text())
+
+
+def read(text: str) -> Any:
+    (document,) = yaml.safe_load_all(text)
     return document
 
 
@@ -134,6 +140,45 @@ def test_kubernetes_knows_every_field(path: Path, validator: Any) -> None:
     assert load(path)["apiVersion"] == "ray.io/v1"
 
 
+def with_all_options(text: str) -> str:
+    """Return a manifest with the lines taken in that are commented out: a key, with a value of one word or none."""
+    option = r"^( *)# ((?:  )*(?:- )?[a-z][\w./-]*:(?: [^\s#]+)?(?: # .*)?)$"
+    return re.sub(option, r"\1\2", text, flags=re.MULTILINE)
+
+
+@each_manifest
+def test_what_is_commented_out_can_be_taken_in(path: Path, validator: Any) -> None:
+    text = with_all_options(path.read_text())
+    manifest = read(text)
+    assert [f"{e.json_path}: {e.message}" for e in validator.iter_errors(manifest)] == []
+    (worker,) = (group["template"]["spec"] for group in worker_groups(manifest))
+    head_pod = head(manifest)["template"]["spec"]
+    for pod in (head_pod, worker):
+        assert pod["imagePullSecrets"] == [{"name": "bls-registry"}] and pod["serviceAccountName"] == "bls-codec"
+    assert worker["nodeSelector"] == {
+        "kubernetes.io/arch": "amd64",
+        "eks.amazonaws.com/capacityType": "SPOT",
+        "karpenter.sh/capacity-type": "spot",
+        "cloud.google.com/gke-spot": "true",
+        "kubernetes.azure.com/scalesetpriority": "spot",
+    }
+    assert head_pod["nodeSelector"] == {
+        "kubernetes.io/arch": "amd64",
+        "eks.amazonaws.com/capacityType": "ON_DEMAND",
+        "karpenter.sh/capacity-type": "on-demand",
+        "cloud.google.com/gke-provisioning": "standard",
+    }
+    taints = {toleration["key"] for toleration in worker["tolerations"]} - {"nvidia.com/gpu"}
+    assert taints == {"kubernetes.azure.com/scalesetpriority", "cloud.google.com/gke-spot"}
+
+
+@each_manifest
+def test_the_head_stays_where_it_is(path: Path) -> None:
+    annotations = head(load(path))["template"]["metadata"]["annotations"]
+    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+
+
 def put(manifest: Any, keys: list[Any], value: Any) -> Any:
     changed = copy.deepcopy(manifest)
     at = changed
@@ -231,8 +276,9 @@ def test_pods_that_are_too_small_are_found(change: dict[str, str], lacking: set[
     assert set(lack_of_room(manifest)) == lacking
 
 
-def test_training_pods_can_read_images_beside_their_worker() -> None:
-    manifest = load(ROOT / "deploy" / "kuberay" / "train.yaml")
+@pytest.mark.parametrize("name", ["train", "train_cpu"])
+def test_training_pods_can_read_images_beside_their_worker(name: str) -> None:
+    manifest = load(ROOT / "deploy" / "kuberay" / f"{name}.yaml")
     config = config_of(manifest)
     for group in worker_groups(manifest):
         assert requests(group)["cpu"] >= num_workers_per_pod(config, group) * config.cpus_per_worker + 1
@@ -251,13 +297,44 @@ def test_versions_are_those_of_the_image(path: Path) -> None:
 @each_manifest
 def test_credentials_come_from_a_secret_that_the_readme_makes(path: Path) -> None:
     manifest = load(path)
-    readme = (ROOT / "deploy" / "README.md").read_text()
     for group in (head(manifest), *worker_groups(manifest)):
         (source,) = container(group)["envFrom"]
-        assert f"kubectl create secret generic {source['secretRef']['name']} " in readme
+        assert f"kubectl create secret generic {source['secretRef']['name']} " in README
         assert "env" not in container(group)
 
 
 @each_manifest
-def test_the_readme_names_the_manifest(path: Path) -> None:
-    assert str(path.relative_to(ROOT)) in (ROOT / "deploy" / "README.md").read_text()
+def test_the_readme_names_the_manifest_its_job_and_its_image(path: Path) -> None:
+    manifest = load(path)
+    device = container(head(manifest))["image"].rpartition(":")[2]
+    row = rf"\| `{path.relative_to(ROOT)}` \| `{manifest['metadata']['name']}` \| .* \| `:{device}` \|"
+    assert re.search(row, README)
+
+
+def changed_by_the_readme(path: Path, flag: str) -> Any:
+    """Return a manifest as the README's sed command with this flag passes it on."""
+    (program,) = (
+        p for p in re.findall(r"^sed '(.*)' \$FILE \| kubectl apply -f -$", README, re.MULTILINE) if flag in p
+    )
+    done = subprocess.run(["sed", program, str(path)], capture_output=True, text=True, check=True)
+    return read(done.stdout)
+
+
+@pytest.mark.parametrize("name", ["compress", "compress_cpu"])
+def test_a_trial_writes_nothing_and_needs_no_gpu(name: str) -> None:
+    path = ROOT / "deploy" / "kuberay" / f"{name}.yaml"
+    config = config_of(changed_by_the_readme(path, "--dry-run"))
+    assert config.dry_run and config.gpus_per_worker == 0  # the sample is compressed on the head
+    assert not config_of(load(path)).dry_run
+
+
+@pytest.mark.parametrize("name", ["compress", "compress_cpu", "decompress"])
+def test_quarantined_images_are_tried_again_by_the_readme(name: str) -> None:
+    path = ROOT / "deploy" / "kuberay" / f"{name}.yaml"
+    assert config_of(changed_by_the_readme(path, "--retry-quarantined")).retry_quarantined
+
+
+def test_commands_of_the_readme_name_no_single_manifest() -> None:
+    kubectl = re.findall(r"^(?:kubectl|sed '|CLUSTER=).*$", README, re.MULTILINE)
+    assert kubectl and [line for line in kubectl if "deploy/kuberay/" in line or "bls-compress" in line] == []
+    assert re.search(r"^JOB=bls-compress-cpu FILE=deploy/kuberay/compress_cpu.yaml$", README, re.MULTILINE)
