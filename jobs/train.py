@@ -289,7 +289,7 @@ def _names_in_bundle(output: Folder) -> list[str]:
 def _print_summary(config: TrainConfig) -> None:
     bundle = redact(absolute(config.output) if "://" in config.output else config.output).rstrip("/")
     print_table([("bundle", bundle), ("training curve", f"{bundle}/{CURVES_PLOT}")])
-    arguments = ("--input", config.data[0], "--output", "compressed", "--bundle", bundle)
+    arguments = ("--input", config.data[0], "--output", "compressed-mine", "--bundle", bundle)
     quality = ("--quality", str(config.qualities()[0]))
     print_commands([("Compress with it:", job_command("compress_dataset", *arguments, *quality))])
 
