@@ -4,16 +4,20 @@
 
 The loop reads, decodes, compresses, decompresses and measures image by image with one thread: no Ray, no Parquet, no
 overlap. The job's rate is taken between its first and its last commit, so that the start of Ray and of its workers,
-which a large dataset pays once, stands apart. The profile sums up what the rows of the one worker's metrics say of each
-stage; stages overlap, so they add up to more than the time that passed. Writes benchmarks/results/whole_job.json.
+which a large dataset pays once, stands apart. A worker alone lends its second thread a CPU that it was not given; so
+each number of workers runs twice, the first time with all processes of the job on as many CPUs as workers. The profile
+sums up what the rows of the one worker's metrics say of each stage; stages overlap, so they add up to more than the
+time that passed. Writes benchmarks/results/whole_job.json.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -50,6 +54,8 @@ def main(config: WholeJob) -> None:
         "bare_loop_mp_per_second": num_pixels / loop_seconds / 1e6,
     }
     for num_workers in (1, 2):
+        rate, _, _ = _job(config, num_workers, num_cpus=num_workers)
+        result[f"job_{num_workers}_workers_on_as_many_cpus_images_per_second"] = rate
         rate, wall_seconds, stage_seconds = _job(config, num_workers)
         result[f"job_{num_workers}_workers_images_per_second"] = rate
         result[f"job_{num_workers}_workers_wall_seconds"] = wall_seconds
@@ -58,8 +64,9 @@ def main(config: WholeJob) -> None:
             for name, seconds in stage_seconds.items():
                 result[f"{name}_per_megapixel"] = seconds / num_pixels * 1e6
                 result[f"{name}_share"] = seconds / sum(stage_seconds.values())
-    rates = [result[f"job_{num_workers}_workers_images_per_second"] for num_workers in (1, 2)]
-    result["two_workers_to_one"] = float(rates[1]) / float(rates[0])
+    for kind in ("images_per_second", "on_as_many_cpus_images_per_second"):
+        one, two = (float(result[f"job_{num_workers}_workers_{kind}"]) for num_workers in (1, 2))
+        result[f"two_workers_to_one_{kind}"] = two / one
     for key, value in result.items():
         print(f"{key:40} {value:.4g}")
     print(write_result("whole_job", result))
@@ -87,14 +94,16 @@ def _bare_loop(config: WholeJob) -> tuple[int, int, float]:
     return len(references), num_pixels, time.perf_counter() - start
 
 
-def _job(config: WholeJob, num_workers: int) -> tuple[float, float, dict[str, float]]:
+def _job(config: WholeJob, num_workers: int, *, num_cpus: int | None = None) -> tuple[float, float, dict[str, float]]:
     """Return the job's images per second between its first and last commit, its whole wall time, and the sum of each
     stage's seconds."""
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, JOB, "--input", config.images, "--output", output, "--quality", config.quality]
         command += ["--num-workers", num_workers, "--shard-size", config.shard_size]
         start = time.perf_counter()
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+        cpus = sorted(os.sched_getaffinity(0))[:num_cpus]
+        pin = partial(os.sched_setaffinity, 0, cpus)
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, preexec_fn=pin)
         wall_seconds = time.perf_counter() - start
         commits = sorted(Path(output, "commits").iterdir(), key=lambda path: path.stat().st_mtime)
         sizes = [json.loads(path.read_bytes())["summary"]["num_images"] for path in commits]
