@@ -7,12 +7,10 @@ disk; then the job runs again and finds everything done. CPU seconds are those o
 it included. Each run is a process of its own. Writes benchmarks/results/driver.json.
 """
 
-import multiprocessing
 import resource
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +19,13 @@ import tyro
 
 from benchmarks.planning import MadeUp
 from benchmarks.provenance import write_result
+from benchmarks.timing import in_a_process
 from pipeline.engine import Cluster
 from pipeline.job import Work, run_to_end
 from pipeline.output import Manifest, Marker, Output
+from pipeline.report_charts import STAGES
 from pipeline.shards import Shard
 from pipeline.summary import Mean, Summary
-
-STAGES = ("decode", "analysis", "entropy_encode", "entropy_decode", "synthesis", "quality")
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,8 @@ def main(config: Driver) -> None:
         rows.append({"num_shards": num_shards, "num_workers": num_workers})
         with tempfile.TemporaryDirectory() as folder:
             for name in ("run", "rerun"):
-                for key, value in _in_a_process(folder, num_shards, num_workers, config.shard_size).items():
+                measured = in_a_process(_measure, folder, num_shards, num_workers, config.shard_size)
+                for key, value in measured.items():
                     rows[-1][f"{name}_{key}"] = value
         for key, value in rows[-1].items():
             print(f"{key:32} {value:.6g}")
@@ -80,12 +79,6 @@ def made_up_shards(num_shards: int, shard_size: int, skip: set[int]) -> Iterator
         items = tuple(next(references) for _ in range(shard_size))
         if index not in skip:
             yield Shard(index, items)
-
-
-def _in_a_process(folder: str, num_shards: int, num_workers: int, shard_size: int) -> dict[str, float]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as executor:
-        return executor.submit(_measure, folder, num_shards, num_workers, shard_size).result()
 
 
 def _measure(folder: str, num_shards: int, num_workers: int, shard_size: int) -> dict[str, float]:

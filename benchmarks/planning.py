@@ -6,13 +6,11 @@ The inputs are made up as they are listed, so that what is measured is ours and 
 process of its own. Writes benchmarks/results/planning.json.
 """
 
-import multiprocessing
 import resource
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import pyarrow as pa
 import tyro
 
 from benchmarks.provenance import write_result
+from benchmarks.timing import in_a_process
 from pipeline.output import Manifest, Output
 from pipeline.references import ImageReference, Sample
 from pipeline.shards import freeze_plan, planned_shards
@@ -61,7 +60,7 @@ def main(config: Planning) -> None:
     for num_images in config.num_images:
         with tempfile.TemporaryDirectory() as folder:
             for name, step in (("plan", plan), ("resume", resume)):
-                seconds, growth = _in_a_process(step, num_images, folder)
+                seconds, growth = in_a_process(_measure, step, num_images, folder)
                 result[f"{name}_{num_images}_seconds_per_100000"] = seconds * 100_000 / num_images
                 result[f"{name}_{num_images}_peak_growth_mib"] = growth / 2**20
     for key, value in result.items():
@@ -82,12 +81,6 @@ def resume(num_images: int, folder: str) -> Manifest:
     (last,) = planned_shards(Output(folder), manifest, skip=set(range(manifest.num_shards - 1)))
     assert last.index == manifest.num_shards - 1
     return manifest
-
-
-def _in_a_process(step: Callable[[int, str], Manifest], num_images: int, folder: str) -> tuple[float, float]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as executor:
-        return executor.submit(_measure, step, num_images, folder).result()
 
 
 def _measure(step: Callable[[int, str], Manifest], num_images: int, folder: str) -> tuple[float, float]:

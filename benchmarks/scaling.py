@@ -115,8 +115,7 @@ def _measure(config: Measure) -> None:
                 restored.append(_run("decompress_dataset", output, Path(folder, "restored"), num_workers))
                 shutil.rmtree(output)
                 shutil.rmtree(Path(folder, "restored"))
-            costs = _fit(compressed)
-            check = _check(config, costs, num_workers, output)
+            check = _check(config, _fit(compressed), num_workers, output)
             for job, runs in (("compress", compressed), ("decompress", restored)):
                 stages = [name for name in runs[0].images[0] if name.endswith("_seconds")]
                 result[job][f"{num_workers}_workers"] = {

@@ -245,11 +245,9 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
         ]
     )
     report.print_quarantined(total)
-    report_arguments = ["--input", report.shown(output), "--output", "report.html"]
-    restore = ["--input", report.shown(output), "--output", f"{report.shown(output)}-restored"]
-    if config.bundle is not None:
-        restore += ["--bundle", redact(config.bundle)]
-        report_arguments += ["--bundle", redact(config.bundle)]
+    bundle = [] if config.bundle is None else ["--bundle", redact(config.bundle)]
+    report_arguments = ["--input", report.shown(output), "--output", "report.html", *bundle]
+    restore = ["--input", report.shown(output), "--output", f"{report.shown(output)}-restored", *bundle]
     report.print_commands(
         [
             ("See it, pictures first:", report.job_command("report", *report_arguments)),

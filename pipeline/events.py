@@ -45,7 +45,7 @@ def emit(event: str, **fields: Any) -> None:
 
 def emit_shard(marker: Marker) -> None:
     """Write what became of a shard, and of its quarantined images by status."""
-    summary, stint = marker.summary, marker.stints[-1] if marker.stints else None
+    summary, stint = marker.summary, marker.last_stint
     emit(
         "shard",
         shard=marker.shard,

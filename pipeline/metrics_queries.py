@@ -176,7 +176,7 @@ def _committed(output: Output, markers: Iterable[Marker]) -> ds.Dataset:
 def _shards(markers: Iterable[Marker]) -> pa.Table:
     rows = []
     for marker in markers:
-        summary, last = marker.summary, marker.stints[-1] if marker.stints else None
+        summary, last = marker.summary, marker.last_stint
         rows.append(
             {
                 "shard": marker.shard,

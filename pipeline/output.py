@@ -83,6 +83,11 @@ class Marker:
     retry: int = 0  # how often the shard's quarantined images were tried again
     stints: Sequence[Stint] = ()  # the work in it: one, and one more with each retry
 
+    @property
+    def last_stint(self) -> Stint | None:
+        """Return the work that committed it; None of older releases."""
+        return self.stints[-1] if self.stints else None
+
     @classmethod
     def from_json(cls, data: bytes) -> "Marker":
         """Read a marker; of millions each name is kept once."""
