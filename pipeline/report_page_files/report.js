@@ -5,7 +5,7 @@
 
   function theme() {
     const [ink, muted, line] = ["ink", "muted", "line"].map(colour);
-    const series = [1, 2, 3, 4, 5, 6].map((number) => colour(`c${number}`));
+    const series = [1, 2, 3, 4, 5, 6, 7].map((number) => colour(`c${number}`));
     return {
       background: "transparent",
       font: getComputedStyle(document.body).fontFamily,
@@ -16,7 +16,7 @@
         gridColor: line, domainColor: line, tickColor: line, titlePadding: 8,
       },
       axisY: { domain: false, ticks: false },
-      legend: { labelColor: ink, titleColor: muted, titleFontWeight: "normal", labelFontSize: 12, orient: "top", columns: innerWidth < 700 ? 2 : 6, labelLimit: 200 },
+      legend: { labelColor: ink, titleColor: muted, titleFontWeight: "normal", labelFontSize: 12, orient: "top", columns: innerWidth < 700 ? 2 : 4, labelLimit: 200 },
       bar: { color: series[0] }, point: { color: series[0] }, tick: { color: series[0] }, rule: { color: series[0] },
       errorbar: { rule: { color: series[0] } },
       style: { baseline: { color: ink, stroke: ink } },

@@ -8,7 +8,7 @@ import pytest
 from pipeline import report_page
 from pipeline.equal_quality import CODECS, Need, spreads
 from pipeline.output import Marker, Stint
-from pipeline.report_charts import MAX_SHARDS, MAX_WORKERS, shown_shards
+from pipeline.report_charts import MAX_SHARDS, MAX_WORKERS, STAGES, shown_shards
 from pipeline.report_page import Comparison, Shown, render
 from pipeline.report_pictures import Pictures
 from pipeline.report_words import duration_text, facts, headline, progress, units, verdicts
@@ -139,6 +139,15 @@ def test_each_worker_has_its_bars_and_the_job_its_time() -> None:
     named = {name: (value, meaning) for name, value, meaning in facts(run)}
     assert named["Time"] == ("6.0 min", "in which somebody worked; 35 workers in all, 1.9 at a time on average")
     assert named["Speed"][0] == "0.01 MP/s"
+
+
+def test_no_two_stages_have_one_colour() -> None:
+    numbers = re.search(r"series = \[([\d, ]+)\]", (report_page._FILES / "report.js").read_text("utf-8"))
+    css = (report_page._FILES / "report.css").read_text("utf-8")
+    assert numbers is not None
+    colours = [re.findall(rf"--c{int(number)}: (#\w+);", css) for number in numbers[1].split(",")]
+    light, dark = zip(*colours, strict=True)
+    assert len(set(light)) == len(set(dark)) == len(colours) == len(STAGES)
 
 
 def test_durations_have_the_unit_that_suits_them() -> None:
