@@ -8,6 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed, nn
 
+if distributed.is_available():
+    # The defaults of its functions hold the process group there is when it is imported. PyTorch's optimizers import it
+    # in their first step; that group would outlive its end, and its threads abort some processes when they exit.
+    import torch.distributed.nn.functional
+
 
 @dataclass(frozen=True)
 class BatchPart:

@@ -41,6 +41,7 @@ SECONDS_TO_CONNECT = 10.0
 SECONDS_TO_START = 60.0  # of a first worker, before the user is told what is waited for
 SECONDS_BETWEEN_LOOKS = 10.0  # at how much room the cluster has by now
 SECONDS_TO_WAIT = 1.0  # for results, before Ctrl-C is looked for
+SECONDS_TO_CLOSE = 5.0  # for a worker to tell, after Ctrl-C, what it has begun
 
 
 class InterruptedWorkError(Exception):
@@ -191,14 +192,32 @@ def _check_reachable(address: str) -> None:
 class _Host:
     """The class of the actors. The worker is made by a call, so that its errors come back like those of any call."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_begun = 0
+        self._is_closed = False
+
     def start(self, make_worker: Callable[[], ShardWorker]) -> None:
         self._worker = make_worker()
 
-    def run(self, shard: Shard, crashed: frozenset[int]) -> Marker:
-        return self._worker.run(shard, crashed=crashed)
+    def run(self, shard: Shard, crashed: frozenset[int]) -> Marker | None:
+        return self._worker.run(shard, crashed=crashed) if self._begin() else None
 
     def probe(self, shard: Shard) -> None:
-        self._worker.probe(shard)
+        if self._begin():
+            self._worker.probe(shard)
+
+    @ray.method(concurrency_group="control")
+    def close(self) -> int:
+        """Begin no more tasks; return how many were begun. `ray.cancel` does not keep an actor from a waiting one."""
+        with self._lock:
+            self._is_closed = True
+            return self._num_begun
+
+    def _begin(self) -> bool:
+        with self._lock:
+            self._num_begun += not self._is_closed
+            return not self._is_closed
 
 
 class _Actor:
@@ -209,11 +228,17 @@ class _Actor:
         self.starting = handle.start.remote(make_worker)
         self.is_ready = False
         self.given: deque[tuple[Any, Task]] = deque()
+        self.num_taken = 0
 
     @property
     def has_room(self) -> bool:
         """Whether it may be given a task. Behind a probe nothing waits: a result can be lost with the process."""
         return self.is_ready and len(self.given) < IN_FLIGHT and not (self.given and self.given[-1][1].suspects)
+
+    def take(self) -> None:
+        """Note that the oldest task is done."""
+        self.given.popleft()
+        self.num_taken += 1
 
     @property
     def awaited(self) -> Any:
@@ -227,7 +252,7 @@ class _Pool:
     """The actors of a run and the tasks that wait for them."""
 
     def __init__(self, cluster: Cluster, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> None:
-        self._host = ray.remote(_Host).options(
+        self._host = ray.remote(concurrency_groups={"control": 1})(_Host).options(  # type: ignore[call-overload]
             num_cpus=cluster.cpus_per_worker,
             num_gpus=cluster.gpus_per_worker,
             max_restarts=0,
@@ -277,10 +302,14 @@ class _Pool:
     def _finish(self) -> None:
         """Give out no more, and take back what no actor has begun."""
         self._is_finishing = True
-        for actor in self._actors:
-            while len(actor.given) > 1:
-                reference, _ = actor.given.pop()
-                ray.cancel(reference)
+        busy = [actor for actor in self._actors if actor.given]
+        for actor, answer in [(actor, actor.handle.close.remote()) for actor in busy]:
+            try:
+                num_running = ray.get(answer, timeout=SECONDS_TO_CLOSE) - actor.num_taken
+            except RayError:  # it is dead or cannot be reached: its oldest task shows which
+                num_running = 1
+            while len(actor.given) > num_running:
+                actor.given.pop()
         num_running = sum(len(actor.given) for actor in self._actors)
         if num_running:
             say(f"finishing {num_running} running shard{'s' * (num_running > 1)}; press Ctrl-C again to stop at once")
@@ -326,7 +355,7 @@ class _Pool:
         try:
             marker: Marker | None = ray.get(reference)
         except RayTaskError as error:
-            actor.given.popleft()
+            actor.take()
             self._telemetry.failed("error")
             task.raised(error.cause)
             self._again.append(task)
@@ -334,7 +363,7 @@ class _Pool:
         except RayError:
             self._replace(actor)
             return None
-        actor.given.popleft()
+        actor.take()
         if marker is None:
             task.survived_probe()
             self._again.append(task)
