@@ -66,8 +66,8 @@ def main(config: EntropyCoders) -> None:
         points.append(point | _measure(model, symbols, megapixels=megapixels, repeats=config.repeats))
         for name, value in points[-1].items():
             print(f"{name:40} {value:.4g}")
-    result = {"bundle": codec.fingerprint, "num_images": len(images), "repeats": config.repeats, "points": points}
-    print(write_result(config.name, result))
+    settings = {"bundle": bundle.fingerprint.hex(), "num_images": len(images), "repeats": config.repeats}
+    print(write_result(config.name, {**settings, "points": points}))
 
 
 def _measure(model: FittedModel, symbols: Sequence[np.ndarray], *, megapixels: float, repeats: int) -> dict[str, float]:

@@ -142,17 +142,18 @@ def save_bundle(folder: Path, models: Sequence[FittedModel]) -> None:
     _replace(folder / MANIFEST, json.dumps({"format": FORMAT, "models": entries}, indent=2).encode() + b"\n")
 
 
-def load_bundle(folder: Path | str | None = None) -> Bundle:
-    """Read and verify a bundle; `None` stands for the shipped one.
+def load_bundle(folder: Path | str | None = None, *, quality: int | None = None) -> Bundle:
+    """Read and verify a bundle, or one model of it; `folder` None stands for the shipped one.
 
     Raises:
-        BundleError: no bundle there, of another format, or a file does not match its fingerprint.
+        BundleError: no bundle there, of another format or without this quality, or a file does not match its
+            fingerprint.
     """
     path = shipped_bundle() if folder is None else Path(folder)
-    return read_bundle(lambda name: (path / name).read_bytes(), str(path))
+    return read_bundle(lambda name: (path / name).read_bytes(), str(path), quality=quality)
 
 
-def read_bundle(read: Callable[[str], bytes], folder: str) -> Bundle:
+def read_bundle(read: Callable[[str], bytes], folder: str, *, quality: int | None = None) -> Bundle:
     """Read and verify a bundle by what reads one of its files; `folder` is where it is, for messages.
 
     Raises:
@@ -169,7 +170,11 @@ def read_bundle(read: Callable[[str], bytes], folder: str) -> Bundle:
             f"{folder} is a bundle of format {manifest.get('format')}, this release reads format {FORMAT}: "
             "load it with the release that wrote it"
         )
-    return Bundle({entry["quality"]: _read_model(read, folder, entry) for entry in manifest["models"]})
+    entries = {entry["quality"]: entry for entry in manifest["models"]}
+    if quality is not None and quality not in entries:
+        raise BundleError(f"quality is {quality}, the bundle has {sorted(entries)}: choose one of these")
+    wanted = entries if quality is None else {quality: entries[quality]}
+    return Bundle({number: _read_model(read, folder, entry) for number, entry in wanted.items()})
 
 
 def _read_model(read: Callable[[str], bytes], folder: str, entry: Mapping[str, Any]) -> FittedModel:

@@ -59,7 +59,6 @@ class Codec:
             for quality, model in bundle.models.items()
         }
         self._fingerprints = {quality: model.fingerprint for quality, model in bundle.models.items()}
-        self.fingerprint = bundle.fingerprint.hex()
 
     @classmethod
     def load(

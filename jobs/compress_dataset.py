@@ -12,7 +12,7 @@ import tyro
 
 from bls.precision import Precision
 from pipeline import events, report
-from pipeline.bundles import load_bundle
+from pipeline.bundles import load_model
 from pipeline.compressor import CompressionConfig, ShardCompressor
 from pipeline.engine import Cluster
 from pipeline.forecast import draw_sample, measure
@@ -25,6 +25,7 @@ from pipeline.storage import absolute, redact
 from pipeline.summary import Summary
 
 JOB = "compress"
+_NO_MS_SSIM = "none: not asked for, or no image has 161 pixels a side"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class CompressDataset:
     max_pixels: int = MAX_PIXELS
     """Quarantine images with more pixels than this, before they are decoded."""
     ms_ssim: str = "all"
-    """Whose MS-SSIM is measured: `all`, `none`, or a sample of the images such as `10%`."""
+    """Whose MS-SSIM is measured: `all`, `none`, or a sample of the images such as `10%`. Images with fewer than 161
+    pixels a side never have one: its coarsest window does not fit into them."""
     precision: Precision = "auto"
     """Arithmetic inside the transforms; auto is bfloat16 where the hardware has it and the quality loses nothing by it
     (1 to 4 of the shipped bundle), else float32."""
@@ -138,11 +140,8 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
 
 
 def _worker_config(config: CompressDataset) -> CompressionConfig:
-    """Return what a worker needs, with the coder and the fingerprint that the bundle has."""
-    bundle = load_bundle(config.bundle)
-    if config.quality not in bundle.models:
-        raise ValueError(f"--quality is {config.quality}, the bundle has {sorted(bundle.models)}: choose one of these")
-    model = bundle.models[config.quality]
+    """Return what a worker needs, with the coder and the fingerprint that the model has."""
+    model = load_model(config.bundle, config.quality)
     coder = config.coder or model.coders[0]
     if coder not in model.coders:
         raise ValueError(f"--coder is {coder}, the bundle has {', '.join(model.coders)}: choose one of these")
@@ -152,7 +151,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
         quality=config.quality,
         coder=coder,
         bundle=config.bundle and absolute(config.bundle),
-        bundle_fingerprint=bundle.fingerprint.hex(),
+        model_fingerprint=model.fingerprint.hex(),
         max_pixels=config.max_pixels,
         ms_ssim_share=config.ms_ssim_share,
         precision=config.precision,
@@ -169,7 +168,7 @@ def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any
         "input": str(source),
         "image_column": columns.image,
         "key_column": columns.key,
-        "bundle_fingerprint": worker_config.bundle_fingerprint,
+        "model_fingerprint": worker_config.model_fingerprint,
         "quality": worker_config.quality,
         "coder": worker_config.coder,
         "max_pixels": worker_config.max_pixels,
@@ -239,7 +238,7 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
             *report.size_rows("source", "bitstreams", total),
             ("bpp", report.mean_text(total.bpp, ".3f")),
             ("PSNR", report.mean_text(total.psnr_db, ".2f", "dB")),
-            ("MS-SSIM", report.mean_text(total.ms_ssim, ".4f")),
+            ("MS-SSIM", report.mean_text(total.ms_ssim, ".4f") if total.ms_ssim.count else _NO_MS_SSIM),
             ("this run", report.speed_text(result.added, result.seconds)),
             ("metrics", report.metrics_glob(output)),
         ]

@@ -113,7 +113,7 @@ def _prepare(config: DecompressDataset) -> Work:
     settings = {
         "input": str(source.output),
         "input_plan": source.manifest.plan,
-        "bundle_fingerprint": fingerprint,
+        "model_fingerprint": fingerprint,
         "format": config.format,
         "container": config.container,
         "keys_sha256": keys and _sha256(keys),
@@ -127,7 +127,8 @@ def _prepare(config: DecompressDataset) -> Work:
         output=absolute(config.output),
         image_format=config.format,
         bundle=config.bundle and absolute(config.bundle),
-        bundle_fingerprint=fingerprint,
+        quality=source.quality,
+        model_fingerprint=fingerprint,
         max_pixels=config.max_pixels,
         device="cuda" if config.gpus_per_worker > 0 else "cpu",
         num_threads=config.cpus_per_worker,

@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,12 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tyro
 
-from bls.bundle import LMBDAS, MANIFEST, FittedModel, save_bundle
+from bls.bundle import LMBDAS, MANIFEST, FittedModel, load_bundle, read_bundle, save_bundle
 from bls.training import TrainingConfig
 from bls.transforms import TransformConfig
-from pipeline.bundles import load_bundle
+from pipeline.bundles import load_model
 from pipeline.fit import FitConfig
-from pipeline.fitted_models import read_curve
+from pipeline.fitted_models import read_curve, read_fitted
 from pipeline.job import ExitCode, check_at_least, exit_code, usage
 from pipeline.patches import PatchConfig
 from pipeline.plots import check_installed, plot_training_curve
@@ -47,6 +48,8 @@ class TrainConfig:
     """Folder of the bundle, a path or URI; models of other qualities that are already in it are kept."""
     storage: str
     """Folder (any URI, seen by all nodes) for checkpoints and fitted models: what a killed run goes on from."""
+    overwrite: bool = False
+    """Replace models of the same qualities in --output: what they compressed can then no longer be decoded."""
     image_column: str | None = None
     """Of Parquet data: the column of images or of their URIs; without it the one that can only be it."""
     lmbda: tuple[float, ...] = (LMBDAS[4],)
@@ -91,7 +94,7 @@ class TrainConfig:
     """CPUs, and threads, of a worker; without it the CPUs of this machine are shared out, on a cluster 1."""
     use_gpu: bool = False
     """Give each worker a GPU."""
-    max_failures: int = 3
+    max_worker_failures: int = 3
     """Times that lost workers are replaced, per model."""
     seed: int = 0
     description: str = ""
@@ -155,7 +158,7 @@ class TrainConfig:
         """Return what each fit runs on."""
         shared = 1 if os.environ.get("RAY_ADDRESS") else max(1, (os.cpu_count() or 1) // self.num_workers)
         cpus = self.cpus_per_worker or shared
-        return Resources(self.num_workers, self.max_workers, cpus, self.use_gpu, self.max_failures)
+        return Resources(self.num_workers, self.max_workers, cpus, self.use_gpu, self.max_worker_failures)
 
 
 def default_learning_rate(lmbda: float) -> float:
@@ -172,6 +175,8 @@ def main(config: TrainConfig) -> ExitCode:
         start = _start(config)
         for fit in config.fits():
             _check_settings(storage, fit, data=_data_names(config), init=_init_name(start))
+        if not config.overwrite:
+            _check_nothing_is_lost(output, storage, config.qualities())
     resources = config.resources()
     with cluster(resources):
         with usage():
@@ -198,10 +203,9 @@ def _start(config: TrainConfig) -> FittedModel | None:
     if config.init == "klt":
         return None
     folder, _, quality = config.init.rpartition("#")
-    models = load_bundle(folder).models if folder and quality.isdecimal() else {}
-    if not models or int(quality) not in models:
+    if not folder or not quality.isdecimal():
         raise ValueError(f"--init {config.init} names no model of a bundle: expected klt or BUNDLE#QUALITY")
-    start = models[int(quality)]
+    start = load_model(folder, int(quality))
     wanted = config.transforms()
     if start.config != wanted:
         raise ValueError(f"--init {config.init} is a model of {start.config}, this run fits {wanted}")
@@ -221,6 +225,21 @@ def _check_settings(storage: Folder, fit: FitConfig, *, data: list[str], init: s
             f"{storage}/{name} was begun with {_pairs(begun, differing)}, this run has {_pairs(settings, differing)}: "
             "give the same flags, or another --storage"
         )
+
+
+def _check_nothing_is_lost(output: Folder, storage: Folder, qualities: Sequence[int]) -> None:
+    """Refuse to replace models of a bundle, whose bitstreams nothing else decodes, by others than this storage's."""
+    if not output.holds(MANIFEST):
+        return
+    models = read_bundle(output.read, str(output)).models
+    for quality in qualities:
+        fitted = read_fitted(storage, quality)
+        if quality in models and (fitted is None or fitted.fingerprint != models[quality].fingerprint):
+            raise ValueError(
+                f"--output {output} already has a model of quality {quality}, fingerprint "
+                f"{models[quality].fingerprint.hex()}, that --storage {storage} does not hold: give another --output "
+                "or --quality, or --overwrite to replace it; what it compressed can then no longer be decoded"
+            )
 
 
 def _pairs(settings: dict[str, object], keys: list[str]) -> str:

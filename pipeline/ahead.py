@@ -14,17 +14,24 @@ _R = TypeVar("_R")
 class ExpectedCost:
     """What the next item is taken to cost where nobody knows before it is done: as much as the largest of late.
 
-    Before the first one is known this is `at_first`: as much as may be, so that one is done at a time.
+    The first one is taken for `at_first`, as much as may be, so that it is done alone. After n of them at most n + 1
+    are under way, as a small one may come before many large ones.
     """
 
     def __init__(self, at_first: int) -> None:
-        self.value = at_first
-        self._is_known = False
+        self._at_first = at_first
+        self._num_seen = 0
+        self._largest = 0
+
+    @property
+    def value(self) -> int:
+        """What the next item is taken to cost."""
+        return max(self._largest, self._at_first // (self._num_seen + 1))
 
     def saw(self, cost: int) -> None:
         """Learn from an item; what is larger is forgotten slowly."""
-        self.value = max(cost, int(_FORGETTING * self.value)) if self._is_known else cost
-        self._is_known = True
+        self._largest = max(cost, int(_FORGETTING * self._largest))
+        self._num_seen += 1
 
 
 def ahead(

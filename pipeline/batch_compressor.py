@@ -11,7 +11,7 @@ import numpy.typing as npt
 from bls.bitstream import MAX_SIDE
 from bls.codec import Codec, as_pixels
 from pipeline import images
-from pipeline.bundles import load_bundle
+from pipeline.bundles import load_model
 from pipeline.coding import CodedItem, analyze, code, rate_and_distortion
 from pipeline.images import MAX_PIXELS, ImageError, SourceImage
 from pipeline.stages import batches
@@ -42,10 +42,10 @@ class _Config:
     """What says which codec a process holds."""
 
     bundle: str | None
-    bundle_fingerprint: str
+    quality: int
+    model_fingerprint: str
     device: str
     max_pixels: int
-    quality: int
     coder: str
 
 
@@ -80,27 +80,24 @@ class CompressImages:
         device: str = "cpu",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        fitted = load_bundle(bundle)
-        if quality not in fitted.models:
-            raise ValueError(f"quality is {quality}, the bundle has {sorted(fitted.models)}: choose one of these")
-        coders = fitted.models[quality].coders
-        if coder is not None and coder not in coders:
-            raise ValueError(f"coder is {coder!r}, expected {' or '.join(coders)}")
+        model = load_model(bundle, quality)
+        if coder is not None and coder not in model.coders:
+            raise ValueError(f"coder is {coder!r}, expected {' or '.join(model.coders)}")
         self._column = column
         self._config = _Config(
             bundle=bundle and absolute(bundle),
-            bundle_fingerprint=fitted.fingerprint.hex(),
+            quality=quality,
+            model_fingerprint=model.fingerprint.hex(),
             device=device,
             max_pixels=max_pixels,
-            quality=quality,
-            coder=coder or coders[0],
+            coder=coder or model.coders[0],
         )
 
     def __call__(self, batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
         """Return the batch with its images compressed.
 
         Raises:
-            ValueError: the batch has no such column, or the bundle of this process is another.
+            ValueError: the batch has no such column, or the model of this process is another.
         """
         if self._column not in batch:
             raise ValueError(f"the batch has no column {self._column!r}, expected it among {', '.join(batch)}")

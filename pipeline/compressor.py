@@ -48,8 +48,8 @@ from pipeline.worker import (
 class CompressionConfig:
     """What a worker needs to compress shards; `coder` is one of `bls.bitstream.Coder`, `bundle` None the shipped one.
 
-    `bundle_fingerprint` is that of the bundle which the job was begun with, `ms_ssim_share` the part of the images
-    whose MS-SSIM is measured.
+    `model_fingerprint` is that of the model which the job was begun with, `ms_ssim_share` the part of the images whose
+    MS-SSIM is measured.
     """
 
     input: str
@@ -57,7 +57,7 @@ class CompressionConfig:
     quality: int
     coder: str
     bundle: str | None
-    bundle_fingerprint: str
+    model_fingerprint: str
     max_pixels: int
     ms_ssim_share: float = 1.0
     precision: Precision = "auto"
@@ -106,7 +106,7 @@ class ShardCompressor:
         self._model_columns = {
             "lmbda_index": config.quality,
             "lmbda": self._codec.lmbda(config.quality),
-            "bundle_fingerprint": self._codec.fingerprint,
+            "model_fingerprint": config.model_fingerprint,
             "coder": config.coder,
         }
 

@@ -57,7 +57,8 @@ class DecompressionConfig:
     output: str
     image_format: str
     bundle: str | None
-    bundle_fingerprint: str
+    quality: int
+    model_fingerprint: str
     max_pixels: int
     device: str = "cpu"
     num_threads: int = 1
@@ -90,7 +91,7 @@ class ShardDecompressor:
         own_process(config.num_threads)
         self._config = config
         self._codec = load_codec(config)
-        try_out(self._codec, quality=self._codec.qualities[0], coder="adaptive")
+        try_out(self._codec, quality=config.quality, coder="adaptive")
         self._input = Output(config.input)
         self._output = Output(config.output)
         self._ahead = partial(
@@ -136,7 +137,7 @@ class ShardDecompressor:
             yield read_stored(bitstreams, rows, self._columns), restored
 
     def _commit(self, shard: Shard, rows: list[dict[str, Any]], restored: RestoredFiles, began: float) -> Marker:
-        metadata = {"job": "decompress", "bundle_fingerprint": self._codec.fingerprint}
+        metadata = {"job": "decompress", "model_fingerprint": self._config.model_fingerprint}
         summary = Summary.of_rows(rows, bytes_in="num_bytes", bytes_out="image_num_bytes")
         metrics = {"metrics": to_parquet(rows, RESTORED, metadata=metadata)}
         return self._output.commit(

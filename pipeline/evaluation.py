@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from bls import quality as measures
 from bls.bitstream import Coder
-from bls.codec import make_header
+from bls.codec import Codec, make_header
 from pipeline import baselines, images
 from pipeline.baselines import BASELINES, Pixels
+from pipeline.bundles import load_bundle
 from pipeline.images import ImageError
 from pipeline.output import Marker, Output
 from pipeline.schema import EVALUATION, to_parquet
@@ -27,7 +28,7 @@ from pipeline.sources import Columns, ImageReference, open_source
 from pipeline.stages import Item
 from pipeline.storage import read_many
 from pipeline.summary import OK, Summary
-from pipeline.worker import WorkerCrashError, load_codec, own_process, read_encoded, try_out
+from pipeline.worker import WorkerCrashError, other_bundle, own_process, read_encoded, try_out
 
 CODERS = tuple(coder.name.lower() for coder in Coder)
 """Every entropy coder gets rows of its own; the picture is the same."""
@@ -67,7 +68,7 @@ class ShardEvaluator:
     def __init__(self, config: EvaluationConfig) -> None:
         own_process(config.num_threads)
         self._config = config
-        self._codec = load_codec(config)
+        self._codec = _load_codec(config)
         for coder in self._codec.coders(config.qualities[0]):
             try_out(self._codec, quality=config.qualities[0], coder=coder)
         self._source = open_source(config.input, config.columns)
@@ -148,6 +149,13 @@ class ShardEvaluator:
         bits = self._codec.estimate_bits(symbols, quality=quality)
         columns = {**measure(x, x_hat), "estimated_bpp": bits / (x.shape[0] * x.shape[1])}
         return {our_name(coder): bitstream for coder, bitstream in bitstreams.items()}, columns
+
+
+def _load_codec(config: EvaluationConfig) -> Codec:
+    bundle = load_bundle(config.bundle)
+    if (fingerprint := bundle.fingerprint.hex()) != config.bundle_fingerprint:
+        raise other_bundle("bundle", fingerprint, config.bundle_fingerprint)
+    return Codec(bundle, device=config.device, max_pixels=config.max_pixels)
 
 
 def measure(x: Pixels, x_hat: Pixels) -> Row:

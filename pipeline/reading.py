@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from bls.bitstream import BitstreamError, Header, parse_header
 from bls.codec import MAX_PIXELS, Codec, Symbols
-from pipeline.bundles import load_bundle
+from pipeline.bundles import load_model
 from pipeline.output import Output
 from pipeline.schema import BITSTREAMS, CARRIED, SCHEMA_VERSION
 from pipeline.selection import Selection, select
@@ -55,17 +55,23 @@ class CompressedDataset:
         self.manifest = manifest
         self.markers = self.output.markers()
 
+    @property
+    def quality(self) -> int:
+        """The quality it was compressed with."""
+        quality: int = self.manifest.settings["quality"]
+        return quality
+
     def check_bundle(self, bundle: str | None) -> str:
-        """Return the fingerprint of a bundle, None being the shipped one, if it is the one that compressed this.
+        """Return the fingerprint of the model that compressed this, if a bundle has it; None is the shipped bundle.
 
         Raises:
-            ValueError: it is another.
+            ValueError: it has another of this quality, or none.
         """
-        fingerprint = load_bundle(bundle).fingerprint.hex()
-        if fingerprint != self.manifest.settings["bundle_fingerprint"]:
+        fingerprint = load_model(bundle, self.quality).fingerprint.hex()
+        if fingerprint != self.manifest.settings["model_fingerprint"]:
             raise ValueError(
-                f"{self.output} was compressed with bundle {self.manifest.settings['bundle_fingerprint']}, this is "
-                f"bundle {fingerprint}: pass the bundle that compressed it"
+                f"{self.output} was compressed with model {self.manifest.settings['model_fingerprint']}, quality "
+                f"{self.quality} of this bundle is {fingerprint}: pass the bundle that compressed it"
             )
         return fingerprint
 
@@ -93,11 +99,12 @@ class CompressedDataset:
         """Return how its images are to be read.
 
         Raises:
-            ValueError: another bundle compressed them.
+            ValueError: another model compressed them.
         """
         return ReadingConfig(
             folder=self.output.folder,
-            bundle_fingerprint=self.check_bundle(bundle),
+            quality=self.quality,
+            model_fingerprint=self.check_bundle(bundle),
             columns=None if columns is None else tuple(columns),
             bundle=bundle and absolute(bundle),
             device=device,
@@ -127,7 +134,8 @@ class ReadingConfig:
     """How the images of a compressed dataset are read; `columns` None stands for key, image, size and all carried."""
 
     folder: Folder
-    bundle_fingerprint: str
+    quality: int
+    model_fingerprint: str
     columns: tuple[str, ...] | None = None
     bundle: str | None = None
     device: str = "cpu"

@@ -74,7 +74,7 @@ def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
         rate = f"{total.num_images / times.seconds:,.1f} images per second"
         yield "Speed", f"{total.num_pixels / 1e6 / times.seconds:,.2f} MP/s", f"megapixels per second; {rate}"
     lmbda = "" if run.lmbda is None else f" (λ {run.lmbda:g})"
-    model = f"bundle {settings['bundle_fingerprint']}, entropy coder {settings['coder']}"
+    model = f"model {settings['model_fingerprint']}, entropy coder {settings['coder']}"
     yield "Quality", f"{settings['quality']}{lmbda}", f"from 1, smallest, to 8, best; {model}"
 
 

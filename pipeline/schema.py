@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from bls.bitstream import Coder
 
-SCHEMA_VERSION = 3  # raised with every change of a column's name, type or meaning
+SCHEMA_VERSION = 4  # raised with every change of a column's name, type or meaning
 
 
 def _field(name: str, type_: pa.DataType, description: str, *, unit: str = "", nullable: bool = True) -> pa.Field:
@@ -93,7 +93,7 @@ METRICS = pa.schema(
         _MS_SSIM,
         _field("lmbda_index", pa.int32(), "quality: index of lambda in the bundle"),
         _field("lmbda", pa.float64(), "weight in lmbda * 255^2 * mse + bpp"),
-        _field("bundle_fingerprint", pa.string(), "content hash of the bundle of models, hexadecimal", nullable=False),
+        _field("model_fingerprint", pa.string(), "content hash of the model, hexadecimal", nullable=False),
         _field("coder", pa.string(), "entropy coder"),
         _field("verified", pa.bool_(), "the stored bitstream was decoded again and gave the same symbols"),
         _field("fetch_seconds", pa.float64(), "waiting for storage; several images wait at a time", unit="second"),

@@ -61,7 +61,7 @@ class Resources:
     """The fit grows up to so many workers while the cluster has room, and shrinks to `num_workers`."""
     cpus_per_worker: int = 1
     use_gpu: bool = False
-    max_failures: int = 3
+    max_worker_failures: int = 3
     """Times that lost workers are replaced, per model."""
 
 
@@ -248,7 +248,7 @@ def _run(job: _Job) -> str | None:
             name=f"quality-{job.config.quality}",
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
+            failure_config=ray.train.FailureConfig(max_failures=resources.max_worker_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )

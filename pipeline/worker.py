@@ -65,7 +65,9 @@ class CodecConfig(Protocol):
     @property
     def bundle(self) -> str | None: ...
     @property
-    def bundle_fingerprint(self) -> str: ...
+    def quality(self) -> int: ...
+    @property
+    def model_fingerprint(self) -> str: ...
     @property
     def device(self) -> str: ...
     @property
@@ -73,18 +75,24 @@ class CodecConfig(Protocol):
 
 
 def load_codec(config: CodecConfig, *, precision: Precision = "auto") -> Codec:
-    """Load the codec that a job was begun with.
+    """Load the model that a job was begun with; what else the bundle holds does not matter.
 
     Raises:
-        ValueError: the bundle is another.
+        ValueError: the bundle has another model of this quality, or none.
     """
-    codec = Codec(load_bundle(config.bundle), device=config.device, max_pixels=config.max_pixels, precision=precision)
-    if codec.fingerprint != config.bundle_fingerprint:
-        raise ValueError(
-            f"bundle of this worker is {codec.fingerprint}, the job began with {config.bundle_fingerprint}: give all "
-            "nodes the same bundle, and do not replace it while a job runs"
-        )
-    return codec
+    bundle = load_bundle(config.bundle, quality=config.quality)
+    fingerprint = bundle.models[config.quality].fingerprint.hex()
+    if fingerprint != config.model_fingerprint:
+        raise other_bundle(f"model {config.quality}", fingerprint, config.model_fingerprint)
+    return Codec(bundle, device=config.device, max_pixels=config.max_pixels, precision=precision)
+
+
+def other_bundle(what: str, fingerprint: str, expected: str) -> ValueError:
+    """Return the error of a worker that holds something else than the job began with."""
+    return ValueError(
+        f"{what} of this worker is {fingerprint}, the job began with {expected}: give all nodes the same bundle, and "
+        "do not replace it while a job runs"
+    )
 
 
 def try_out(codec: Codec, *, quality: int, coder: str) -> None:

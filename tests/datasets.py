@@ -43,7 +43,8 @@ def write_dataset(
 ) -> Output:
     """Write and commit a compressed dataset; shards are numbered by their place."""
     codec, output = Codec.load(bundle), Output(str(folder))
-    settings = {"schema_version": SCHEMA_VERSION, "bundle_fingerprint": codec.fingerprint}
+    model = {"quality": 4, "model_fingerprint": codec.model_fingerprint(4).hex()}
+    settings = {"schema_version": SCHEMA_VERSION, **model}
     num_images = sum(map(len, shards))
     output.begin(Manifest(job="compress", settings=settings, plan="1" * 32, num_images=num_images))
     for index, samples in enumerate(shards):
@@ -57,7 +58,7 @@ def _commit(output: Output, codec: Codec, shard: int, samples: Sequence[Sample],
         height, width = sample.pixels.shape[:2]
         row = {"key": sample.key, "source_uri": sample.key, "shard": shard, "status": sample.status}
         row |= {"width": width, "height": height, "psnr_db": sample.psnr_db, "source_format": sample.source_format}
-        metrics.append({**row, "bundle_fingerprint": codec.fingerprint, "error_message": "", "n": 1})
+        metrics.append({**row, "model_fingerprint": codec.model_fingerprint(4).hex(), "error_message": "", "n": 1})
         if sample.status == "ok":
             bitstream = codec.compress(sample.pixels, quality=4)
             stem = sample.stem or sample.key.rpartition(".")[0]

@@ -14,9 +14,8 @@ from pipeline.shards import Shard
 from pipeline.sources import open_source
 
 source, output = sys.argv[1:]
-fingerprint = load_bundle().fingerprint.hex()
-quality = max(load_bundle().models)  # the one with the most latents
-config = CompressionConfig(source, output, quality, "mixed", None, fingerprint, max_pixels=2**27)
+model = load_bundle().models[max(load_bundle().models)]  # the one with the most latents
+config = CompressionConfig(source, output, model.quality, "mixed", None, model.fingerprint.hex(), max_pixels=2**27)
 worker = ShardCompressor(config)
 resting = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 marker = worker.run(Shard(0, tuple(open_source(source).references())))

@@ -69,7 +69,18 @@ def test_ahead_passes_errors_on() -> None:
 def test_what_is_not_known_is_taken_for_the_largest_of_late() -> None:
     expected = ExpectedCost(1_000)
     values = [expected.value]
-    for cost in (100, 10, 200, 0):
+    for cost in (900, 10, 100, 950, 0, 0):
         expected.saw(cost)
         values.append(expected.value)
-    assert values == [1_000, 100, 90, 200, 180]
+    assert values == [1_000, 900, 810, 729, 950, 855, 769]
+
+
+def test_as_many_are_begun_as_are_known_at_first() -> None:
+    expected = ExpectedCost(1_000)
+    at_once = []
+    for _ in range(20):
+        at_once.append(1_000 // expected.value)
+        expected.saw(20)
+    assert at_once == [*range(1, 21)]
+    expected.saw(500)
+    assert 1_000 // expected.value == 2

@@ -34,6 +34,14 @@ def test_a_bundle_comes_back_as_it_was(folder: Path) -> None:
         np.testing.assert_array_equal(loaded.weights[name], value)
 
 
+def test_one_model_of_a_bundle_is_read_alone(tmp_path: Path) -> None:
+    save_bundle(tmp_path, [small_model(2), small_model(4)])
+    (tmp_path / "quality-2.safetensors").unlink()
+    assert load_bundle(tmp_path, quality=4).models[4].fingerprint == small_model(4).fingerprint
+    with pytest.raises(BundleError, match=r"quality is 3, the bundle has \[2, 4\]: choose one of these"):
+        load_bundle(tmp_path, quality=3)
+
+
 def test_fingerprints_follow_the_content() -> None:
     assert small_model(4).fingerprint == small_model(4).fingerprint
     assert small_model(4).fingerprint != small_model(4, seed=1).fingerprint

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bls.bundle import save_bundle
+from bls.bundle import load_bundle, save_bundle
 from jobs import compress_dataset, decompress_dataset
 from pipeline.engine import Cluster, ShardWorker
 from pipeline.job import Result
@@ -192,6 +192,16 @@ def test_a_dry_run_writes_nothing_and_tells_what_it_would_take(
     assert compress("--dry-run", "--quality", 2) == 2
 
 
+def test_a_bundle_that_gained_a_model_is_the_same_to_an_output(
+    compress: Callable[..., int], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    compress()
+    before = snapshot(tmp_path / "out")
+    save_bundle(tmp_path / "grown", [*load_bundle(tiny_bundle).models.values(), small_model(6)])
+    assert compress("--bundle", tmp_path / "grown") == 3  # as before: one image is no image
+    assert snapshot(tmp_path / "out") == before
+
+
 @pytest.mark.parametrize("change", ["inputs", "bundle", "quality", "code", "schema"])
 def test_an_output_that_was_begun_otherwise_is_refused(
     compress: Callable[..., int],
@@ -220,7 +230,7 @@ def test_an_output_that_was_begun_otherwise_is_refused(
     message = capsys.readouterr().err
     expected = {
         "inputs": "6 then, 7 now",
-        "bundle": "bundle_fingerprint was ",
+        "bundle": "model_fingerprint was ",
         "quality": "quality was 4, now 2",
         "code": "now 9.9",
         "schema": f"schema_version was {SCHEMA_VERSION}, now 99",

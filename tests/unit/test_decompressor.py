@@ -38,7 +38,8 @@ def restore(dataset: Output, bundle: Path, output: Path, container: Container, r
         output=str(output),
         image_format="png",
         bundle=str(bundle),
-        bundle_fingerprint=Codec.load(bundle).fingerprint,
+        quality=4,
+        model_fingerprint=Codec.load(bundle).model_fingerprint(4).hex(),
         max_pixels=10_000,
         container=container,
     )

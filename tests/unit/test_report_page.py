@@ -22,7 +22,7 @@ SETTINGS = {
     "quality": 4,
     "coder": "mixed",
     "code_version": "0.1.0",
-    "bundle_fingerprint": "ab" * 32,
+    "model_fingerprint": "ab" * 8,
 }
 SECONDS = {
     "fetch": 9.0,

@@ -13,7 +13,7 @@ ROW = {
     "source_uri": "/in/a/ü.jpg",
     "shard": 3,
     "status": "ok",
-    "bundle_fingerprint": "00ff",
+    "model_fingerprint": "00ff",
     "bpp": 0.5,
     "verified": True,
 }

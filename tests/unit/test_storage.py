@@ -279,10 +279,11 @@ def test_folders_of_a_store_are_listed_several_at_a_time() -> None:
 
     class SlowStore(PagedStore):
         def call_s3(self, method: str, *, Prefix: str, MaxKeys: int, **more: str) -> object:
-            if Prefix.startswith("in/f") and Prefix not in ("in/f0/", "in/f1/", "in/f3/deep/"):
+            if Prefix[:4] in ("in/g", "in/h"):  # those before them tell how large folders are
                 together.wait()
             return super().call_s3(method, Prefix=Prefix, MaxKeys=MaxKeys, **more)
 
-    store = SlowStore([f"in/f{number}/a.jpg" for number in range(10)] + ["in/f3/deep/b.jpg", "in/left out/c.jpg"])
+    files = [f"{letter}{number}/a.jpg" for letter in "fgh" for number in range(4)] + ["f3/deep/b.jpg"]
+    store = SlowStore([f"in/{name}" for name in [*files, "left out/c.jpg"]])
     names = [name for names in walk_remote(store, "bucket/in", enter=lambda name: "o" not in name) for name in names]
-    assert names == sorted([*(f"f{number}/a.jpg" for number in range(10)), "f3/deep/b.jpg"])
+    assert names == sorted(files)

@@ -10,10 +10,12 @@ from torch.utils.data import DataLoader
 
 import pipeline
 from bls.bitstream import BitstreamError
+from bls.bundle import load_bundle, save_bundle
 from bls.codec import Codec
 from pipeline.output import Output
 from pipeline.reading import CompressedDataset
 from pipeline.torch_data import CompressedImages
+from tests.bundles import small_model
 from tests.datasets import MAP, STRUCT, Sample, pixels, write_dataset
 
 NUM_IMAGES = [3, 1, 4, 2]
@@ -62,6 +64,20 @@ def test_images_come_decoded_with_what_was_carried(dataset: Output, tiny_bundle:
         assert np.array_equal(sample["image"], x_hat if x_hat.ndim == 3 else x_hat[:, :, None])
         assert (sample["height"], sample["width"]) == x_hat.shape[:2]
     assert [sample["image"].shape[2] for sample in samples[:4]] == [1, 3, 3, 1]
+
+
+def test_any_bundle_with_the_model_reads_it(dataset: Output, tiny_bundle: Path, tmp_path: Path) -> None:
+    models = load_bundle(tiny_bundle).models
+    save_bundle(tmp_path / "grown", [*models.values(), small_model(6)])
+    samples = CompressedImages(str(dataset), bundle=str(tmp_path / "grown"), columns=["image"])
+    expected = CompressedImages(str(dataset), bundle=str(tiny_bundle), columns=["image"])
+    assert all(np.array_equal(a["image"], b["image"]) for a, b in zip(samples, expected, strict=True))
+    save_bundle(tmp_path / "exchanged", [models[2], small_model(4, seed=9)])
+    with pytest.raises(ValueError, match=r"was compressed with model .*, quality 4 of this bundle is .*: pass"):
+        CompressedImages(str(dataset), bundle=str(tmp_path / "exchanged"))
+    save_bundle(tmp_path / "without", [models[2]])
+    with pytest.raises(ValueError, match=r"quality is 4, the bundle has \[2\]"):
+        CompressedImages(str(dataset), bundle=str(tmp_path / "without"))
 
 
 def test_columns_keys_and_condition(dataset: Output, tiny_bundle: Path) -> None:

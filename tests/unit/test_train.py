@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from bls.bundle import load_bundle
-from jobs.train import CURVES, CURVES_PLOT, TrainConfig, _add_to_bundle, _print_summary
+from bls.bundle import load_bundle, save_bundle
+from jobs.train import CURVES, CURVES_PLOT, TrainConfig, _add_to_bundle, _check_nothing_is_lost, _print_summary
 from pipeline.fitted_models import write_fitted
 from pipeline.storage import list_names, open_folder
 from tests.bundles import small_model
@@ -47,6 +47,23 @@ def test_models_are_added_to_a_bundle_and_what_is_there_is_kept(tmp_path: Path, 
         2: models[1].fingerprint,
         4: models[2].fingerprint,
     }
+
+
+def test_a_model_that_compressed_something_is_not_replaced_unasked(tmp_path: Path) -> None:
+    output, storage = open_folder(f"{tmp_path}/bundle"), open_folder(f"{tmp_path}/storage")
+    _check_nothing_is_lost(output, storage, [2, 4])  # there is no bundle yet
+    ours, other = small_model(4), small_model(4, seed=1)
+    save_bundle(tmp_path / "bundle", [ours])
+    _check_nothing_is_lost(output, storage, [2])
+    with pytest.raises(
+        ValueError, match=f"quality 4, fingerprint {ours.fingerprint.hex()}, that --storage .* not hold"
+    ):
+        _check_nothing_is_lost(output, storage, [2, 4])
+    write_fitted(storage, ours, [], step=1)
+    _check_nothing_is_lost(output, storage, [2, 4])  # a finished run again
+    write_fitted(storage, other, [], step=1)
+    with pytest.raises(ValueError, match="or --overwrite to replace it"):
+        _check_nothing_is_lost(output, storage, [4])
 
 
 @pytest.mark.parametrize(

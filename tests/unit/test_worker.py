@@ -68,7 +68,7 @@ def config(photographs: Path, tiny_bundle: Path, tmp_path: Path) -> CompressionC
         quality=QUALITY,
         coder="adaptive",
         bundle=str(tiny_bundle),
-        bundle_fingerprint=load_bundle(tiny_bundle).fingerprint.hex(),
+        model_fingerprint=load_bundle(tiny_bundle).models[QUALITY].fingerprint.hex(),
         max_pixels=100_000,
     )
 
@@ -95,7 +95,8 @@ def decompression(config: CompressionConfig, output: Path, image_format: str = "
         output=str(output),
         image_format=image_format,
         bundle=config.bundle,
-        bundle_fingerprint=config.bundle_fingerprint,
+        quality=config.quality,
+        model_fingerprint=config.model_fingerprint,
         max_pixels=config.max_pixels,
     )
 
@@ -139,7 +140,7 @@ def test_metrics_are_those_of_what_the_decoder_shows(
         assert row["source_num_bytes"] == (photographs / row["key"]).stat().st_size
         assert (row["ms_ssim"] is None) == (min(x.shape[:2]) < 161)
         assert row["lmbda"] == codec.lmbda(QUALITY)
-        assert row["bundle_fingerprint"] == codec.fingerprint
+        assert row["model_fingerprint"] == codec.model_fingerprint(QUALITY).hex()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -158,7 +159,7 @@ def test_files_tell_how_they_were_made(config: CompressionConfig, shard: Shard) 
     for kind in ("metrics", "bitstreams"):
         metadata = pq.read_schema(f"{config.output}/{marker.files[kind]}").metadata
         assert json.loads(metadata[b"lmbda_index"]) == QUALITY
-        assert metadata[b"bundle_fingerprint"].decode() == Codec.load(config.bundle).fingerprint
+        assert metadata[b"model_fingerprint"].decode() == config.model_fingerprint
 
 
 def test_bad_inputs_become_rows_and_disturb_no_other(config: CompressionConfig, photographs: Path) -> None:
@@ -428,7 +429,7 @@ def test_large_files_are_not_fetched_many_at_a_time(
 
 
 def test_other_qualities_are_refused(config: CompressionConfig) -> None:
-    with pytest.raises(ValueError, match=r"quality is 8, the bundle has \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"quality is 8, the bundle has \[2, 4\]"):
         ShardCompressor(replace(config, quality=8))
 
 
@@ -445,9 +446,9 @@ def test_a_codec_that_works_for_no_image_quarantines_none(
         ShardDecompressor(decompression(config, tmp_path))
 
 
-def test_a_bundle_that_is_not_the_job_s_is_refused(config: CompressionConfig, tmp_path: Path) -> None:
+def test_a_model_that_is_not_the_job_s_is_refused(config: CompressionConfig, tmp_path: Path) -> None:
     """Of another node, or replaced while the job runs."""
-    other = replace(config, bundle_fingerprint="0123456789abcdef")
+    other = replace(config, model_fingerprint="0123456789abcdef")
     with pytest.raises(ValueError, match="the job began with 0123456789abcdef"):
         ShardCompressor(other)
     with pytest.raises(ValueError, match="the job began with 0123456789abcdef"):
