@@ -233,7 +233,7 @@ def test_a_store_that_fails_throttles_and_stalls_changes_nothing(
     at_times = some(0.2, seed=3)
 
     def choose(number: int) -> str | None:
-        if 60 <= number < 100:  # an outage that is longer than the client's own tries
+        if 60 <= number < 80:  # an outage that is longer than the client's own tries
             return THROTTLED if number % 2 else FAILED
         return at_times(number)
 
