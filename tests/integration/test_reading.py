@@ -1,6 +1,7 @@
 """A compressed dataset read back, and images compressed, on a real Ray; the decompress job with its containers."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -91,7 +92,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 time.sleep(0.05)
             yield f"127.0.0.1:{port}"
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGKILL)  # SIGTERM would wait for actors that Ray Data leaves
 
 
 def run(cluster: str, *command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
