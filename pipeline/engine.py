@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -302,13 +303,14 @@ class _Pool:
     def _finish(self) -> None:
         """Give out no more, and take back what no actor has begun."""
         self._is_finishing = True
-        busy = [actor for actor in self._actors if actor.given]
-        for actor, answer in [(actor, actor.handle.close.remote()) for actor in busy]:
-            try:
-                num_running = ray.get(answer, timeout=SECONDS_TO_CLOSE) - actor.num_taken
-            except RayError:  # it is dead or cannot be reached: its oldest task shows which
-                num_running = 1
-            while len(actor.given) > num_running:
+        busy = {actor.handle.close.remote(): actor for actor in self._actors if actor.given}
+        answered = ray.wait(list(busy), num_returns=len(busy), timeout=SECONDS_TO_CLOSE)[0] if busy else []
+        for answer, actor in busy.items():
+            num_begun = 1  # of one that is dead or cannot be reached: its oldest task will show it
+            if answer in answered:
+                with suppress(RayError):
+                    num_begun = ray.get(answer) - actor.num_taken
+            while len(actor.given) > num_begun:
                 actor.given.pop()
         num_running = sum(len(actor.given) for actor in self._actors)
         if num_running:
