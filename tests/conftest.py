@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from bls.bundle import save_bundle
 from tests.bundles import small_model
+
+# A busy machine is no failure.
+settings.register_profile("bls", deadline=None)
+settings.load_profile("bls")
 
 # Ray generates a token in the home folder otherwise; tests must not.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")

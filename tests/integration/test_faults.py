@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,9 +74,14 @@ class Stage:
             try:
                 yield process
             finally:
+                process.kill()
+                process.wait()
+                # Workers outlive their driver by moments: an image that is held must not be let go meanwhile.
+                wait_until(
+                    lambda: not any(Path(f"/proc/{pid}").exists() for pid in self.reached("*")), "workers to end"
+                )
                 for path in self.faults.iterdir():
                     path.unlink()
-                process.kill()
 
     def tell(self, fault: str, message: str = "") -> None:
         (self.faults / fault).write_text(message)
@@ -92,9 +98,16 @@ def wait_until(condition: Callable[[], object], what: str, *, seconds: float = 2
         time.sleep(0.01)
 
 
+def is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 def wait_for_line(process: Process, line: str) -> None:
     assert process.stderr is not None
+    timer = threading.Timer(240, process.kill)
+    timer.start()
     lines = list(takewhile(lambda text: text != f"{line}\n", process.stderr))
+    timer.cancel()
     assert process.poll() is None, lines
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -197,7 +197,6 @@ def assert_canonical(payload: bytes, shape: tuple[int, int, int], model: Adaptiv
     assert arithmetic_coder.encode(symbols, model) == payload
 
 
-@settings(deadline=None)
 @given(symbol_arrays, models)
 @example(SYMBOLS, ENDS)
 @example(SYMBOLS, MODELS["heaviest"])
@@ -208,7 +207,6 @@ def test_decode_inverts_encode(symbols: np.ndarray, model: AdaptiveModel) -> Non
     assert np.array_equal(decoded, symbols)
 
 
-@settings(deadline=None)
 @given(symbol_arrays, models)
 @example(SYMBOLS, ENDS)
 @example(SYMBOLS, MODELS["random_long"])
@@ -256,7 +254,6 @@ def test_document_example_is_what_the_code_writes() -> None:
     assert arithmetic_coder.encode(symbols, model) == bytes.fromhex(payload[1])
 
 
-@settings(deadline=None)
 @given(payloads, st.tuples(st.just(3), st.integers(1, 3), st.integers(1, 12)), models)
 @example(b"", (3, 1, 1), PLAIN)
 def test_any_bytes_decode_to_what_is_coded_to_them_or_raise(

@@ -172,7 +172,7 @@ def _forged(height: int, width: int, coder: int, payload: bytes) -> bytes:
     return body + zlib.crc32(_codec().model_fingerprint(4) + body).to_bytes(4, "big")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 80), st.integers(0, 80), st.integers(0, 3), st.binary(max_size=200), st.integers(0, 255))
 def test_forged_bitstreams_end_in_an_image_or_an_error(
     height: int, width: int, coder: int, payload: bytes, fill: int
@@ -185,7 +185,7 @@ def test_forged_bitstreams_end_in_an_image_or_an_error(
         assert x_hat.shape == (height, width, 3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=100))
 def test_any_bytes_end_in_an_image_or_an_error(data: bytes) -> None:
     with pytest.raises(BitstreamError):  # a checksum of 32 bits does not match by chance

@@ -194,7 +194,6 @@ def assert_canonical(payload: bytes, shape: tuple[int, int, int], pair: tuple[Ad
     assert mixed_coder.encode(symbols, *pair) == payload
 
 
-@settings(deadline=None)
 @given(symbol_arrays, pairs)
 @example(SYMBOLS, PAIRS["large"])
 @example(SYMBOLS, PAIRS["extreme"])
@@ -204,7 +203,7 @@ def test_decode_inverts_encode(symbols: np.ndarray, pair: tuple[AdaptiveModel, M
     assert np.array_equal(decoded, symbols)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(symbol_arrays, pairs)
 @example(SYMBOLS, PAIRS["long"])
 @example(SYMBOLS, PAIRS["extreme"])
@@ -247,7 +246,6 @@ def test_counts_are_of_the_states_that_coding_adapts() -> None:
     assert np.array_equal(counts[: by_activity.size], by_activity.ravel())
 
 
-@settings(deadline=None)
 @given(payloads, st.tuples(st.just(3), st.integers(1, 3), st.integers(1, 12)), pairs)
 @example(b"", (3, 1, 1), PAIRS["even"])
 @example(b"", (3, 3, 12), PAIRS["extreme"])

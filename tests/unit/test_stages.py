@@ -96,5 +96,6 @@ def test_a_batch_shares_its_time() -> None:
         time.sleep(0.04)
         return values
 
+    start = time.perf_counter()
     run_batch(sleep, items, [0, 0, 0, 0], seconds="analysis_seconds")
-    assert 0.01 <= items[0].row["analysis_seconds"] < 0.04
+    assert 0.04 <= 4 * items[0].row["analysis_seconds"] <= time.perf_counter() - start
