@@ -173,10 +173,10 @@ def main(config: TrainConfig) -> ExitCode:
         check_installed("matplotlib", extra="train")
         source = open_sources([absolute(uri) for uri in config.data], Columns(config.image_column))
         start = _start(config)
-        for fit in config.fits():
-            _check_settings(storage, fit, data=_data_names(config), init=_init_name(start))
         if not config.overwrite:
             _check_nothing_is_lost(output, storage, config.qualities())
+        for fit in config.fits():
+            _check_settings(storage, fit, data=_data_names(config), init=_init_name(start))
     resources = config.resources()
     with cluster(resources):
         with usage():
@@ -232,9 +232,9 @@ def _check_nothing_is_lost(output: Folder, storage: Folder, qualities: Sequence[
     if not output.holds(MANIFEST):
         return
     models = read_bundle(output.read, str(output)).models
-    for quality in qualities:
+    for quality in sorted(models.keys() & set(qualities)):
         fitted = read_fitted(storage, quality)
-        if quality in models and (fitted is None or fitted.fingerprint != models[quality].fingerprint):
+        if fitted is None or fitted.fingerprint != models[quality].fingerprint:
             raise ValueError(
                 f"--output {output} already has a model of quality {quality}, fingerprint "
                 f"{models[quality].fingerprint.hex()}, that --storage {storage} does not hold: give another --output "

@@ -81,10 +81,11 @@ def load_codec(config: CodecConfig, *, precision: Precision = "auto") -> Codec:
         ValueError: the bundle has another model of this quality, or none.
     """
     bundle = load_bundle(config.bundle, quality=config.quality)
-    fingerprint = bundle.models[config.quality].fingerprint.hex()
+    codec = Codec(bundle, device=config.device, max_pixels=config.max_pixels, precision=precision)
+    fingerprint = codec.model_fingerprint(config.quality).hex()
     if fingerprint != config.model_fingerprint:
         raise other_bundle(f"model {config.quality}", fingerprint, config.model_fingerprint)
-    return Codec(bundle, device=config.device, max_pixels=config.max_pixels, precision=precision)
+    return codec
 
 
 def other_bundle(what: str, fingerprint: str, expected: str) -> ValueError:

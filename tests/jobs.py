@@ -1,10 +1,13 @@
 """Jobs as their users run them, for tests: commands in processes of their own."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,28 @@ def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 120
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.005)
+
+
+@contextmanager
+def head_node(log: Path, *resources: str) -> Iterator[str]:
+    """Start a cluster of one node, which writes to a log; yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    ray = str(Path(sys.executable).with_name("ray"))
+    options = ("--head", "--block", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats")
+    command = [ray, "start", *options, *resources]
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True) as process:
+
+        def is_settled() -> bool:
+            return "Ray runtime started" in log.read_text() or process.poll() is not None
+
+        try:
+            wait_until(is_settled, f"Ray, see {log}", seconds=180)
+            assert process.poll() is None, log.read_text()
+            yield f"127.0.0.1:{port}"
+        finally:
+            with suppress(ProcessLookupError):  # it did not start
+                os.killpg(process.pid, signal.SIGKILL)  # SIGTERM would wait for actors that Ray Data leaves
 
 
 def started_under(mark: str) -> dict[int, str]:

@@ -4,9 +4,7 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,16 @@ from PIL import Image
 
 from bls.quality import mse_255, psnr_db
 from tests.images import random_fields
-from tests.jobs import comparable, job, run, started_under, wait_until
+from tests.jobs import comparable, head_node, job, run, started_under, wait_until
 
 pytestmark = pytest.mark.integration
 
 BROKEN = {"text.jpg": "not_an_image", "truncated.jpg": "truncated", "zero.png": "empty"}
+
+
+def told(errors: str) -> list[str]:
+    """Return the lines of standard error but the one that a busy machine adds."""
+    return [line for line in errors.splitlines() if not line.startswith("no worker has started")]
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
@@ -56,8 +59,7 @@ def compressed(photographs: Path, tiny_bundle: Path, tmp_path_factory: pytest.Te
     done = run("compress_dataset", "--input", photographs, "--output", output, "--bundle", tiny_bundle)
     assert done.returncode == 3, done.stderr
     assert "57 compressed, 3 quarantined" in done.stdout and f"{output}/metrics/*.parquet" in done.stdout
-    told = r"compressed \d+ of 60 images|no worker has started"  # the second by a busy machine
-    noise = [line for line in done.stderr.splitlines() if not re.match(told, line)]
+    noise = [line for line in told(done.stderr) if not re.match(r"compressed \d+ of 60 images", line)]
     assert noise == []
     return output
 
@@ -72,20 +74,8 @@ def one_photograph(photographs: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a cluster of one node, which claims to have a GPU; return its address."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    resources = ["--num-cpus=1", "--num-gpus=1", "--include-dashboard=false", "--disable-usage-stats"]
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", *resources]
-    log = tmp_path_factory.mktemp("cluster") / "log"
-    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True) as process:
-        try:
-            wait_until(
-                lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, "Ray", seconds=180
-            )
-            assert process.poll() is None, log.read_text()
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
+    with head_node(tmp_path_factory.mktemp("cluster") / "log", "--num-cpus=1", "--num-gpus=1") as address:
+        yield address
 
 
 def test_every_image_has_one_row(photographs: Path, compressed: Path) -> None:
@@ -103,7 +93,7 @@ def test_every_image_has_one_row(photographs: Path, compressed: Path) -> None:
 def test_a_cluster_does_the_same(one_photograph: Path, tiny_bundle: Path, tmp_path: Path, cluster: str) -> None:
     arguments = ("--input", one_photograph, "--output", tmp_path, "--bundle", tiny_bundle)
     done = run("compress_dataset", *arguments, RAY_ADDRESS=cluster)
-    assert done.returncode == 0 and done.stderr.endswith("compressed 1 of 1 images\n"), done.stderr
+    assert (done.returncode, told(done.stderr)) == (0, ["compressed 1 of 1 images"])
     assert [(row["key"], row["status"], row["verified"]) for row in metrics(tmp_path)] == [("0.png", "ok", True)]
 
 
@@ -172,6 +162,8 @@ def test_a_job_that_was_stopped_and_then_killed_goes_on(
 
     code, errors = interrupt(3, lambda process: process.terminate())
     assert code == 1
+    # When the signal comes, the worker may be between two shards.
+    assert re.findall(r"finishing (.*); press Ctrl-C again to stop at once\n", errors) in (["1 running shard"], [])
     assert errors.endswith("stopped. What is committed stays: the same command goes on from there.\n")
     stopped = {path: path.stat().st_mtime_ns for path in commits.glob("shard-*.json")}
     code, _ = interrupt(len(stopped) + 3, lambda process: os.killpg(process.pid, signal.SIGKILL))

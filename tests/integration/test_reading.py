@@ -1,12 +1,9 @@
 """A compressed dataset read back, and images compressed, on a real Ray; the decompress job with its containers."""
 
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import pytest
 from bls.codec import Codec
 from pipeline.output import Output
 from tests.datasets import STRUCT, Sample, pixels, write_dataset
+from tests.jobs import head_node
 
 pytestmark = pytest.mark.integration
 
@@ -79,20 +77,8 @@ def dataset(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Outp
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a cluster of one node that all tests here share; return its address."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    options = [f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options]
-    log = tmp_path_factory.mktemp("cluster") / "log"
-    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while "Ray runtime started" not in log.read_text():
-                assert time.monotonic() < deadline and process.poll() is None, log.read_text()
-                time.sleep(0.05)
-            yield f"127.0.0.1:{port}"
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)  # SIGTERM would wait for actors that Ray Data leaves
+    with head_node(tmp_path_factory.mktemp("cluster") / "log", "--num-cpus=2") as address:
+        yield address
 
 
 def run(cluster: str, *command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
