@@ -28,6 +28,7 @@ from bls.interval import (
     DECODE,
     ENCODE,
     LOW_WORD,
+    MIN_RANGE,
     ONE,
     WORD_BITS,
     check_payload,
@@ -35,6 +36,7 @@ from bls.interval import (
     first_interval,
     is_terminated,
     narrow,
+    renormalize,
     terminate,
     to_payload,
     to_words,
@@ -136,8 +138,8 @@ def _code(mode, words, symbols, states, model):
     return words, mode == COUNT or is_terminated(words, interval)
 
 
-# Helpers of the walk are inlined, and it stands in one function, a row at a time: numba counts references to the arrays
-# at every call that it does not see through, which costs a third of the speed.
+# The walk stands in one function, a row at a time, and what it calls for every decision is inlined and takes no array:
+# numba counts references to arrays at every call, inlined or not, by atomic operations that take longer than the rest.
 
 
 @njit(nogil=True)
@@ -150,24 +152,38 @@ def _code_row(mode, words, interval, states, symbols, activity, magnitudes, weig
         base = _first_state(np.uint64(activity[x + MARGIN]) + left * last + left2 * last_but_one)
         # The decoder learns from each decision what the encoder knows from the offset.
         offset = np.int64(0) if mode == DECODE else np.int64(symbols[x]) - channel_mode
-        distance, magnitude, symbol = abs(offset), np.int64(0), channel_mode
-        interval, differs = _decide(mode, words, interval, states, base + np.uint64(IS_MODE_NOT), offset != 0)
-        if differs:
-            interval, is_smaller = _decide(mode, words, interval, states, base + np.uint64(IS_SMALLER), offset < 0)
-            longest = below if is_smaller else above
-            magnitude = np.int64(1)
-            while magnitude <= longest:
-                index = base + np.uint64(FURTHER_DECISION[magnitude])
-                interval, is_further = _decide(mode, words, interval, states, index, distance > magnitude)
-                if not is_further:
-                    break
-                magnitude += 1
-            if magnitude > longest:
-                interval, escaped = code_escape(mode, words, interval, distance - longest)
-                magnitude = longest + escaped
-            symbol = channel_mode - magnitude if is_smaller else channel_mode + magnitude
-            if symbol < MIN_SYMBOL or symbol > MAX_SYMBOL:
-                return interval, False
+        distance, magnitude, is_smaller, longest = abs(offset), np.int64(-1), False, above
+        while magnitude <= longest:
+            # Magnitude: how much is known already; -1 before the first decision, 0 before "is it smaller?".
+            if magnitude < 0:
+                decision, yes = np.uint64(IS_MODE_NOT), offset != 0
+            elif magnitude == 0:
+                decision, yes = np.uint64(IS_SMALLER), offset < 0
+            else:
+                decision, yes = np.uint64(FURTHER_DECISION[magnitude]), distance > magnitude
+            state = states[base + decision]
+            if mode == COUNT:
+                states[base + decision] = state + (ONE << WORD_BITS if yes else ONE)
+            else:
+                split = (interval[1] >> SIXTEEN) * _probability(state)
+                if mode == DECODE:
+                    yes = interval[0] < split
+                interval, carries = narrow(mode, interval, split, yes)
+                if carries or interval[1] < MIN_RANGE:
+                    interval = renormalize(mode, words, interval, carries)
+                states[base + decision] = _adapted(state, yes)
+            if magnitude == 0:
+                is_smaller, longest = yes, below if yes else above
+            elif not yes:
+                break
+            magnitude += 1
+        magnitude = max(magnitude, np.int64(0))
+        if magnitude > longest:
+            interval, escaped = code_escape(mode, words, interval, distance - longest)
+            magnitude = longest + escaped
+        symbol = channel_mode - magnitude if is_smaller else channel_mode + magnitude
+        if symbol < MIN_SYMBOL or symbol > MAX_SYMBOL:
+            return interval, False
         if mode == DECODE:
             symbols[x] = symbol
         last_but_one = last
@@ -177,26 +193,22 @@ def _code_row(mode, words, interval, states, symbols, activity, magnitudes, weig
 
 
 @njit(nogil=True, inline="always")
-def _decide(mode, words, interval, states, index, bit):
-    """Code one decision and adapt its state; return the interval and the decision."""
-    state = states[index]
-    if mode == COUNT:
-        states[index] = state + (ONE << WORD_BITS if bit else ONE)
-        return interval, bit
+def _probability(state):
+    """Return the probability of yes, the mean of both estimates: 1 to 2**16 - 1."""
+    return ((state >> WORD_BITS) + (state & LOW_WORD)) >> SIXTEEN | ONE
+
+
+@njit(nogil=True, inline="always")
+def _adapted(state, bit):
+    """Return a state after a decision."""
     fast, slow = state >> WORD_BITS, state & LOW_WORD
-    probability = (fast + slow) >> SIXTEEN | ONE  # of yes: the mean, 1 to 2**16 - 1
-    low, range_, _ = interval
-    split = (range_ >> SIXTEEN) * probability
-    if mode == DECODE:
-        bit = low < split
     if bit:
         fast += (CERTAIN - fast) >> FAST_RATE
         slow += (CERTAIN - slow) >> SLOW_RATE
     else:
         fast -= fast >> FAST_RATE
         slow -= slow >> SLOW_RATE
-    states[index] = fast << WORD_BITS | slow
-    return narrow(mode, words, interval, split, bit), bit
+    return fast << WORD_BITS | slow
 
 
 @njit(nogil=True, inline="always")
@@ -223,16 +235,19 @@ def _set_activity(activity, planes, sources, weights, offset):
 @njit(nogil=True)
 def _add_activity_above(activity, above, above2, weights):
     """Add what the neighbours in the two rows above contribute to a row's activity."""
+    # Slices indexed from 0: numba does not vectorise what may be indexed from the end.
+    size, activity, above2 = activity.size - 2 * MARGIN, activity[MARGIN:], above2[MARGIN:]
+    above_left, above, above_right = above[MARGIN - 1 :], above[MARGIN:], above[MARGIN + 1 :]
     up, up_left, up_right, up2 = (
         np.int32(weights[2]),
         np.int32(weights[3]),
         np.int32(weights[4]),
         np.int32(weights[5]),
     )
-    for x in range(MARGIN, activity.size - MARGIN):
+    for x in range(size):
         activity[x] += (
             up * np.int32(above[x])
-            + up_left * np.int32(above[x - 1])
-            + up_right * np.int32(above[x + 1])
+            + up_left * np.int32(above_left[x])
+            + up_right * np.int32(above_right[x])
             + up2 * np.int32(above2[x])
         )

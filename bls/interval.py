@@ -67,36 +67,46 @@ def first_interval(mode, words):
     return (low, FULL_RANGE, TWO), low != FULL_RANGE
 
 
-@njit(nogil=True, inline="always")
+@njit(nogil=True)
 def decide_evenly(mode, words, interval, bit):
     """Code one decision of probability 1/2 that has no state."""
     if mode == COUNT:
         return interval, bit
-    low, range_, _ = interval
-    split = range_ >> ONE
+    split = interval[1] >> ONE
     if mode == DECODE:
-        bit = low < split
-    return narrow(mode, words, interval, split, bit), bit
+        bit = interval[0] < split
+    interval, carries = narrow(mode, interval, split, bit)
+    if carries or interval[1] < MIN_RANGE:
+        interval = renormalize(mode, words, interval, carries)
+    return interval, bit
+
+
+# Taken apart for speed: what is inlined takes no array, as numba would count references to it, two atomic operations a
+# decision; what takes the words is called in one decision of many.
 
 
 @njit(nogil=True, inline="always")
-def narrow(mode, words, interval, split, bit):
-    """Keep the first `split` numbers of the interval for yes, the others for no.
+def narrow(mode, interval, split, bit):
+    """Keep the first `split` numbers of the interval for yes, the others for no; tell whether the encoder's low wraps.
 
-    Then, where few are left, shift a word out of the interval, or into the decoder's. One word suffices: of at least
-    2**32 numbers either part has at least 2**16.
+    `renormalize` must follow where it does, or where fewer than 2**32 numbers are left.
     """
     low, range_, position = interval
-    if bit:
-        range_ = split
-    else:
-        range_ -= split
-        if mode == DECODE:
-            low -= split
-        else:
-            low += split
-            if low < split:
-                carry(words, position)
+    skipped = np.uint64(0) if bit else split
+    range_ = split if bit else range_ - split
+    low = low - skipped if mode == DECODE else low + skipped
+    return (low, range_, position), mode == ENCODE and low < skipped
+
+
+@njit(nogil=True)
+def renormalize(mode, words, interval, carries):
+    """Carry; then, where few numbers are left, shift a word out of the interval, or into the decoder's.
+
+    One word suffices: of at least 2**32 numbers either part has at least 2**16.
+    """
+    low, range_, position = interval
+    if carries:
+        carry(words, position)
     if range_ < MIN_RANGE:
         range_ <<= WORD_BITS
         if mode == DECODE:

@@ -30,6 +30,7 @@ from bls.interval import (
     DECODE,
     ENCODE,
     LOW_WORD,
+    MIN_RANGE,
     ONE,
     WORD_BITS,
     check_payload,
@@ -37,6 +38,7 @@ from bls.interval import (
     first_interval,
     is_terminated,
     narrow,
+    renormalize,
     terminate,
     to_payload,
     to_words,
@@ -190,7 +192,7 @@ def _code(mode, words, symbols, mixing, model):
         weights,
         shift,
         np.empty(NUM_MODELS, np.int64),  # each model's first state for the symbol
-        np.empty(NUM_MODELS, np.int64),  # each model's state for the decision
+        np.empty(NUM_MODELS, np.uint64),  # each model's state for the decision
         np.full(NUM_INPUTS, LOGIT_UNITS, np.int64),  # their logits, and the constant
     )
     interval, is_valid = first_interval(mode, words)
@@ -215,7 +217,7 @@ def _code(mode, words, symbols, mixing, model):
             interval, is_valid = _code_row(mode, words, interval, mixer, line, channel)
             if not is_valid:
                 return words, False
-            magnitudes[c, y] = np.abs(values[c, y])
+            _set_magnitudes(magnitudes[c, y], values[c, y])
         _add_to_total(total, magnitudes[c])
     if mode == ENCODE:
         return terminate(words, interval), True
@@ -271,7 +273,7 @@ def _code_row(mode, words, interval, mixer, line, channel):
                 onward = (-predicted if is_smaller else predicted) - 16 * magnitude
                 slot = NUM_DISTANCES + NUM_SIGNED_DISTANCES * (1 if magnitude == 1 else 2) + _signed_distance(onward)
             for i in range(NUM_MODELS):
-                indices[i] = bases[i] + (slot if i >= FIRST_OF_VALUE else decision)
+                indices[i] = np.uint64(bases[i] + (slot if i >= FIRST_OF_VALUE else decision))
             if mode == COUNT:
                 for i in range(NUM_MODELS):
                     states[indices[i]] += ONE << WORD_BITS if yes else ONE
@@ -286,7 +288,9 @@ def _code_row(mode, words, interval, mixer, line, channel):
                 split = (interval[1] >> SIXTEEN) * np.uint64(probability)
                 if mode == DECODE:
                     yes = interval[0] < split
-                interval = narrow(mode, words, interval, split, yes)
+                interval, carries = narrow(mode, interval, split, yes)
+                if carries or interval[1] < MIN_RANGE:
+                    interval = renormalize(mode, words, interval, carries)
                 error = (65536 if yes else 0) - probability
                 for i in range(NUM_INPUTS):
                     weights[first + i] += (inputs[i] * error + rounding) >> shift
@@ -330,7 +334,7 @@ def _adapted(state, bit):
 @njit(nogil=True, inline="always")
 def _sign(value):
     """Return 0 for zero, 1 above, 2 below."""
-    return 0 if value == 0 else 1 if value > 0 else 2
+    return np.int32(value > 0) + 2 * np.int32(value < 0)
 
 
 @njit(nogil=True, inline="always")
@@ -362,28 +366,51 @@ def _sum_sources(sums, planes, terms, c):
                 target[i] += weight * np.int32(source[i])
 
 
+# Rows and their neighbours are slices, indexed from 0: numba does not vectorise what may be indexed from the end.
+
+
 @njit(nogil=True)
 def _add_above(row, sums, plane, y, weights):
     """Set a row to its sums and what the neighbours in the two rows above contribute."""
-    above, above2 = plane[y - 1], plane[y - 2]
-    for x in range(MARGIN, row.size - MARGIN):
+    size = row.size - 2 * MARGIN
+    row, sums, above2 = row[MARGIN:], sums[MARGIN:], plane[y - 2, MARGIN:]
+    above_left, above, above_right = plane[y - 1, MARGIN - 1 :], plane[y - 1, MARGIN:], plane[y - 1, MARGIN + 1 :]
+    up, up_left, up_right, up2 = weights[2], weights[3], weights[4], weights[5]
+    for x in range(size):
         row[x] = (
             sums[x]
-            + weights[2] * np.int32(above[x])
-            + weights[3] * np.int32(above[x - 1])
-            + weights[4] * np.int32(above[x + 1])
-            + weights[5] * np.int32(above2[x])
+            + up * np.int32(above[x])
+            + up_left * np.int32(above_left[x])
+            + up_right * np.int32(above_right[x])
+            + up2 * np.int32(above2[x])
         )
 
 
 @njit(nogil=True)
-def _set_contexts_of_above(row, above, errors_above, total, y, c):
+def _set_contexts_of_above(row, values_above, errors_above, total, y, c):
     """Set what contexts of a row do not depend on the symbols to the left."""
-    for x in range(MARGIN, above.size - MARGIN):
-        row[SIGNS_ABOVE, x] = 9 * _sign(above[x]) + 3 * _sign(above[x - 1]) + _sign(above[x + 1])
-        row[ENERGY_ABOVE, x] = 2 * errors_above[x] + errors_above[x - 1] + errors_above[x + 1]
-        around = total[y - 1, x] + total[y, x - 1] + 2 * total[y, x] + total[y, x + 1] + total[y + 1, x]
-        row[TOTAL, x] = CONTEXT_OF_ACTIVITY[min(8 * around // (c + 4) + 2, MAX_ACTIVITY)]
+    size = values_above.size - 2 * MARGIN
+    signs, energy, contexts = row[SIGNS_ABOVE, MARGIN:], row[ENERGY_ABOVE, MARGIN:], row[TOTAL, MARGIN:]
+    left, middle, right = values_above[MARGIN - 1 :], values_above[MARGIN:], values_above[MARGIN + 1 :]
+    for x in range(size):
+        signs[x] = 9 * _sign(middle[x]) + 3 * _sign(left[x]) + _sign(right[x])
+    left, middle, right = errors_above[MARGIN - 1 :], errors_above[MARGIN:], errors_above[MARGIN + 1 :]
+    for x in range(size):
+        energy[x] = 2 * middle[x] + left[x] + right[x]
+    left, middle, right = total[y, MARGIN - 1 :], total[y, MARGIN:], total[y, MARGIN + 1 :]
+    above, below = total[y - 1, MARGIN:], total[y + 1, MARGIN:]
+    # Division by c + 4, exact as 8 * around * (c + 4) < 2**48.
+    reciprocal = (1 << 48) // (c + 4) + 1
+    for x in range(size):
+        around = above[x] + left[x] + 2 * middle[x] + right[x] + below[x]
+        contexts[x] = CONTEXT_OF_ACTIVITY[min((8 * np.int64(around) * reciprocal >> 48) + 2, MAX_ACTIVITY)]
+
+
+@njit(nogil=True)
+def _set_magnitudes(magnitudes, values):
+    """Set a row's magnitudes."""
+    for x in range(values.size):
+        magnitudes[x] = abs(values[x])
 
 
 @njit(nogil=True)

@@ -103,8 +103,16 @@ class Downsample(nn.Conv2d):
         return super().forward(mirror_pad(x, self.before, self.after))
 
 
+FEW_CHANNELS = 16
+"""Below so many output channels a transposed convolution leaves most of a CPU's vector units idle."""
+
+
 class Upsample(nn.ConvTranspose2d):
-    """Insert zeros and filter: with the same filters the adjoint of `Downsample`, boundaries aside."""
+    """Insert zeros and filter: with the same filters the adjoint of `Downsample`, boundaries aside.
+
+    Few output channels are computed as a convolution with more of them, one for each sample of a block of
+    `stride x stride`, which are then laid out: the same sums in less than half the time.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, size: int, stride: int) -> None:
         # One mirrored sample a side is all that reaches into the output; what it adds outside is cropped again.
@@ -113,7 +121,24 @@ class Upsample(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Upsample and filter."""
-        return super().forward(mirror_pad(x, 1, 1), output_size)
+        x = mirror_pad(x, 1, 1)
+        if self.out_channels >= FEW_CHANNELS:
+            return super().forward(x, output_size)
+        stride = self.stride[0]
+        bias = None if self.bias is None else self.bias.repeat_interleave(stride**2)
+        blocks = nn.functional.conv2d(x, self._block_filters(), bias)
+        return nn.functional.pixel_shuffle(blocks, stride)
+
+    def _block_filters(self) -> Float[Tensor, "oss i 3 3"]:
+        """Return the filters that yield a block from the sample there and its neighbours, zero where they reach past.
+
+        Sample p of block b takes tap `p + offset - stride * d` of the filter from sample b + d.
+        """
+        (size, _), (stride, _) = self.kernel_size, self.stride
+        before = stride - block_offset(size, stride)
+        taps = nn.functional.pad(self.weight, (before, 3 * stride - size - before) * 2)
+        taps = taps.reshape(self.in_channels, self.out_channels, 3, stride, 3, stride).flip(2, 4)  # axes i o d p d p
+        return taps.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
 
 
 def block_offset(size: int, stride: int) -> int:

@@ -6,6 +6,7 @@ import torch
 
 from bls.gdn import GDN
 from bls.transforms import (
+    FEW_CHANNELS,
     AnalysisTransform,
     DCTFilters,
     Downsample,
@@ -53,20 +54,32 @@ def test_dct_is_orthonormal_and_invertible(size: int) -> None:
     torch.testing.assert_close(dct(dct.right_inverse(filters)), filters, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [1, 3, FEW_CHANNELS])
 @pytest.mark.parametrize(("size", "stride"), [(9, 4), (5, 2)])
-def test_upsampling_is_the_adjoint_of_downsampling(size: int, stride: int) -> None:
+def test_upsampling_is_the_adjoint_of_downsampling(size: int, stride: int, channels: int) -> None:
     """<down(x), y> = <x, up(y)> where no boundary is in reach."""
-    down, up = Downsample(3, 4, size, stride), Upsample(4, 3, size, stride)
+    down, up = Downsample(channels, 4, size, stride), Upsample(4, channels, size, stride)
     with torch.no_grad():
         up.weight.copy_(down.weight)
         for layer in (down, up):
             assert layer.bias is not None
             layer.bias.zero_()
-    x, y = torch.zeros(1, 3, 12 * stride, 12 * stride), torch.zeros(1, 4, 12, 12)
+    x, y = torch.zeros(1, channels, 12 * stride, 12 * stride), torch.zeros(1, 4, 12, 12)
     inside = slice(4 * stride, 8 * stride)
     x[:, :, inside, inside].normal_()
     y[:, :, 4:8, 4:8].normal_()
     torch.testing.assert_close((down(x) * y).sum(), (x * up(y)).sum(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(9, 4), (5, 2)])
+def test_few_channels_are_upsampled_like_many(size: int, stride: int) -> None:
+    few, many = Upsample(4, 3, size, stride), Upsample(4, FEW_CHANNELS, size, stride)
+    with torch.no_grad():
+        assert many.bias is not None and few.bias is not None
+        few.weight.copy_(many.weight[:, :3])
+        few.bias.copy_(many.bias[:3])
+    y = torch.randn(2, 4, 5, 7)
+    torch.testing.assert_close(few(y), many(y)[:, :3], atol=1e-5, rtol=1e-5)
 
 
 def test_the_receptive_field_of_a_latent_is_57_pixels() -> None:
