@@ -13,7 +13,6 @@ import tyro
 
 from benchmarks.provenance import write_result
 from benchmarks.timing import median_seconds
-from bls.memory import keep_freed_memory
 from bls.transforms import AnalysisTransform, SynthesisTransform, TransformConfig
 
 HEIGHT, WIDTH = 512, 768
@@ -31,7 +30,6 @@ class Transforms:
 def main(config: Transforms) -> None:
     """Time the transforms in float32 and bfloat16."""
     torch.set_num_threads(config.threads)
-    keep_freed_memory()
     transform_config = TransformConfig(num_filters=config.num_filters)
     analysis, synthesis = AnalysisTransform(transform_config), SynthesisTransform(transform_config)
     for transform in (analysis, synthesis):

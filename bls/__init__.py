@@ -3,6 +3,7 @@
 `Codec` is imported on first use, so that code which only reads bitstreams never loads torch.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from bls.bitstream import BitstreamError
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from bls.codec import Codec
 
 __all__ = ["BitstreamError", "Codec"]
+
+# Tensors of 2 MB and more in huge pages (docs/decisions/0012-huge-pages.md). PyTorch asks once, at its first tensor.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def __getattr__(name: str) -> object:

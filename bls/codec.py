@@ -24,7 +24,6 @@ from bls import arithmetic_coder, bitstream, mixed_coder, range_coder
 from bls.bitstream import BitstreamError, Coder, Header
 from bls.bundle import Bundle, FittedModel, load_bundle
 from bls.distortion import LUMA_WEIGHTS
-from bls.memory import keep_freed_memory
 from bls.precision import Precision, takes_bfloat16
 from bls.quantization import quantize
 from bls.tiling import analyze_tiled, synthesize_tiled
@@ -52,8 +51,6 @@ class Codec:
         self._device = torch.device(device)
         self._max_pixels = max_pixels
         self._precision = precision
-        if self._device.type == "cpu":
-            keep_freed_memory()
         self._transforms = {
             quality: [
                 transform.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -20,7 +20,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bls.distortion import Distortion, mse_255
-from bls.memory import keep_freed_memory
 from bls.model import Model
 from bls.parallel import BatchPart, copy_from_first, sum_over_processes
 from bls.precision import has_bfloat16
@@ -152,8 +151,6 @@ class Trainer:
         self.distortion = distortion
         self.model = model
         self.step = 0
-        if self.device.type == "cpu":
-            keep_freed_memory()
         parameterize_by_dct(model)
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         copy_from_first(model)

@@ -97,9 +97,9 @@ def curve(output: Path, quality: int) -> list[dict[str, float]]:
 
 
 def test_a_sweep_of_two_workers_is_killed_resumed_and_used(photographs: Path, tmp_path: Path) -> None:
-    sweep = ("--lmbda", 0.0067, 0.013, "--num-workers", 2, "--steps", 300)
+    sweep = ("--lmbda", 0.0067, 0.013, "--num-workers", 2, "--steps", 160)
     with started(photographs, tmp_path, *sweep) as process:
-        wait_for(process, "quality 4  step 120")
+        wait_for(process, "quality 4  step 80")
     done = train(photographs, tmp_path, *sweep)
     assert done.returncode == 0, done.stderr
     assert "going on from step" in done.stderr and "held-out images" in done.stderr
@@ -111,10 +111,10 @@ def test_a_sweep_of_two_workers_is_killed_resumed_and_used(photographs: Path, tm
     compressed = subprocess.run([*map(str, (*compress, *images))], capture_output=True, text=True, timeout=600)
     assert compressed.returncode == 3, compressed.stderr  # one image is broken
     # An undisturbed run of one worker has the same curve.
-    alone = train(photographs, tmp_path / "alone", "--lmbda", 0.013, "--steps", 300)
+    alone = train(photographs, tmp_path / "alone", "--lmbda", 0.013, "--steps", 160)
     assert alone.returncode == 0, alone.stderr
     expected = [row["loss"] for row in curve(tmp_path / "alone", 4)]
-    assert len(expected) == 15
+    assert len(expected) == 8
     assert [row["loss"] for row in curve(tmp_path, 4)] == pytest.approx(expected, rel=0.01)
     # Again: nothing is left to do, and the bundle stays what it is.
     fingerprint = load_bundle(tmp_path / "bundle").fingerprint

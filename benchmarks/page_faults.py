@@ -1,9 +1,9 @@
-"""What it is worth to keep freed memory: page faults and speed of the codec with and without, on one thread.
+"""What huge pages are worth: page faults and speed of the codec with and without, on one thread.
 
-    python -m benchmarks.freed_memory --images KODAK
+    python -m benchmarks.page_faults --images KODAK
 
 Every measurement is a process of its own, as it depends on where a process's memory lies. Writes
-benchmarks/results/freed_memory.json.
+benchmarks/results/page_faults.json.
 """
 
 import os
@@ -26,13 +26,11 @@ from bls.precision import Precision
 QUALITY = 4
 SIDES = {"kodak": 0, "1024": 1024}
 """What is coded: the images as they are, and one of this side, patched together from them."""
-NO_CHANGE = {"MALLOC_ARENA_MAX": str(8 * (os.cpu_count() or 1))}
-"""What glibc does anyway, but stated by the user: the codec leaves the allocator alone."""
 
 
 @dataclass(frozen=True)
-class FreedMemory:
-    """Time the codec in several processes, with freed memory kept and not."""
+class PageFaults:
+    """Time the codec in several processes, with huge pages and without."""
 
     images: Path
     """Folder of PNG images of one size, upright or not."""
@@ -40,26 +38,26 @@ class FreedMemory:
     """Of each kind, in turns."""
 
 
-def main(config: FreedMemory) -> None:
+def main(config: PageFaults) -> None:
     """Measure, print and write all of it."""
     result: dict[str, object] = {}
     for name, side in SIDES.items():
         for precision in ("auto", "float32"):
-            runs: dict[str, list[dict[str, float]]] = {"kept": [], "not_kept": []}
+            runs: dict[str, list[dict[str, float]]] = {"huge_pages": [], "small_pages": []}
             for _ in range(config.processes):
-                for kind, environment in (("kept", {}), ("not_kept", NO_CHANGE)):
-                    runs[kind].append(in_a_process(measure, config.images, side, precision, environment))
+                for kind, enabled in (("huge_pages", "1"), ("small_pages", "0")):
+                    os.environ["THP_MEM_ALLOC_ENABLE"] = enabled  # inherited
+                    runs[kind].append(in_a_process(measure, config.images, side, precision))
             for kind, measured in runs.items():
                 for key in measured[0]:
                     values = [m[key] for m in measured]
                     result[f"{name}_{precision}_{kind}_{key}"] = values
-                    print(f"{name:6} {precision:8} {kind:9} {key:30} {' '.join(f'{v:10.4g}' for v in values)}")
-    print(write_result("freed_memory", result))
+                    print(f"{name:6} {precision:8} {kind:11} {key:30} {' '.join(f'{v:10.4g}' for v in values)}")
+    print(write_result("page_faults", result))
 
 
-def measure(folder: Path, side: int, precision: Precision, environment: dict[str, str]) -> dict[str, float]:
+def measure(folder: Path, side: int, precision: Precision) -> dict[str, float]:
     """Return speed and page faults in this process."""
-    os.environ.update(environment)
     torch.set_num_threads(1)
     images = [np.array(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))]
     if side:
@@ -94,4 +92,4 @@ def _faults() -> int:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(FreedMemory))
+    main(tyro.cli(PageFaults))
