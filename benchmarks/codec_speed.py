@@ -5,11 +5,13 @@
 Compressing is from pixels to a bitstream, decompressing back to pixels; nothing is measured or verified. CompressAI's
 `bmshj2018_factorized` of quality 4 is the nearest model there is elsewhere: the same transforms at 128 filters, a
 factorised density, a range coder. It runs in an environment of its own, without trained weights, which changes what
-is coded and hardly how fast. Writes benchmarks/results/codec_speed.json.
+is coded and hardly how fast; as it comes, and with the huge pages that `bls` takes (docs/decisions/0012-huge-pages.md).
+Writes benchmarks/results/codec_speed.json.
 """
 
 import io
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,12 +78,16 @@ def main(config: CodecSpeed) -> None:
     for name, seconds in (_ours(images, config) | _pillow(images, config)).items():
         result[f"{name}_mp_per_second"] = megapixels / seconds
     if config.compressai is not None:
-        command = [config.compressai, "-c", COMPRESSAI, config.repeats, *paths]
-        output = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
-        for name, seconds in json.loads(output.splitlines()[-1]).items():
-            result[f"compressai_{name}_mp_per_second"] = megapixels / seconds
-            ours = result[f"{Codec.load().coders(config.quality)[0]}_{name}_mp_per_second"]
-            result[f"{name}_to_compressai"] = ours * seconds / megapixels
+        ours = {
+            n: result[f"{Codec.load().coders(config.quality)[0]}_{n}_mp_per_second"] for n in ("compress", "decompress")
+        }
+        command = list(map(str, [config.compressai, "-c", COMPRESSAI, config.repeats, *paths]))
+        for name, huge_pages in (("compressai", "0"), ("compressai_huge_pages", "1")):
+            environment = os.environ | {"THP_MEM_ALLOC_ENABLE": huge_pages}
+            output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+            for direction, seconds in json.loads(output.splitlines()[-1]).items():
+                result[f"{name}_{direction}_mp_per_second"] = megapixels / seconds
+                result[f"{direction}_to_{name}"] = ours[direction] * seconds / megapixels
     for key, value in result.items():
         print(f"{key:45} {value:.3g}")
     print(write_result("codec_speed", dict(result)))
