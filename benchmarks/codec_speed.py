@@ -78,9 +78,8 @@ def main(config: CodecSpeed) -> None:
     for name, seconds in (_ours(images, config) | _pillow(images, config)).items():
         result[f"{name}_mp_per_second"] = megapixels / seconds
     if config.compressai is not None:
-        ours = {
-            n: result[f"{Codec.load().coders(config.quality)[0]}_{n}_mp_per_second"] for n in ("compress", "decompress")
-        }
+        coder = Codec.load().coders(config.quality)[0]
+        ours = {direction: result[f"{coder}_{direction}_mp_per_second"] for direction in ("compress", "decompress")}
         command = list(map(str, [config.compressai, "-c", COMPRESSAI, config.repeats, *paths]))
         for name, huge_pages in (("compressai", "0"), ("compressai_huge_pages", "1")):
             environment = os.environ | {"THP_MEM_ALLOC_ENABLE": huge_pages}
