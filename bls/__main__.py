@@ -25,6 +25,7 @@ def encode(
     quality: int = 4,
     coder: str | None = None,
     bundle: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Compress an image file to a .bls file.
 
@@ -34,7 +35,9 @@ def encode(
         quality: Of the bundle's models: higher is better and larger.
         coder: Entropy coder: `mixed` (smallest), `adaptive` (faster) or `static`; by default the first that there is.
         bundle: Folder of fitted models; by default the one that comes with the package.
+        overwrite: Replace a file that is there.
     """
+    _check_target(output, source=image, overwrite=overwrite)
     codec = Codec.load(bundle)
     pixels = _read_image(image)
     data = bitstream.pack_file(
@@ -45,14 +48,22 @@ def encode(
     print(f"{output}: {width}x{height}, {len(data)} bytes, {_bpp(data, height, width):.4f} bpp")
 
 
-def decode(file: Input, output: Annotated[Path, tyro.conf.Positional], /, bundle: Path | None = None) -> None:
+def decode(
+    file: Input,
+    output: Annotated[Path, tyro.conf.Positional],
+    /,
+    bundle: Path | None = None,
+    overwrite: bool = False,
+) -> None:
     """Decompress a .bls file to an image file.
 
     Args:
         file: The .bls file.
         output: Image file; its extension chooses the format.
         bundle: Folder of fitted models; by default the one that comes with the package.
+        overwrite: Replace a file that is there.
     """
+    _check_target(output, source=file, overwrite=overwrite)
     codec = Codec.load(bundle)
     fingerprint, data = bitstream.unpack_file(file.read_bytes())
     expected = codec.model_fingerprint(bitstream.parse_header(data).lmbda_index)
@@ -85,6 +96,16 @@ def info(file: Input, /) -> None:
 
 def _bpp(data: bytes, height: int, width: int) -> float:
     return quality.bpp(len(data), height=height, width=width)
+
+
+def _check_target(output: Path, *, source: Path, overwrite: bool) -> None:
+    """Refuse to replace a file unasked, and the input in any case."""
+    if not output.exists():
+        return
+    if source.exists() and output.samefile(source):
+        raise ValueError(f"{output} is the input itself, which is not replaced: give another output")
+    if not overwrite:
+        raise ValueError(f"{output} is there already: give another output, or --overwrite to replace it")
 
 
 def _read_image(path: Path) -> np.ndarray:

@@ -122,12 +122,17 @@ def shipped_bundle() -> Path:
     return Path(str(resources.files("bls"))) / "bundles" / "default"
 
 
+def model_file(quality: int) -> str:
+    """Return the name of the file of a model in a bundle."""
+    return f"quality-{quality}.safetensors"
+
+
 def save_bundle(folder: Path, models: Sequence[FittedModel]) -> None:
     """Write a bundle; the manifest comes last, so that a folder without one is no bundle yet."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for model in sorted(models, key=lambda model: model.quality):
-        name = f"quality-{model.quality}.safetensors"
+        name = model_file(model.quality)
         _replace(folder / name, model.to_bytes())
         entries.append(
             {

@@ -22,12 +22,15 @@ from pipeline.plots import check_installed, plot_relaxation
 from pipeline.provenance import provenance
 from pipeline.relaxation import RelaxationCheck, markdown
 from pipeline.schema import RELAXATION, to_parquet
-from pipeline.sources import Columns, ImageReference, Source, open_source
+from pipeline.sources import Columns, ImageReference, Source, check_apart, open_source
 from pipeline.stages import Item
 from pipeline.storage import open_folder, redact
 from pipeline.streams import write_line
 from pipeline.summary import OK, Summary
 from pipeline.worker import own_process
+from pipeline.written import check_replaceable, write_results
+
+RESULTS = ("relaxation.parquet", "relaxation.png", "relaxation.svg", "README.md")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ def check_relaxation(config: CheckRelaxation) -> ExitCode:
     with usage():
         check_installed("matplotlib", extra="evaluate")
         bundle = load_bundle(config.bundle)
+        check_apart(config.output, config.input)
+        check_replaceable(open_folder(config.output), RESULTS)
         source = open_source(config.input, Columns(config.image_column, config.key_column))
         references = list(source.references())
         if not references:
@@ -120,18 +125,18 @@ def _write(
 ) -> None:
     folder = open_folder(config.output)
     data = to_parquet([*rows, *bad], RELAXATION, metadata={"job": "check_relaxation", "provenance": made})
-    folder.write("relaxation.parquet", data)
+    files = {"relaxation.parquet": data}
     for row in bad:
         report.say(f"left out {row['key']}: {row['error_message']}")
     if not rows:
+        write_results(folder, files)
         return
     table = pa.Table.from_pylist(rows, schema=RELAXATION)
     for image_format in ("png", "svg"):
-        picture = plot_relaxation(table, coders=CODERS, image_format=image_format)
-        folder.write(f"relaxation.{image_format}", picture)
+        files[f"relaxation.{image_format}"] = plot_relaxation(table, coders=CODERS, image_format=image_format)
     name = str(open_folder(config.input)).rstrip("/").rpartition("/")[2]
     text = markdown(table, name=name, provenance=made)
-    folder.write("README.md", text.encode())
+    write_results(folder, {**files, "README.md": text.encode()})
     write_line("\n".join(line for line in text.splitlines() if line.startswith("|")), sys.stdout)
     write_line(f"\n{report.shown(Output(config.output))}/README.md", sys.stdout)
 

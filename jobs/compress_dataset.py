@@ -20,7 +20,7 @@ from pipeline.images import MAX_PIXELS
 from pipeline.job import ExitCode, Result, Work, arguments_of, check_at_least, exit_code, run_to_end, usage
 from pipeline.output import Output, check_same, versions
 from pipeline.shards import default_size, freeze_plan, planned_shards
-from pipeline.sources import Columns, Source, open_source
+from pipeline.sources import Columns, Source, check_apart, open_source
 from pipeline.storage import absolute, redact
 from pipeline.summary import Summary
 
@@ -180,8 +180,10 @@ def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any
 
 def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
     source = open_source(config.input, config.columns)
+    check_apart(config.output, config.input)
     worker_config = _worker_config(config)
     output = Output(config.output)
+    output.check_free()
     if config.overwrite:
         output.clear(JOB)
     manifest = freeze_plan(
@@ -205,6 +207,7 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
 
 def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
     source = open_source(config.input, config.columns)
+    check_apart(config.output, config.input)
     worker_config = _worker_config(config)
     output = Output(config.output)
     stored = None if config.overwrite else output.manifest()

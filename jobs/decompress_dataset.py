@@ -19,6 +19,7 @@ from pipeline.reading import CompressedDataset, StoredFile
 from pipeline.restored_files import Container
 from pipeline.selection import Selection, read_keys
 from pipeline.shards import Shard
+from pipeline.sources import check_apart
 from pipeline.storage import absolute
 
 JOB = "decompress"
@@ -103,7 +104,9 @@ def decompress_dataset(config: DecompressDataset) -> ExitCode:
 
 
 def _prepare(config: DecompressDataset) -> Work:
+    check_apart(config.output, config.input)
     source, output = CompressedDataset(config.input), Output(config.output)
+    output.check_free()
     fingerprint = source.check_bundle(config.bundle)
     keys = _keys(config)
     selection = source.select(keys=keys, where=config.where)

@@ -18,7 +18,7 @@ from pipeline.bundles import load_bundle
 from pipeline.curves import Point, read_reference
 from pipeline.engine import Cluster
 from pipeline.evaluation import CODERS, EvaluationConfig, ShardEvaluator, ladders, read_rows
-from pipeline.evaluation_report import Report
+from pipeline.evaluation_report import FILES, Report
 from pipeline.images import MAX_PIXELS
 from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
 from pipeline.output import Output, versions
@@ -27,11 +27,13 @@ from pipeline.plots import check_installed
 from pipeline.provenance import provenance
 from pipeline.schema import EVALUATION, to_parquet
 from pipeline.shards import freeze_plan, planned_shards
-from pipeline.sources import Columns, Source, open_source
+from pipeline.sources import Columns, Source, check_apart, open_source
 from pipeline.storage import absolute, open_folder
 from pipeline.worker import own_process
+from pipeline.written import check_replaceable, write_results
 
 JOB = "evaluate"
+RESULTS = ("images.parquet", *FILES)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def evaluate(config: Evaluate) -> ExitCode:
         published=published,
         provenance={"bundle": bundle.fingerprint.hex(), **made},
     )
-    _write(config, summary)
+    with usage():
+        _write(config, summary)
     _print_result(config, summary, result)
     return result.exit_code
 
@@ -151,7 +154,10 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
     qualities = _qualities(config, bundle)
     columns = Columns(config.image_column, config.key_column)
     source = open_source(config.input, columns)
+    check_apart(config.output, config.input)
+    check_replaceable(open_folder(config.output), RESULTS)
     output = Output(f"{absolute(config.output).rstrip('/')}/shards")
+    output.check_free()
     if config.overwrite:
         output.clear(JOB)
     manifest = freeze_plan(
@@ -198,6 +204,7 @@ def write_panels(config: Evaluate) -> ExitCode:
     made = provenance()
     own_process(config.cpus_per_worker)
     with usage():
+        check_apart(config.output, config.input)
         bundle = load_bundle(config.bundle)
         qualities = _qualities(config, bundle)
         if not config.qualities:
@@ -245,9 +252,8 @@ def _settings(config: Evaluate, source: Source, bundle: Bundle, qualities: Seque
 def _write(config: Evaluate, summary: Report) -> None:
     folder = open_folder(config.output)
     metadata = {"job": JOB, "provenance": dict(summary.provenance)}
-    folder.write("images.parquet", to_parquet(summary.table.to_pylist(), EVALUATION, metadata=metadata))
-    for name, data in summary.files().items():
-        folder.write(name, data)
+    table = to_parquet(summary.table.to_pylist(), EVALUATION, metadata=metadata)
+    write_results(folder, {"images.parquet": table, **summary.files()})
 
 
 def _print_result(config: Evaluate, summary: Report, result: Result) -> None:

@@ -13,9 +13,10 @@ from pipeline.images import ImageError
 from pipeline.job import ExitCode, UsageError, check_at_least, exit_code, usage
 from pipeline.reading import CompressedDataset, ImageReader
 from pipeline.report_originals import Originals, Pairs
-from pipeline.report_page import Comparison, Shown, check_extra, render
+from pipeline.report_page import Comparison, Shown, check_extra, is_report, render
 from pipeline.report_pictures import draw
 from pipeline.run_report import MEASURES, Row, RunReport, gather
+from pipeline.sources import check_apart
 from pipeline.storage import absolute, open_folder, redact
 from pipeline.worker import own_process
 
@@ -69,6 +70,9 @@ def write_report(config: Report) -> ExitCode:
         folder = open_folder(above or "/")
         if not config.overwrite and folder.holds(name):
             raise ValueError(f"{redact(config.output)} is there already: use another --output, or --overwrite")
+        check_apart(config.output, config.input, *([] if config.originals is None else [config.originals]))
+        if folder.holds(name) and not is_report(folder.read_range(name, 0, 4096)):
+            raise ValueError(f"{redact(config.output)} is not a report, and is not replaced: use another --output")
         dataset = CompressedDataset(config.input)
         reading = dataset.reading(columns=["key", "image", "icc_profile"], bundle=config.bundle)
     own_process(config.num_threads)

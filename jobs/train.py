@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tyro
 
-from bls.bundle import LMBDAS, MANIFEST, FittedModel, load_bundle, read_bundle, save_bundle
+from bls.bundle import LMBDAS, MANIFEST, FittedModel, load_bundle, model_file, read_bundle, save_bundle
 from bls.training import TrainingConfig
 from bls.transforms import TransformConfig
 from pipeline.bundles import load_model
@@ -31,9 +31,10 @@ from pipeline.job import ExitCode, check_at_least, exit_code, usage
 from pipeline.patches import PatchConfig
 from pipeline.plots import check_installed, plot_training_curve
 from pipeline.report import job_command, print_commands, print_table, reasons_text, say
-from pipeline.sources import Columns, open_sources
+from pipeline.sources import Columns, check_apart, open_sources
 from pipeline.storage import Folder, absolute, open_folder, redact
 from pipeline.train_engine import Images, Milestones, Resources, cluster, fit_models, read_images
+from pipeline.written import check_replaceable, write_results
 
 CURVES, CURVES_PLOT = "training.parquet", "training.png"  # beside the models of a bundle
 
@@ -172,7 +173,10 @@ def main(config: TrainConfig) -> ExitCode:
     with usage():
         check_installed("matplotlib", extra="train")
         source = open_sources([absolute(uri) for uri in config.data], Columns(config.image_column))
+        check_apart(config.output, *config.data)
+        check_apart(config.storage, *config.data)
         start = _start(config)
+        check_replaceable(output, _files(config.qualities()), ours=_names_in_bundle(output))
         if not config.overwrite:
             _check_nothing_is_lost(output, storage, config.qualities())
         for fit in config.fits():
@@ -281,7 +285,8 @@ def _add_to_bundle(output: Folder, fitted: FittedModel, storage: Folder) -> None
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in _names_in_bundle(output):
-            (folder / name).write_bytes(output.read(name))
+            if name != CURVES_PLOT:  # which is drawn anew
+                (folder / name).write_bytes(output.read(name))
         models = dict(load_bundle(temporary).models) if (folder / MANIFEST).exists() else {}
         models[fitted.quality] = fitted
         save_bundle(folder, list(models.values()))
@@ -293,8 +298,14 @@ def _add_to_bundle(output: Folder, fitted: FittedModel, storage: Folder) -> None
         table = pa.concat_tables(curves).sort_by([("quality", "ascending"), ("step", "ascending")])
         pq.write_table(table, table_path)
         (folder / CURVES_PLOT).write_bytes(plot_training_curve(table))
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
-            output.write(path.name, path.read_bytes())
+        paths = sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST)
+        files = {path.name: path.read_bytes() for path in paths}
+        write_results(output, files, ours=_names_in_bundle(output))
+
+
+def _files(qualities: Sequence[int]) -> list[str]:
+    """Return the names of all files that are written to the bundle."""
+    return [MANIFEST, CURVES, CURVES_PLOT, *map(model_file, qualities)]
 
 
 def _names_in_bundle(output: Folder) -> list[str]:
@@ -302,7 +313,7 @@ def _names_in_bundle(output: Folder) -> list[str]:
     if not output.holds(MANIFEST):
         return []
     files = [entry["file"] for entry in json.loads(output.read(MANIFEST))["models"]]
-    return [MANIFEST, *files, *([CURVES] if output.holds(CURVES) else [])]
+    return [MANIFEST, *files, *(name for name in (CURVES, CURVES_PLOT) if output.holds(name))]
 
 
 def _print_summary(config: TrainConfig) -> None:

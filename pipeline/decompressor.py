@@ -129,7 +129,8 @@ class ShardDecompressor:
         bitstreams = self._input.folder.read(file)
         with open_restored(
             self._config.container,
-            output=self._output.folder,
+            output=self._output,
+            shard=shard.index,
             image_format=self._config.image_format,
             bitstreams=bitstreams,
             rows=rows,

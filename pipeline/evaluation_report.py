@@ -19,6 +19,13 @@ from pipeline.summary import OK
 
 _LABELS = {"psnr_db": "PSNR in dB", "ms_ssim_db": "MS-SSIM in dB"}
 _PLOTS = {"psnr_db": "rd_psnr", "ms_ssim_db": "rd_ms_ssim"}
+FILES = (
+    "summary.csv",
+    "bd_rate.csv",
+    "README.md",
+    *(f"{stem}.{kind}" for stem in _PLOTS.values() for kind in ("png", "svg")),
+)
+"""Names of all files that a report may have."""
 _SUMMARY_COLUMNS = (
     "codec",
     "setting",

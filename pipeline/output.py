@@ -7,9 +7,13 @@
     images/...                             restored images as files of their own
     commits/shard-000042.json              names the attempt that counts; written last, once
     commits/shard-000042.retry-1.json      counts in its place, after a retry of quarantined images; and so on
+    written/shard-000042/<attempt>.json    restored image files that an attempt is about to write
 
 A killed job leaves at most files that no marker names. Readers see committed files only, and a rerun goes on where the
 markers end. A marker is never changed: a retry writes files of its own, kept rows included, and the next marker.
+
+The folder may hold other people's files. A file is ours by its name, which carries a random id, or because it was
+recorded before it was written; only such files are ever deleted or replaced.
 """
 
 import itertools
@@ -20,17 +24,20 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import IO, Any
 
 from pipeline.schema import SCHEMA_VERSION
-from pipeline.storage import TEMPORARY_PREFIX, Folder, delete_many, list_names, open_folder, read_many
+from pipeline.storage import Folder, delete_many, hold_many, is_temporary, list_names, open_folder, read_many
 from pipeline.summary import Summary
 
 _MANIFEST = "manifest.json"
+_KINDS = ("plan", "bitstreams", "metrics", "images", "tars", "commits", "written")
+_PLAN_FILE = re.compile(r"plan/part-\d+\.([0-9a-f]{32})\.parquet")
+_WRITTEN_FILE = re.compile(r"written/shard-\d+/[0-9a-f]{32}\.json")
 _ATTEMPT_FILE = re.compile(
     r"(?:bitstreams|metrics|images|tars)/shard-(\d+)(?:\.retry-(\d+))?\.([0-9a-f]{32})\.(?:parquet|tar)"
 )
@@ -143,14 +150,31 @@ class Output:
         """Write the manifest unless another run did; return the one that is stored.
 
         Raises:
-            OutputError: there are markers but no manifest that says of what.
+            OutputError: there are markers but no manifest that says of what, or files that no job wrote.
         """
-        if self.manifest() is None and self.committed():
-            raise OutputError(f"{self} has commits but no {_MANIFEST}: empty the folder or use another")
+        self.check_free()
         self.folder.create(_MANIFEST, _to_json(asdict(manifest)))
         stored = self.manifest()
         assert stored is not None
         return stored
+
+    def check_free(self) -> None:
+        """Refuse to begin among other people's files: readers would take them for ours.
+
+        Raises:
+            OutputError: names a file that is in the way.
+        """
+        if self.manifest() is not None:
+            return
+        if self.committed():
+            raise OutputError(f"{self} has commits but no {_MANIFEST}: empty the folder or use another")
+        ours = self._written_names()
+        foreign = next((name for name in self._files() if not self._is_ours(name, ours)), None)
+        if foreign is not None:
+            raise OutputError(
+                f"{self} holds files that this job did not write, {foreign} for example: "
+                "use another --output, or move them away"
+            )
 
     def committed(self) -> set[int]:
         """List the shards that are done."""
@@ -224,9 +248,9 @@ class Output:
         assert manifest is not None
 
         def is_left_behind(name: str) -> bool:
-            if name.startswith("plan/"):
-                return f".{manifest.plan}." not in name
-            if name.rpartition("/")[2].startswith(TEMPORARY_PREFIX):
+            if part := _PLAN_FILE.fullmatch(name):
+                return part[1] != manifest.plan
+            if is_temporary(name):
                 return True
             match = _ATTEMPT_FILE.fullmatch(name)
             if match is None or (shard := int(match[1])) not in committed.attempts:
@@ -239,6 +263,8 @@ class Output:
     def clear(self, job: str) -> None:
         """Delete all that an earlier run of this job wrote; the markers first, so that no half is taken for a whole.
 
+        Files that no run wrote stay. The records of what was written go last: a killed deletion can be repeated.
+
         Raises:
             OutputError: the folder holds the output of another job.
         """
@@ -249,9 +275,27 @@ class Output:
             raise OutputError(
                 f"{self} holds the output of a {stored.job} job, which is not overwritten: use another folder"
             )
-        delete_many(self._commits, list_names(self._commits))
+        delete_many(self._commits, filter(_MARKER_FILE.fullmatch, list_names(self._commits)))
         self.folder.delete(_MANIFEST)
-        delete_many(self.folder, self._files())
+        ours = self._written_names()
+        delete_many(
+            self.folder,
+            (name for name in self._files() if self._is_ours(name, ours) and not _WRITTEN_FILE.fullmatch(name)),
+        )
+        delete_many(self.folder, filter(_WRITTEN_FILE.fullmatch, self._files(("written",))))
+
+    def record_written(self, shard: int, names: Sequence[str]) -> set[str]:
+        """Record restored image files (names below `images/`) before they are written; return those that are foreign.
+
+        A file is foreign that is there already and was not recorded by an earlier attempt at the shard.
+        """
+        records, images = self.folder.child(f"written/shard-{shard:06d}"), self.folder.child("images")
+        ours = {name for data in read_many(records, list_names(records)) for name in json.loads(data)}
+        unknown = [name for name in names if name not in ours]
+        foreign = {name for name, is_there in zip(unknown, hold_many(images, unknown), strict=True) if is_there}
+        if new := [name for name in unknown if name not in foreign]:
+            records.write(f"{uuid.uuid4().hex}.json", json.dumps(new).encode())
+        return foreign
 
     def _last_retries(self) -> dict[int, int]:
         """List the shards that are done, each with the number of its last retry."""
@@ -279,10 +323,22 @@ class Output:
             return False
         return retry <= last or self._create_marker(replace(marker, retry=last + 1)).attempt == attempt
 
-    def _files(self) -> Iterator[str]:
-        for folder in ("plan", "bitstreams", "metrics", "images", "tars", "commits"):
+    def _files(self, kinds: Sequence[str] = _KINDS) -> Iterator[str]:
+        for folder in kinds:
             for name in list_names(self.folder.child(folder)):
                 yield f"{folder}/{name}"
+
+    def _written_names(self) -> set[str]:
+        """Return the names of all restored image files that attempts recorded."""
+        written = self.folder.child("written")
+        records = (name for name in list_names(written) if _WRITTEN_FILE.fullmatch(f"written/{name}"))
+        return {f"images/{name}" for data in read_many(written, records) for name in json.loads(data)}
+
+    @staticmethod
+    def _is_ours(name: str, written: Collection[str]) -> bool:
+        """Return whether a file was written by a run: by its name, or because it was recorded."""
+        patterns = (_PLAN_FILE, _ATTEMPT_FILE, _WRITTEN_FILE)
+        return name in written or is_temporary(name) or any(pattern.fullmatch(name) for pattern in patterns)
 
 
 def versions() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pipeline.references import ImageReference, Source
 from pipeline.report import markdown_table
 from pipeline.storage import Folder, redact
 from pipeline.worker import read_encoded
+from pipeline.written import check_replaceable, write_results
 
 _ENLARGED = 2
 _CELL = _ENLARGED * CROP_SIDE  # width of what one codec gets
@@ -44,8 +45,10 @@ class PanelWork:
         """Write a picture per image and quality, the page last; return how many, and why images are left out, by key.
 
         Raises:
-            ValueError: there are no images, one is too small for the corner, or more than `max_failures` are left out.
+            ValueError: somebody else's file is in the way, there are no images, one is too small for the corner, or
+                more than `max_failures` are left out.
         """
+        check_replaceable(folder, ["README.md"])
         sections: list[str] = []
         failures: dict[str, str] = {}
         num_panels = 0
@@ -53,7 +56,7 @@ class PanelWork:
             try:
                 for panel in self._panels(reference):
                     file = panel.file_name(number)
-                    folder.write(file, draw(panel))
+                    write_results(folder, {file: draw(panel)})
                     sections += section(panel, file)
                     num_panels += 1
             except ImageError as error:
@@ -62,7 +65,8 @@ class PanelWork:
                     raise ValueError(f"{len(failures)} images cannot be read, the last: {error}") from error
         if not num_panels:
             raise ValueError(f"{self.source} has no image that can be read ({len(failures)} cannot): give it some")
-        folder.write("README.md", page(sections, name=name, failures=failures, provenance=provenance).encode())
+        text = page(sections, name=name, failures=failures, provenance=provenance)
+        write_results(folder, {"README.md": text.encode()})
         return num_panels, failures
 
     def _panels(self, reference: ImageReference) -> Iterator[Panel]:

@@ -19,6 +19,7 @@ from pipeline.report_pictures import AMPLIFIED, CROP_HEIGHT, CROP_WIDTH, Picture
 from pipeline.run_report import MAX_SAMPLE, RunReport
 
 _FILES = files("pipeline") / "report_page_files"
+_GENERATOR = "bls-codec report"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ def check_extra() -> None:
         raise ValueError("a report needs Jinja and Vega: pip install 'bls-codec[report]'") from error
 
 
+def is_report(head: bytes) -> bool:
+    """Return whether a file is a report, by its first 4 kB."""
+    return f'<meta name="generator" content="{_GENERATOR}">'.encode() in head
+
+
 def render(run: RunReport, shown: Sequence[Shown], comparison: Comparison | None, *, title: str) -> str:
     """Return the page."""
     import jinja2
@@ -74,6 +80,7 @@ def render(run: RunReport, shown: Sequence[Shown], comparison: Comparison | None
     }
     return environment.get_template("report.html").render(
         title=title,
+        generator=_GENERATOR,
         run=run,
         words=report_words,
         facts=report_words.facts(run),

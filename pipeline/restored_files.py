@@ -5,11 +5,12 @@ until all of a shard are there; then they are put together in the order of the s
 """
 
 import base64
+import errno
 import json
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import IO, Any, Literal, Protocol
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline import tar_writer
 from pipeline.images import FORMATS, ImageError
+from pipeline.output import Output
 from pipeline.schema import CARRIED, RESTORED_IMAGES
 from pipeline.storage import Folder, UnsafeNameError, check_name
 from pipeline.stored_rows import carried_names, read_stored
@@ -60,7 +62,7 @@ class RestoredFiles(Protocol):
 
 @contextmanager
 def open_restored(
-    container: str, *, output: Folder, image_format: str, bitstreams: bytes, rows: Sequence[int]
+    container: str, *, output: Output, shard: int, image_format: str, bitstreams: bytes, rows: Sequence[int]
 ) -> Iterator[RestoredFiles]:
     """Open what takes the images of a shard, which are those of the given rows of a file of bitstreams."""
     extension = FORMATS[image_format]
@@ -71,19 +73,29 @@ def open_restored(
         elif container == "parquet":
             yield RestoredTable(extension, _Spool(spool), result, bitstreams, rows)
         else:
-            yield RestoredFolder(extension, output.child("images"))
+            names = [name for name in _file_names(bitstreams, rows, extension) if _is_safe(name)]
+            foreign = output.record_written(shard, names)
+            yield RestoredFolder(extension, output.folder.child("images"), foreign)
 
 
 class RestoredFolder:
-    """Image files in folders as the input had them; there is no place for what was carried."""
+    """Image files in folders as the input had them; there is no place for what was carried.
 
-    def __init__(self, extension: str, folder: Folder) -> None:
+    Files of the names in `foreign` were there before and stay as they are.
+    """
+
+    def __init__(self, extension: str, folder: Folder, foreign: Collection[str]) -> None:
         self._extension = extension
         self._folder = folder
+        self._foreign = foreign
 
     def add(self, image: RestoredImage) -> str:
         """Write an image file."""
         path = image.stem + self._extension
+        if path in self._foreign:
+            raise FileExistsError(
+                errno.EEXIST, "a file that this job did not write is there: move it away", f"{self._folder}/{path}"
+            )
         self._folder.write(path, image.data)
         return path
 
@@ -211,6 +223,17 @@ class _Spool:
     def copy_to(self, file: IO[bytes]) -> None:
         for position in sorted(self._places):
             file.write(self.read(position))
+
+
+def _file_names(bitstreams: bytes, rows: Sequence[int], extension: str) -> list[str]:
+    stems = (stem for table in read_stored(bitstreams, rows, ["stem"]) for stem in table["stem"].to_pylist())
+    return [stem + extension for stem in stems]
+
+
+def _is_safe(name: str) -> bool:
+    with suppress(UnsafeNameError):
+        return bool(check_name(name))
+    return False
 
 
 def _members(carried: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:

@@ -22,10 +22,19 @@ from pipeline.key_hashes import Hashes, hashes_of, repeated_hashes
 from pipeline.list_source import ListSource
 from pipeline.parquet_source import ParquetSource
 from pipeline.references import IMAGE_EXTENSIONS, Columns, ImageReference, Sample, Source, utf8, without_extension
-from pipeline.storage import Folder, absolute, open_folder, redact
+from pipeline.storage import Folder, absolute, open_folder, overlaps, redact
 from pipeline.tar_source import TarSource
 
-__all__ = ["IMAGE_EXTENSIONS", "Columns", "ImageReference", "Sample", "Source", "open_source", "open_sources"]
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "Columns",
+    "ImageReference",
+    "Sample",
+    "Source",
+    "check_apart",
+    "open_source",
+    "open_sources",
+]
 
 _ALL = Glob(("**",))
 _CHUNK_NUM_NAMES = 10_000  # of a folder that are strings at once
@@ -66,6 +75,28 @@ def open_source(uri: str, columns: Columns | None = None) -> Source:
         f"input {redact(uri)} is not there, or nothing that holds images: expected a folder of images, a pattern with "
         "stars, a .tar or .parquet file, or a list of URIs in a .txt file"
     )
+
+
+def check_apart(output: str, *inputs: str) -> None:
+    """Refuse an output that overlaps an input: a job would take its own files for images, or put them among them.
+
+    Raises:
+        ValueError: names both.
+    """
+    for uri in map(absolute, inputs):
+        folder, pattern = (uri, None) if open_folder(uri).exists() or not has_magic(uri) else split_magic(uri)
+        if not overlaps(folder, output) or (pattern is not None and _is_beside(folder, pattern, output)):
+            continue
+        raise ValueError(
+            f"output {redact(output)} overlaps the input {redact(uri)}: "
+            "use an --output that is neither inside of the input nor around it"
+        )
+
+
+def _is_beside(folder: str, pattern: str, output: str) -> bool:
+    """Return whether an output below the folder of a pattern is a place where the pattern looks for nothing."""
+    above, below = absolute(folder).rstrip("/") + "/", absolute(output).rstrip("/")
+    return below.startswith(above) and not Glob(list(expand_braces(pattern))).enters(below.removeprefix(above))
 
 
 def _open_glob(uri: str, columns: Columns) -> Source:

@@ -23,6 +23,7 @@ from pipeline.listing import walk_local, walk_remote
 from pipeline.retries import Retrying, client_options
 
 TEMPORARY_PREFIX = ".tmp-"  # of local files that are being written
+_TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{32}")
 _NUM_THREADS = 16  # for many small requests, each of which mostly waits
 _NO_CONDITIONS = frozenset((errno.ENOSYS, errno.ENOTSUP))
 _COPY_NUM_BYTES = 2**22
@@ -143,6 +144,26 @@ def check_name(name: str) -> str:
     return name
 
 
+def is_temporary(name: str) -> bool:
+    """Return whether a file is one of those that a killed write of ours leaves behind."""
+    return _TEMPORARY.fullmatch(name.rpartition("/")[2]) is not None
+
+
+def overlaps(uri: str, other: str) -> bool:
+    """Return whether two URIs name the same place, or one a place inside of the other; links are followed."""
+    first, second = _place(uri), _place(other)
+    return f"{first}/".startswith(f"{second}/") or f"{second}/".startswith(f"{first}/")
+
+
+def _place(uri: str) -> str:
+    uri = absolute(uri)
+    scheme = _SCHEME.match(uri)
+    if scheme is None:
+        return os.path.realpath(uri).rstrip("/")
+    path = "/".join(part for part in _USER_INFO.sub(r"\1", uri)[scheme.end() :].split("/") if part)
+    return f"{scheme[0].lower()}{path}"
+
+
 def list_names(folder: Folder) -> Iterator[str]:
     """List the names of all files below a folder, one by one."""
     for names in folder.walk():
@@ -153,6 +174,12 @@ def read_many(folder: Folder, names: Iterable[str]) -> list[bytes]:
     """Read files, several at a time, in order."""
     with ThreadPoolExecutor(_NUM_THREADS) as executor:
         return list(executor.map(folder.read, names))
+
+
+def hold_many(folder: Folder, names: Iterable[str]) -> list[bool]:
+    """Return of each name whether there is a file, asking for several at a time."""
+    with ThreadPoolExecutor(_NUM_THREADS) as executor:
+        return list(executor.map(folder.holds, names))
 
 
 def delete_many(folder: Folder, names: Iterable[str]) -> None:

@@ -209,6 +209,7 @@ def test_senseless_numbers_are_wrong_usage(
 
 def test_an_output_that_is_a_file_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "photo.png").touch()
-    arguments = ["--input", str(tmp_path), "--output", str(tmp_path / "photo.png")]
+    (tmp_path / "out").touch()
+    arguments = ["--input", str(tmp_path / "photo.png*"), "--output", str(tmp_path / "out")]
     assert compress_dataset.main(arguments) == 2
     assert "Not a directory" in capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_sweep_deletes_what_no_marker_names(output: Output, tmp_path: Path) -> N
     output.folder.write(f"images/shard-000000.{dead}.parquet", b"")
     output.folder.write(f"plan/part-00000.{'1' * 32}.parquet", b"")
     output.folder.write(f"plan/part-00000.{dead}.parquet", b"")
-    output.folder.write("images/a/.tmp-1234", b"")
+    output.folder.write(f"images/a/.tmp-{dead}", b"")
     output.folder.write("images/a/tmp.png", b"")
     output.folder.write("metrics/notes.txt", b"somebody's")
     sweep(output)
@@ -197,6 +197,7 @@ def test_open_files_are_committed_as_they_are(output: Output, tmp_path: Path) ->
 def test_clear_leaves_nothing_of_the_job(output: Output, tmp_path: Path) -> None:
     commit(output, 0)
     output.commit(1, {"tars": io.BytesIO(b"archive")}, Summary(num_images=1))
+    output.record_written(1, ["a/b.png"])
     output.folder.write("images/a/b.png", b"")
     (tmp_path / "unrelated.txt").write_bytes(b"")
     output.clear("compress")

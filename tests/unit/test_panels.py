@@ -129,7 +129,7 @@ def test_a_folder_becomes_panels_of_its_kind_and_a_page(codec: Codec, colour: Pi
     assert names == [
         "001-gray-quality-2.png",
         "001-gray-quality-4.png",
-        *(["002-small-quality-2.png", "002-small-quality-4.png", "README.md"]),
+        *(["002-small-quality-2.png", "002-small-quality-4.png", "README.md", "written.json"]),
     ]
     modes = [Image.open(io.BytesIO((tmp_path / "out" / name).read_bytes())).mode for name in names[:4]]
     assert modes == ["L", "L", "RGB", "RGB"]
