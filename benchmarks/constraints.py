@@ -13,13 +13,13 @@ import torch
 import tyro
 
 from benchmarks.provenance import write_result
-from bls.klt import initialize_from_klt
-from bls.model import Model
-from bls.parallel import BatchPart
-from bls.training import Trainer, TrainingConfig
-from bls.transforms import TransformConfig
-from pipeline.patches import PatchConfig, PatchSet
-from pipeline.sources import open_source
+from bls.training.klt import initialize_from_klt
+from bls.training.model import Model
+from bls.training.parallel import BatchPart
+from bls.training.trainer import Trainer, TrainingConfig
+from bls.transforms.networks import TransformConfig
+from pipeline.sources.opening import open_source
+from pipeline.train.patches import PatchConfig, PatchSet
 
 DEFAULT = TransformConfig()
 VARIANTS = {

@@ -2,9 +2,9 @@
 
     python -m benchmarks.driver
 
-Made-up shards of made-up images go through `pipeline.job.run_to_end` as those of a real job would, markers on a local
-disk; then the job runs again and finds everything done. CPU seconds are those of the driver's process, Ray's threads in
-it included. Each run is a process of its own. Writes benchmarks/results/driver.json.
+Made-up shards of made-up images go through `pipeline.cluster.run.run_to_end` as those of a real job would, markers on
+a local disk; then the job runs again and finds everything done. CPU seconds are those of the driver's process, Ray's
+threads in it included. Each run is a process of its own. Writes benchmarks/results/driver.json.
 """
 
 import resource
@@ -20,12 +20,13 @@ import tyro
 from benchmarks.planning import MadeUp
 from benchmarks.provenance import write_result
 from benchmarks.timing import in_a_process
-from pipeline.engine import Cluster
-from pipeline.job import Work, run_to_end
-from pipeline.output import Manifest, Marker, Output
-from pipeline.report_charts import STAGES
-from pipeline.shards import Shard
-from pipeline.summary import Mean, Summary
+from pipeline.cluster.cluster import Cluster
+from pipeline.cluster.run import Work, run_to_end
+from pipeline.ledger.markers import Marker
+from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.shard import Shard
+from pipeline.ledger.summary import Mean, Summary
+from pipeline.report.charts import STAGES
 
 
 @dataclass(frozen=True)

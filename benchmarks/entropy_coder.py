@@ -22,10 +22,12 @@ import tyro
 from PIL import Image
 
 from benchmarks.provenance import write_result
-from bls import arithmetic_coder, mixed_coder, range_coder
-from bls.adaptive_model import AdaptiveModel
 from bls.bundle import FittedModel, load_bundle
 from bls.codec import Codec
+from bls.entropy import static as range_coder
+from bls.entropy.adaptive import coder as arithmetic_coder
+from bls.entropy.adaptive.model import AdaptiveModel
+from bls.entropy.mixed import coder as mixed_coder
 
 Shape = tuple[int, int, int]
 

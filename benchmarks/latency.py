@@ -21,12 +21,13 @@ from PIL import Image
 
 from benchmarks.provenance import write_result
 from bls.bundle import load_bundle
-from pipeline.compressor import CompressionConfig, ShardCompressor
-from pipeline.decompressor import DecompressionConfig, ShardDecompressor, StoredImage
-from pipeline.output import Marker
-from pipeline.shards import Shard
-from pipeline.sources import FolderSource, open_source
-from pipeline.storage import LocalFolder
+from pipeline.compress.worker import CompressionConfig, ShardCompressor
+from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
+from pipeline.ledger.markers import Marker
+from pipeline.ledger.shard import Shard
+from pipeline.sources.folder import FolderSource
+from pipeline.sources.opening import open_source
+from pipeline.storage.local import LocalFolder
 
 MAX_PIXELS = 2**24
 

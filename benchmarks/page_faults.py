@@ -21,7 +21,7 @@ from PIL import Image
 from benchmarks.provenance import write_result
 from benchmarks.timing import in_a_process
 from bls.codec import Codec
-from bls.precision import Precision
+from bls.transforms.precision import Precision
 
 QUALITY = 4
 SIDES = {"kodak": 0, "1024": 1024}

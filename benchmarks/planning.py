@@ -19,9 +19,9 @@ import tyro
 
 from benchmarks.provenance import write_result
 from benchmarks.timing import in_a_process
-from pipeline.output import Manifest, Output
-from pipeline.references import ImageReference, Sample
-from pipeline.shards import freeze_plan, planned_shards
+from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.plan import freeze_plan, planned_shards
+from pipeline.sources.reference import ImageReference, Sample
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,9 @@ from scipy.optimize import nnls
 
 from benchmarks.provenance import RESULTS, write_result
 from bls.bundle import load_bundle
-from pipeline.output import Output
-from pipeline.report import markdown_table
-from pipeline.worker_times import job_times
+from pipeline.console.text import markdown_table
+from pipeline.ledger.output import Output
+from pipeline.report.times import job_times
 
 JOBS = Path(__file__).parent.parent / "jobs"
 SQUARES = {64: 384, 128: 384, 256: 256, 512: 96, 1024: 32, 2048: 16}

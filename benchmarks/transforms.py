@@ -13,7 +13,7 @@ import tyro
 
 from benchmarks.provenance import write_result
 from benchmarks.timing import median_seconds
-from bls.transforms import AnalysisTransform, SynthesisTransform, TransformConfig
+from bls.transforms.networks import AnalysisTransform, SynthesisTransform, TransformConfig
 
 HEIGHT, WIDTH = 512, 768
 

@@ -26,10 +26,10 @@ import torch
 import tyro
 
 from benchmarks.provenance import write_result
-from bls import quality as measures
 from bls.codec import Codec, make_header
+from bls.measures import images as measures
 from pipeline import images
-from pipeline.sources import open_source
+from pipeline.sources.opening import open_source
 
 JOB = Path(__file__).parent.parent / "jobs" / "compress_dataset.py"
 

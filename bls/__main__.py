@@ -11,9 +11,10 @@ import numpy as np
 import tyro
 from PIL import Image, ImageOps
 
-from bls import bitstream, quality
+from bls import bitstream
 from bls.bitstream import BitstreamError
 from bls.codec import Codec
+from bls.measures import images as quality
 
 Input = Annotated[Path, tyro.conf.Positional]
 

@@ -19,12 +19,13 @@ import torch
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from bls.adaptive_model import AdaptiveModel
 from bls.bitstream import FINGERPRINT_NUM_BYTES
-from bls.gdn import GDN
-from bls.mixed_model import MixedModel
-from bls.probability_table import ProbabilityTable
-from bls.transforms import AnalysisTransform, Downsample, SynthesisTransform, TransformConfig, Upsample
+from bls.entropy.adaptive.model import AdaptiveModel
+from bls.entropy.mixed.model import MixedModel
+from bls.entropy.table import ProbabilityTable
+from bls.transforms.gdn import GDN
+from bls.transforms.layers import Downsample, Upsample
+from bls.transforms.networks import AnalysisTransform, SynthesisTransform, TransformConfig
 
 FORMAT = 1
 MANIFEST = "bundle.json"

@@ -16,29 +16,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Int32
 from PIL import Image
 from torch import Tensor
 
-from bls import arithmetic_coder, bitstream, mixed_coder, range_coder
+from bls import bitstream
 from bls.bitstream import BitstreamError, Coder, Header
 from bls.bundle import Bundle, FittedModel, load_bundle
-from bls.distortion import LUMA_WEIGHTS
-from bls.precision import Precision, takes_bfloat16
-from bls.quantization import quantize
-from bls.tiling import analyze_tiled, synthesize_tiled
-from bls.transforms import DOWNSAMPLING
+from bls.entropy import static as range_coder
+from bls.entropy.adaptive import coder as arithmetic_coder
+from bls.entropy.mixed import coder as mixed_coder
+from bls.pixels import Pixels, as_pixels, padded_shape, to_pixels, to_planes, to_uint8
+from bls.transforms.networks import DOWNSAMPLING
+from bls.transforms.precision import Precision, takes_bfloat16
+from bls.transforms.quantization import quantize
+from bls.transforms.tiling import analyze_tiled, synthesize_tiled
 
-Pixels = UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]
 Symbols = Int32[np.ndarray, "c hl wl"]
 
 MAX_PIXELS = 2**27
 """Default limit of what is decoded: a few damaged or hostile bytes may claim 4 gigapixels."""
-
-
-def padded_shape(height: int, width: int) -> tuple[int, int]:
-    """Return the size at which an image is coded: the next multiples of 16."""
-    return -height % DOWNSAMPLING + height, -width % DOWNSAMPLING + width
 
 
 class Codec:
@@ -203,12 +200,12 @@ class Codec:
             def pixels(tile: Tensor, quality: int = quality, gray: bool = gray) -> Tensor:
                 with self._autocast(quality):
                     x_hat = self._transforms[quality][1](self._on_device(tile).float())
-                return _to_uint8(x_hat.float(), gray=gray).cpu()
+                return to_uint8(x_hat.float(), gray=gray).cpu()
 
             y_hat = _batch([torch.from_numpy(decoded[i][1]) for i in indices])
             with torch.inference_mode():
                 planes = synthesize_tiled(pixels, y_hat)
-            images |= {i: _to_pixels(p, decoded[i][0]) for i, p in zip(indices, planes, strict=True)}
+            images |= {i: to_pixels(p, decoded[i][0]) for i, p in zip(indices, planes, strict=True)}
         return [images[index] for index in range(len(decoded))]
 
     def estimate_bits(self, symbols: Symbols, *, quality: int) -> float:
@@ -238,48 +235,6 @@ def make_header(image: Pixels, *, quality: int, coder: str) -> Header:
     return Header(height, width, gray=image.ndim == 2, lmbda_index=quality, coder=Coder[coder.upper()])
 
 
-def as_pixels(image: Image.Image | Pixels) -> Pixels:
-    """Return an image's uint8 array, checked.
-
-    Raises:
-        ValueError: neither grayscale nor RGB, not uint8, or without pixels.
-    """
-    if isinstance(image, Image.Image):
-        if image.mode not in ("L", "RGB"):
-            raise ValueError(
-                f"image has mode {image.mode}, expected L or RGB: convert it first, as image.convert('RGB')"
-            )
-        return np.asarray(image)
-    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
-        raise ValueError(
-            f"image is {image.dtype} of shape {image.shape}, expected uint8 of (h, w) grayscale or (h, w, 3) RGB"
-        )
-    return image
-
-
-def to_planes(image: Pixels, shape: tuple[int, int], channels: int) -> UInt8[Tensor, "c h w"]:
-    """Return an image's planes, extended to `shape` by its mirror image; grayscale is replicated for RGB models."""
-    if channels == 1 and image.ndim == 3:
-        raise ValueError("image is RGB, the model codes grayscale: convert it, or use a bundle of 3 channels")
-    height, width = image.shape[:2]
-    padding = ((0, shape[0] - height), (0, shape[1] - width))
-    # Transposed before it is padded, so that both kinds of image take one path.
-    planes = np.broadcast_to(image, (channels, height, width)) if image.ndim == 2 else image.transpose(2, 0, 1)
-    return torch.from_numpy(np.pad(planes, ((0, 0), *padding), mode="symmetric"))
-
-
 def _batch(tensors: Sequence[Tensor]) -> Tensor:
     """Stack tensors; a single one, which may be large, is not copied."""
     return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))
-
-
-def _to_uint8(x: Float[Tensor, "b c h w"], *, gray: bool) -> UInt8[Tensor, "b c h w"]:
-    # A 1-channel model's image is grayscale whatever the header says.
-    if gray and x.shape[1] == 3:
-        x = (x * x.new_tensor(LUMA_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
-    return (x * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def _to_pixels(planes: UInt8[Tensor, "c h w"], header: Header) -> Pixels:
-    pixels = planes[:, : header.height, : header.width].permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

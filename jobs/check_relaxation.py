@@ -11,24 +11,30 @@ from typing import Any
 import pyarrow as pa
 import tyro
 
-from pipeline import images, report
+from jobs.options import check_at_least
+from pipeline import images
 from pipeline.baselines import Pixels
-from pipeline.bundles import load_bundle
-from pipeline.evaluation import CODERS
+from pipeline.console.exits import ExitCode, UsageError, usage
+from pipeline.console.printing import say, shown
+from pipeline.console.progress import ProgressReport
+from pipeline.console.streams import write_line
+from pipeline.drawing import check_installed
+from pipeline.evaluate.relaxation import RelaxationCheck, markdown
+from pipeline.evaluate.relaxation_plot import plot_relaxation
+from pipeline.evaluate.worker import CODERS
 from pipeline.images import MAX_PIXELS
-from pipeline.job import ExitCode, UsageError, check_at_least, usage
-from pipeline.output import Output
-from pipeline.plots import check_installed, plot_relaxation
+from pipeline.ledger.output import Output
+from pipeline.ledger.schema import RELAXATION, to_parquet
+from pipeline.ledger.summary import OK, Summary
+from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.provenance import provenance
-from pipeline.relaxation import RelaxationCheck, markdown
-from pipeline.schema import RELAXATION, to_parquet
-from pipeline.sources import Columns, ImageReference, Source, check_apart, open_source
-from pipeline.stages import Item
-from pipeline.storage import open_folder, redact
-from pipeline.streams import write_line
-from pipeline.summary import OK, Summary
-from pipeline.worker import own_process
-from pipeline.written import check_replaceable, write_results
+from pipeline.sources.opening import check_apart, open_source
+from pipeline.sources.reference import Columns, ImageReference, Source
+from pipeline.storage.opening import open_folder
+from pipeline.storage.uris import redact
+from pipeline.work.bundles import load_bundle
+from pipeline.work.codec import own_process
+from pipeline.work.stages import Item
 
 RESULTS = ("relaxation.parquet", "relaxation.png", "relaxation.svg", "README.md")
 
@@ -70,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return check_relaxation(config)
     except (UsageError, OSError) as error:
-        report.say(f"error: {redact(str(error))}")
+        say(f"error: {redact(str(error))}")
         return ExitCode.WRONG_USAGE if isinstance(error, UsageError) else ExitCode.FAILED
 
 
@@ -111,7 +117,7 @@ def _images(
     config: CheckRelaxation, source: Source, references: Sequence[ImageReference], verb: str
 ) -> Iterator[tuple[_Image, Pixels | None]]:
     """Read images one by one; None for those that cannot be, with the reason in their row."""
-    with report.ProgressReport(verb, num_images=len(references), before=Summary()) as progress:
+    with ProgressReport(verb, num_images=len(references), before=Summary()) as progress:
         for position, reference in enumerate(references):
             item, x = _Image(position, {"key": reference.key, "status": OK}, reference), None
             with item.stage("seconds"):
@@ -127,7 +133,7 @@ def _write(
     data = to_parquet([*rows, *bad], RELAXATION, metadata={"job": "check_relaxation", "provenance": made})
     files = {"relaxation.parquet": data}
     for row in bad:
-        report.say(f"left out {row['key']}: {row['error_message']}")
+        say(f"left out {row['key']}: {row['error_message']}")
     if not rows:
         write_results(folder, files)
         return
@@ -138,7 +144,7 @@ def _write(
     text = markdown(table, name=name, provenance=made)
     write_results(folder, {**files, "README.md": text.encode()})
     write_line("\n".join(line for line in text.splitlines() if line.startswith("|")), sys.stdout)
-    write_line(f"\n{report.shown(Output(config.output))}/README.md", sys.stdout)
+    write_line(f"\n{shown(Output(config.output))}/README.md", sys.stdout)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,32 @@ from typing import Any, Literal
 
 import tyro
 
-from bls.precision import Precision
-from pipeline import events, report
-from pipeline.bundles import load_model
-from pipeline.compressor import CompressionConfig, ShardCompressor
-from pipeline.engine import Cluster
-from pipeline.forecast import draw_sample, measure
+from bls.transforms.precision import Precision
+from jobs.options import arguments_of, check_at_least
+from pipeline.cluster.cluster import Cluster
+from pipeline.cluster.run import Result, Work, run_to_end
+from pipeline.compress.forecast import draw_sample, measure
+from pipeline.compress.worker import CompressionConfig, ShardCompressor
+from pipeline.console import events
+from pipeline.console.exits import ExitCode, exit_code, usage
+from pipeline.console.printing import (
+    job_command,
+    metrics_glob,
+    print_commands,
+    print_quarantined,
+    print_table,
+    say,
+    shown,
+)
+from pipeline.console.text import mean_text, size_rows, skipped_text, speed_text
 from pipeline.images import MAX_PIXELS
-from pipeline.job import ExitCode, Result, Work, arguments_of, check_at_least, exit_code, run_to_end, usage
-from pipeline.output import Output, check_same, versions
-from pipeline.shards import default_size, freeze_plan, planned_shards
-from pipeline.sources import Columns, Source, check_apart, open_source
-from pipeline.storage import absolute, redact
-from pipeline.summary import Summary
+from pipeline.ledger.output import Output, check_same, versions
+from pipeline.ledger.plan import default_size, freeze_plan, planned_shards
+from pipeline.ledger.summary import Summary
+from pipeline.sources.opening import check_apart, open_source
+from pipeline.sources.reference import Columns, Source
+from pipeline.storage.uris import absolute, redact
+from pipeline.work.bundles import load_model
 
 JOB = "compress"
 _NO_MS_SSIM = "none: not asked for, or no image has 161 pixels a side"
@@ -195,7 +208,7 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
         num_workers=lambda: cluster.num_workers,
     )
     if manifest.skipped:
-        report.say(report.skipped_text(manifest.skipped))
+        say(skipped_text(manifest.skipped))
     return Work(
         verb="compressed",
         output=output,
@@ -225,39 +238,39 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
             num_images=num_images, num_left=num_images - done.num_images, num_workers=cluster.num_workers
         ),
     ]
-    report.print_table(rows)
+    print_table(rows)
     if source.skipped:
-        report.say(report.skipped_text(source.skipped))
-    command = report.job_command("compress_dataset", *arguments_of(config, leave_out=["dry_run"]))
-    report.print_commands([("Nothing was written. To compress:", command)])
+        say(skipped_text(source.skipped))
+    command = job_command("compress_dataset", *arguments_of(config, leave_out=["dry_run"]))
+    print_commands([("Nothing was written. To compress:", command)])
     return ExitCode.DONE
 
 
 def _print_result(config: CompressDataset, output: Output, result: Result) -> None:
     total = result.total
-    report.print_table(
+    print_table(
         [
             ("images", f"{total.num_images - total.num_quarantined} compressed, {total.num_quarantined} quarantined"),
-            *report.size_rows("source", "bitstreams", total),
-            ("bpp", report.mean_text(total.bpp, ".3f")),
-            ("PSNR", report.mean_text(total.psnr_db, ".2f", "dB")),
-            ("MS-SSIM", report.mean_text(total.ms_ssim, ".4f") if total.ms_ssim.count else _NO_MS_SSIM),
-            ("this run", report.speed_text(result.added, result.seconds)),
-            ("metrics", report.metrics_glob(output)),
+            *size_rows("source", "bitstreams", total),
+            ("bpp", mean_text(total.bpp, ".3f")),
+            ("PSNR", mean_text(total.psnr_db, ".2f", "dB")),
+            ("MS-SSIM", mean_text(total.ms_ssim, ".4f") if total.ms_ssim.count else _NO_MS_SSIM),
+            ("this run", speed_text(result.added, result.seconds)),
+            ("metrics", metrics_glob(output)),
         ]
     )
-    report.print_quarantined(total)
+    print_quarantined(total)
     bundle = [] if config.bundle is None else ["--bundle", redact(config.bundle)]
-    report_arguments = ["--input", report.shown(output), "--output", "report.html", *bundle]
-    restore = ["--input", report.shown(output), "--output", f"{report.shown(output)}-restored", *bundle]
-    report.print_commands(
+    report_arguments = ["--input", shown(output), "--output", "report.html", *bundle]
+    restore = ["--input", shown(output), "--output", f"{shown(output)}-restored", *bundle]
+    print_commands(
         [
-            ("See it, pictures first:", report.job_command("report", *report_arguments)),
+            ("See it, pictures first:", job_command("report", *report_arguments)),
             (
                 "Query the metrics, for example:",
-                report.job_command("query_metrics", "--input", report.shown(output), "--worst", "10"),
+                job_command("query_metrics", "--input", shown(output), "--worst", "10"),
             ),
-            ("Get the images back:", report.job_command("decompress_dataset", *restore)),
+            ("Get the images back:", job_command("decompress_dataset", *restore)),
         ]
     )
 

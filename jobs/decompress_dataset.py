@@ -9,18 +9,24 @@ from typing import Literal
 
 import tyro
 
-from pipeline import events, report
-from pipeline.decompressor import DecompressionConfig, ShardDecompressor, StoredImage
-from pipeline.engine import Cluster
+from jobs.options import check_at_least
+from pipeline.cluster.cluster import Cluster
+from pipeline.cluster.run import Result, Work, run_to_end
+from pipeline.console import events
+from pipeline.console.exits import ExitCode, exit_code, usage
+from pipeline.console.printing import metrics_glob, print_quarantined, print_table, say, shown
+from pipeline.console.text import size_rows, speed_text
+from pipeline.decompress.containers import Container
+from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
 from pipeline.images import MAX_PIXELS
-from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
-from pipeline.output import Manifest, Marker, Output, check_same, versions
-from pipeline.reading import CompressedDataset, StoredFile
-from pipeline.restored_files import Container
-from pipeline.selection import Selection, read_keys
-from pipeline.shards import Shard
-from pipeline.sources import check_apart
-from pipeline.storage import absolute
+from pipeline.ledger.markers import Marker
+from pipeline.ledger.output import Manifest, Output, check_same, versions
+from pipeline.ledger.shard import Shard
+from pipeline.read.dataset import CompressedDataset, StoredFile
+from pipeline.read.images import check_bundle
+from pipeline.read.selection import Selection, read_keys
+from pipeline.sources.opening import check_apart
+from pipeline.storage.uris import absolute
 
 JOB = "decompress"
 
@@ -107,7 +113,7 @@ def _prepare(config: DecompressDataset) -> Work:
     check_apart(config.output, config.input)
     source, output = CompressedDataset(config.input), Output(config.output)
     output.check_free()
-    fingerprint = source.check_bundle(config.bundle)
+    fingerprint = check_bundle(source, config.bundle)
     keys = _keys(config)
     selection = source.select(keys=keys, where=config.where)
     _tell_what_is_missing(source.manifest, source.markers, selection)
@@ -172,25 +178,23 @@ def _tell_what_is_missing(compressed: Manifest, markers: Sequence[Marker], selec
     num_done = sum(marker.summary.num_images for marker in markers)
     num_quarantined = selection.num_quarantined
     if num_done < compressed.num_images:
-        report.say(f"only {num_done} of {compressed.num_images} images are compressed yet: run both jobs again for all")
+        say(f"only {num_done} of {compressed.num_images} images are compressed yet: run both jobs again for all")
     if num_quarantined:
-        report.say(
-            f"{num_quarantined} images were quarantined when they were to be compressed: there is nothing to restore"
-        )
+        say(f"{num_quarantined} images were quarantined when they were to be compressed: there is nothing to restore")
 
 
 def _print_result(output: Output, result: Result, container: Container) -> None:
     total = result.total
-    report.print_table(
+    print_table(
         [
             ("images", f"{total.num_images - total.num_quarantined} restored, {total.num_quarantined} quarantined"),
-            *report.size_rows("bitstreams", "image files", total),
-            ("this run", report.speed_text(result.added, result.seconds)),
-            ("images in", f"{report.shown(output)}/{'tars' if container == 'webdataset' else 'images'}"),
-            ("a row each in", report.metrics_glob(output)),
+            *size_rows("bitstreams", "image files", total),
+            ("this run", speed_text(result.added, result.seconds)),
+            ("images in", f"{shown(output)}/{'tars' if container == 'webdataset' else 'images'}"),
+            ("a row each in", metrics_glob(output)),
         ]
     )
-    report.print_quarantined(total)
+    print_quarantined(total)
 
 
 if __name__ == "__main__":

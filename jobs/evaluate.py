@@ -13,24 +13,31 @@ import tyro
 
 from bls.bundle import Bundle
 from bls.codec import Codec
-from pipeline import baselines, panels, report
-from pipeline.bundles import load_bundle
-from pipeline.curves import Point, read_reference
-from pipeline.engine import Cluster
-from pipeline.evaluation import CODERS, EvaluationConfig, ShardEvaluator, ladders, read_rows
-from pipeline.evaluation_report import FILES, Report
+from jobs.options import check_at_least
+from pipeline import baselines
+from pipeline.cluster.cluster import Cluster
+from pipeline.cluster.run import Result, Work, run_to_end
+from pipeline.console.exits import ExitCode, exit_code, usage
+from pipeline.console.printing import print_quarantined, print_table, say, shown
+from pipeline.console.text import skipped_text
+from pipeline.drawing import check_installed
+from pipeline.evaluate import panels
+from pipeline.evaluate.curves import Point, read_reference
+from pipeline.evaluate.panel_pages import PanelWork
+from pipeline.evaluate.results import FILES, Report
+from pipeline.evaluate.worker import CODERS, EvaluationConfig, ShardEvaluator, ladders, read_rows
 from pipeline.images import MAX_PIXELS
-from pipeline.job import ExitCode, Result, Work, check_at_least, exit_code, run_to_end, usage
-from pipeline.output import Output, versions
-from pipeline.panel_pictures import PanelWork
-from pipeline.plots import check_installed
+from pipeline.ledger.output import Output, versions
+from pipeline.ledger.plan import freeze_plan, planned_shards
+from pipeline.ledger.schema import EVALUATION, to_parquet
+from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.provenance import provenance
-from pipeline.schema import EVALUATION, to_parquet
-from pipeline.shards import freeze_plan, planned_shards
-from pipeline.sources import Columns, Source, check_apart, open_source
-from pipeline.storage import absolute, open_folder
-from pipeline.worker import own_process
-from pipeline.written import check_replaceable, write_results
+from pipeline.sources.opening import check_apart, open_source
+from pipeline.sources.reference import Columns, Source
+from pipeline.storage.opening import open_folder
+from pipeline.storage.uris import absolute
+from pipeline.work.bundles import load_bundle
+from pipeline.work.codec import own_process
 
 JOB = "evaluate"
 RESULTS = ("images.parquet", *FILES)
@@ -169,7 +176,7 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
         num_workers=lambda: cluster.num_workers,
     )
     if manifest.skipped:
-        report.say(report.skipped_text(manifest.skipped))
+        say(skipped_text(manifest.skipped))
     worker_config = EvaluationConfig(
         input=absolute(config.input),
         output=str(output),
@@ -221,10 +228,10 @@ def write_panels(config: Evaluate) -> ExitCode:
         num_panels, failures = work.write(
             open_folder(config.output), name=_name(config), provenance={"bundle": bundle.fingerprint.hex(), **made}
         )
-    report.print_table(
+    print_table(
         [
             ("panels", f"{num_panels} drawn, {len(failures)} images left out"),
-            ("results", report.shown(Output(config.output)) + "/README.md"),
+            ("results", shown(Output(config.output)) + "/README.md"),
         ]
     )
     return ExitCode.DONE_WITH_QUARANTINED if failures else ExitCode.DONE
@@ -268,9 +275,9 @@ def _print_result(config: Evaluate, summary: Report, result: Result) -> None:
             rows.append(
                 (f"{row['codec']}{published}", f"{row['bd_rate_percent']:+.1f} % bits for equal PSNR (BD-rate)")
             )
-    rows.append(("results", report.shown(Output(config.output)) + "/README.md"))
-    report.print_table(rows)
-    report.print_quarantined(total)
+    rows.append(("results", shown(Output(config.output)) + "/README.md"))
+    print_table(rows)
+    print_quarantined(total)
 
 
 if __name__ == "__main__":

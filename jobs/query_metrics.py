@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
-from pipeline import metrics_queries as questions
-from pipeline.job import ExitCode, UsageError, check_at_least, exit_code, usage
-from pipeline.metrics_queries import MetricsDatabase, QueryError
-from pipeline.storage import absolute, open_folder
-from pipeline.streams import silence
+from jobs.options import check_at_least
+from pipeline.console.exits import ExitCode, UsageError, exit_code, usage
+from pipeline.console.streams import silence
+from pipeline.read import queries as questions
+from pipeline.read.queries import MetricsDatabase, QueryError
+from pipeline.storage.opening import open_folder
+from pipeline.storage.uris import absolute
 
 Format = Literal["table", "csv", "json", "parquet"]
 _MAX_ROWS = 40  # of a table on a terminal; elsewhere all are written

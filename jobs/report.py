@@ -7,18 +7,22 @@ from dataclasses import dataclass, replace
 
 import tyro
 
-from pipeline import report
-from pipeline.equal_quality import CODECS, Target, compare
+from jobs.options import check_at_least
+from pipeline.console.exits import ExitCode, UsageError, exit_code, usage
+from pipeline.console.printing import print_table, say
+from pipeline.console.text import num_bytes_text
 from pipeline.images import ImageError
-from pipeline.job import ExitCode, UsageError, check_at_least, exit_code, usage
-from pipeline.reading import CompressedDataset, ImageReader
-from pipeline.report_originals import Originals, Pairs
-from pipeline.report_page import Comparison, Shown, check_extra, is_report, render
-from pipeline.report_pictures import draw
-from pipeline.run_report import MEASURES, Row, RunReport, gather
-from pipeline.sources import check_apart
-from pipeline.storage import absolute, open_folder, redact
-from pipeline.worker import own_process
+from pipeline.read.dataset import CompressedDataset
+from pipeline.read.images import ImageReader, reading_config
+from pipeline.report.equal_quality import CODECS, Target, compare
+from pipeline.report.originals import Originals, Pairs
+from pipeline.report.page import Comparison, Shown, check_extra, is_report, render
+from pipeline.report.pictures import draw
+from pipeline.report.run import MEASURES, Row, RunReport, gather
+from pipeline.sources.opening import check_apart
+from pipeline.storage.opening import open_folder
+from pipeline.storage.uris import absolute, redact
+from pipeline.work.codec import own_process
 
 _JPEG = ("JPEG", "MPO")
 _MAX_COMPARED_PIXELS = 2**24  # AVIF takes minutes for larger images
@@ -74,7 +78,7 @@ def write_report(config: Report) -> ExitCode:
         if folder.holds(name) and not is_report(folder.read_range(name, 0, 4096)):
             raise ValueError(f"{redact(config.output)} is not a report, and is not replaced: use another --output")
         dataset = CompressedDataset(config.input)
-        reading = dataset.reading(columns=["key", "image", "icc_profile"], bundle=config.bundle)
+        reading = reading_config(dataset, columns=["key", "image", "icc_profile"], bundle=config.bundle)
     own_process(config.num_threads)
     run = gather(dataset, seed=config.seed)
     compared = _compared(run, config.compare)
@@ -90,7 +94,7 @@ def write_report(config: Report) -> ExitCode:
         folder.write(name, page)
     elif not folder.create(name, page):
         raise UsageError(f"{redact(config.output)} was written by another run meanwhile: use --overwrite")
-    report.print_table([("report", f"{redact(config.output)}, {report.num_bytes_text(len(page))}")])
+    print_table([("report", f"{redact(config.output)}, {num_bytes_text(len(page))}")])
     return ExitCode.DONE
 
 
@@ -122,7 +126,7 @@ def _compared(run: RunReport, number: int) -> list[Row]:
 
 
 def _comparison(rows: Sequence[Row], originals: Originals, config: Report) -> Comparison:
-    report.say(f"coding {len(rows)} images with other codecs at equal quality")
+    say(f"coding {len(rows)} images with other codecs at equal quality")
     comparison = Comparison([], 0, 0, 0, config.seed)
     for row in rows:
         try:

@@ -22,19 +22,27 @@ import pyarrow.parquet as pq
 import tyro
 
 from bls.bundle import LMBDAS, MANIFEST, FittedModel, load_bundle, model_file, read_bundle, save_bundle
-from bls.training import TrainingConfig
-from bls.transforms import TransformConfig
-from pipeline.bundles import load_model
-from pipeline.fit import FitConfig
-from pipeline.fitted_models import read_curve, read_fitted
-from pipeline.job import ExitCode, check_at_least, exit_code, usage
-from pipeline.patches import PatchConfig
-from pipeline.plots import check_installed, plot_training_curve
-from pipeline.report import job_command, print_commands, print_table, reasons_text, say
-from pipeline.sources import Columns, check_apart, open_sources
-from pipeline.storage import Folder, absolute, open_folder, redact
-from pipeline.train_engine import Images, Milestones, Resources, cluster, fit_models, read_images
-from pipeline.written import check_replaceable, write_results
+from bls.training.trainer import TrainingConfig
+from bls.transforms.networks import TransformConfig
+from jobs.options import check_at_least
+from pipeline.console.exits import ExitCode, exit_code, usage
+from pipeline.console.printing import job_command, print_commands, print_table, say
+from pipeline.console.text import reasons_text
+from pipeline.drawing import check_installed
+from pipeline.ledger.written import check_replaceable, write_results
+from pipeline.sources.opening import check_apart, open_sources
+from pipeline.sources.reference import Columns
+from pipeline.storage.folder import Folder
+from pipeline.storage.opening import open_folder
+from pipeline.storage.uris import absolute, redact
+from pipeline.train.curve_plot import plot_training_curve
+from pipeline.train.fit import FitConfig
+from pipeline.train.fitted import read_curve, read_fitted
+from pipeline.train.images import Images, read_images
+from pipeline.train.patches import PatchConfig
+from pipeline.train.resources import Milestones, Resources, cluster
+from pipeline.train.sweep import fit_models
+from pipeline.work.bundles import load_model
 
 CURVES, CURVES_PLOT = "training.parquet", "training.png"  # beside the models of a bundle
 

@@ -8,14 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.batch_compressor import CompressImages as CompressImages
-    from pipeline.ray_data import read_compressed as read_compressed
-    from pipeline.torch_data import CompressedImages as CompressedImages
+    from pipeline.compress.batches import CompressImages
+    from pipeline.read.ray_dataset import read_compressed
+    from pipeline.read.torch_dataset import CompressedImages
 
 _PLACES = {
-    "CompressImages": "pipeline.batch_compressor",
-    "CompressedImages": "pipeline.torch_data",
-    "read_compressed": "pipeline.ray_data",
+    "CompressImages": "pipeline.compress.batches",
+    "CompressedImages": "pipeline.read.torch_dataset",
+    "read_compressed": "pipeline.read.ray_dataset",
 }
 
 __all__ = ["CompressImages", "CompressedImages", "read_compressed"]

@@ -3,10 +3,10 @@
 import torch
 
 from bls.bundle import LMBDAS, FittedModel
-from bls.fitting import make_fitted_model
-from bls.klt import initialize_from_klt
-from bls.model import Model
-from bls.transforms import TransformConfig
+from bls.training.finish import make_fitted_model
+from bls.training.klt import initialize_from_klt
+from bls.training.model import Model
+from bls.transforms.networks import TransformConfig
 from tests.images import random_fields
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from bls.bundle import load_bundle
 from jobs import compress_dataset
-from pipeline.compressor import CompressionConfig, ShardCompressor
-from pipeline.output import Output
-from pipeline.shards import freeze_plan, planned_shards
-from pipeline.sources import open_source
+from pipeline.compress.worker import CompressionConfig, ShardCompressor
+from pipeline.ledger.output import Output
+from pipeline.ledger.plan import freeze_plan, planned_shards
+from pipeline.sources.opening import open_source
 
 
 def compress(images: Path, output: Path, bundle: Path, *, shard_size: int = 4, num_shards: int | None = None) -> None:

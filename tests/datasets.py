@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bls.codec import Codec
-from pipeline.output import Manifest, Marker, Output
-from pipeline.schema import BITSTREAMS, METRICS, SCHEMA_VERSION, to_parquet
-from pipeline.summary import Summary
+from pipeline.ledger.markers import Marker
+from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.schema import BITSTREAMS, METRICS, SCHEMA_VERSION, to_parquet
+from pipeline.ledger.summary import Summary
 from tests.images import random_fields
 
 STRUCT = pa.struct([("label", pa.int16()), ("caption", pa.string()), ("key", pa.string()), ("mask", pa.binary())])

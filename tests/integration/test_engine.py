@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import Cluster
-from pipeline.output import Marker
-from pipeline.shards import Shard
-from pipeline.summary import Summary
-from pipeline.tasks import WorkError
+from pipeline.cluster.cluster import Cluster
+from pipeline.cluster.pool import run_shards
+from pipeline.console.exits import WorkError
+from pipeline.ledger.markers import Marker
+from pipeline.ledger.shard import Shard
+from pipeline.ledger.summary import Summary
 
 pytestmark = pytest.mark.integration
 
@@ -40,7 +41,7 @@ def test_images_that_kill_are_isolated_and_all_others_done(tmp_path: Path) -> No
     shards = [Shard(n, tuple(f"{n}-{i}" for i in range(5))) for n in range(4)]
     deadly = {"1-3", "2-0", "2-4"}
     with Cluster(num_workers=2) as cluster:
-        markers = list(cluster.run(make_worker(deadly, tmp_path / "log"), iter(shards)))
+        markers = list(run_shards(cluster, make_worker(deadly, tmp_path / "log"), iter(shards)))
     assert sorted(marker.shard for marker in markers) == [0, 1, 2, 3]
     assert {m.shard: m.summary.quarantined.get("crashed", 0) for m in markers} == {0: 0, 1: 1, 2: 2, 3: 0}
     # Some are done twice: an answer may be lost with a process that died of the next shard. One commit stands.
@@ -52,4 +53,4 @@ def test_a_shard_that_kills_with_no_image_to_blame_ends_the_job(tmp_path: Path) 
     shard = Shard(7, ("a", "b", "c", "d"))
     worker = make_worker({"a", "d"}, tmp_path / "log", deadly_together=True)
     with Cluster(num_workers=1) as cluster, pytest.raises(WorkError, match="shard 7 ends its worker again and again"):
-        list(cluster.run(worker, iter([shard])))
+        list(run_shards(cluster, worker, iter([shard])))

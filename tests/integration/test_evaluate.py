@@ -16,7 +16,7 @@ from skimage import data
 
 from bls.bundle import save_bundle
 from jobs import evaluate
-from pipeline.evaluation import CODERS, our_name
+from pipeline.evaluate.worker import CODERS, our_name
 from tests.bundles import small_model
 
 pytestmark = pytest.mark.integration

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 from ray.cluster_utils import Cluster
 
-from pipeline.output import Output
+from pipeline.ledger.output import Output
 from tests.images import random_fields
 
 pytestmark = pytest.mark.integration

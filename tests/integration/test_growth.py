@@ -9,11 +9,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
 
-from pipeline import engine
-from pipeline.engine import Cluster
-from pipeline.output import Marker
-from pipeline.shards import Shard
-from pipeline.summary import Summary
+from pipeline.cluster import pool
+from pipeline.cluster.cluster import Cluster
+from pipeline.cluster.pool import run_shards
+from pipeline.ledger.markers import Marker
+from pipeline.ledger.shard import Shard
+from pipeline.ledger.summary import Summary
 
 pytestmark = pytest.mark.integration
 
@@ -51,7 +52,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
 def test_a_node_that_joins_gets_work(
     num_workers: int | None, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "SECONDS_BETWEEN_LOOKS", 1.0)
+    monkeypatch.setattr(pool, "SECONDS_BETWEEN_LOOKS", 1.0)
     log = tmp_path / "log"
 
     def shards() -> Iterator[Shard]:
@@ -60,6 +61,6 @@ def test_a_node_that_joins_gets_work(
         yield from (Shard(number, ("image",)) for number in range(1, 6))
 
     with Cluster(num_workers=num_workers) as cluster:
-        markers = list(cluster.run(make_worker(log), shards()))
+        markers = list(run_shards(cluster, make_worker(log), shards()))
     assert sorted(marker.shard for marker in markers) == list(range(6))
     assert len(set(log.read_text().split())) == 2

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bls.quality import mse_255, psnr_db
+from bls.measures.images import mse_255, psnr_db
 from tests.images import random_fields
 from tests.jobs import comparable, head_node, job, run, started_under, wait_until
 

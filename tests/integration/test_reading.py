@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bls.codec import Codec
-from pipeline.output import Output
+from pipeline.ledger.output import Output
 from tests.datasets import STRUCT, Sample, pixels, write_dataset
 from tests.jobs import head_node
 

@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from jobs import report
-from pipeline.job import ExitCode
+from pipeline.console.exits import ExitCode
 from tests.compressed import compress
 from tests.datasets import pixels
 from tests.jobs import wait_until

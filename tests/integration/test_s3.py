@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bls.quality import mse_255, psnr_db
-from pipeline.output import Manifest, Output
-from pipeline.storage import list_names, open_folder
-from pipeline.summary import Summary
+from bls.measures.images import mse_255, psnr_db
+from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.summary import Summary
+from pipeline.storage.folder import list_names
+from pipeline.storage.opening import open_folder
 from tests.fault_proxy import FAILED, LOST_ANSWER, RESET, STALLED, THROTTLED, fault_proxy, some
 from tests.images import random_fields
 from tests.jobs import comparable, job, run, started_under, wait_until
@@ -86,7 +87,7 @@ def rows(storage: StorageServer, output: str, table: str = "metrics") -> list[di
 def test_a_folder_is_listed_page_by_page(
     storage: StorageServer, photographs: str, page_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.listing.PAGE_SIZE", page_size)
+    monkeypatch.setattr("pipeline.storage.listing.PAGE_SIZE", page_size)
     folder = photographs.removeprefix("s3://")
     expected = [path.removeprefix(f"{folder}/") for path in storage.filesystem().find(folder)]
     listed = list(list_names(open_folder(photographs)))

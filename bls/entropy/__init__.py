@@ -1,0 +1,1 @@
+"""The entropy coders: symbols to bytes and back, integers alone."""

@@ -1,0 +1,1 @@
+"""The adaptive coder: binary decisions whose probabilities adapt as it goes."""

@@ -1,0 +1,1 @@
+"""What is measured of an image and its reconstruction."""

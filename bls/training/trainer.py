@@ -1,0 +1,241 @@
+"""One training step after another: loss, optimisers, constraints, schedule, checkpoint. Knows batches, not datasets.
+
+With a process group of torch.distributed every process holds the same model and takes its part of each batch;
+gradients, metrics and the density's histogram are summed, so all stay equal, and a fit does not depend on the number of
+processes but for rounding.
+
+The transforms are fitted by Adam, the density by its own closed-form update, the constraints applied after every step
+(Ballé, Laparra, Simoncelli, ICLR 2017, section 5 and appendix). The paper's schedule (1e-4, divided by 10 on a
+plateau) is `schedule="plateau"`; `"cosine"` warms up, holds, and decays over the last part, and suits runs of hours
+on a CPU.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bls.training.constraints import apply_constraints, parameterize_by_dct
+from bls.training.distortion import Distortion, mse_255
+from bls.training.model import Model
+from bls.training.parallel import BatchPart, copy_from_first, sum_over_processes
+from bls.transforms.layers import Downsample, Upsample
+from bls.transforms.precision import has_bfloat16
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What fixes the course of one fit, the batches aside."""
+
+    lmbda: float
+    """Weight of the distortion in `lmbda * 255**2 * mse + bpp`."""
+    steps: int
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    learning_rate: float = 1e-3
+    """Of Adam, at its highest; the paper's plateau schedule starts at 1e-4."""
+    warmup_steps: int = 200
+    decay_fraction: float = 0.4
+    """Part of the steps over which the cosine schedule decays, at the end."""
+    plateau_window: int = 1000
+    """Steps whose mean loss is compared by the plateau schedule."""
+    clip_norm: float = 2.0
+    """Largest norm of the gradient of all parameters together."""
+    autocast: bool = False
+    """Run the transforms in bfloat16 where the device has it; latents, density and loss stay in float32. Faster, but
+    what is fitted so is tied to the rounding of bfloat16 (docs/decisions/0005-precision.md)."""
+    rounding_fraction: float = 0.15
+    """Part of the steps, at the end, that fit the synthesis alone to rounded latents, as it will see them; the analysis
+    and with it the rate stay what they are (docs/decisions/0007-rounding.md)."""
+    seed: int = 0
+    """Of the quantisation noise."""
+
+    def __post_init__(self) -> None:
+        if self.lmbda <= 0:
+            raise ValueError(f"lmbda is {self.lmbda}, expected a positive weight such as 0.013")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, expected at least 1")
+        for name in ("decay_fraction", "rounding_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 to 1")
+
+    @property
+    def rounding_steps(self) -> int:
+        """How many steps at the end see rounded latents."""
+        return round(self.rounding_fraction * self.steps)
+
+
+class StepMetrics(NamedTuple):
+    """What one training step measured."""
+
+    step: int
+    loss: float
+    estimated_bpp: float
+    psnr_db: float
+    learning_rate: float
+
+
+MIN_LEARNING_RATE = 1e-7
+"""Where the paper's schedule ends."""
+ADAM_BETAS = (0.9, 0.99)
+"""A shorter memory of the squares than Adam's default: the runs here are short, and the density moves along."""
+ROUNDING_RATE = 0.5
+"""Where the learning rate begins again for rounded latents, as part of the highest."""
+
+
+class CosineSchedule:
+    """Warm up linearly, hold, and decay to zero along a cosine; the steps with rounded latents have a cosine of their
+    own."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.peak = config.learning_rate
+        self.steps = config.steps
+        self.warmup_steps = config.warmup_steps
+        self.rounding_steps = config.rounding_steps
+        self.decay_steps = config.decay_fraction * (config.steps - config.rounding_steps)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of the given step."""
+        noisy_steps = self.steps - self.rounding_steps
+        if step >= noisy_steps:
+            return self.peak * ROUNDING_RATE * _half_cosine((self.steps - step) / self.rounding_steps)
+        warmup = min(1.0, (step + 1) / max(self.warmup_steps, 1))
+        return self.peak * warmup * _half_cosine(min(1.0, (noisy_steps - step) / max(self.decay_steps, 1)))
+
+    def observe(self, loss: float) -> None:
+        """Take no notice: this schedule depends on the step alone."""
+
+
+def _half_cosine(remaining: float) -> float:
+    """Fall from 1 to 0 as what remains does."""
+    return (1 - math.cos(math.pi * remaining)) / 2
+
+
+class PlateauSchedule:
+    """Divide the learning rate by 10 whenever a window's mean loss is no lower than the one before (the paper's)."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.current = config.learning_rate
+        self.window = config.plateau_window
+        self.losses: list[float] = []
+        self.last_mean = math.inf
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of the given step."""
+        return self.current
+
+    def observe(self, loss: float) -> None:
+        """Take note of a step's loss."""
+        self.losses.append(loss)
+        if len(self.losses) < self.window:
+            return
+        mean = sum(self.losses) / len(self.losses)
+        if mean >= self.last_mean:
+            self.current = max(self.current / 10, MIN_LEARNING_RATE)
+        self.last_mean = mean
+        self.losses = []
+
+
+class Trainer:
+    """Fits one model, step by step; a state saved and loaded again continues exactly."""
+
+    def __init__(
+        self, model: Model, config: TrainingConfig, *, device: str = "cpu", distortion: Distortion = mse_255
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.distortion = distortion
+        self.model = model
+        self.step = 0
+        parameterize_by_dct(model)
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        copy_from_first(model)
+        self.optimizer = torch.optim.Adam(_parameter_groups(model), betas=ADAM_BETAS, fused=True)
+        self.schedule = CosineSchedule(config) if config.schedule == "cosine" else PlateauSchedule(config)
+        self.autocast = config.autocast and has_bfloat16(self.device)
+
+    def train_step(self, x: Float[Tensor, "b c h w"], part: BatchPart | None = None) -> StepMetrics:
+        """Take one step on a batch of images in [0, 1] whose sides are multiples of 16, or on a part of the batch.
+
+        Raises:
+            FloatingPointError: the fit has diverged.
+        """
+        learning_rate = self.schedule.learning_rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group["scale"]
+        x = x.to(self.device, memory_format=torch.channels_last)
+        generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.step)
+        if self.step == 0:
+            self._start_density(x)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            relaxed = self.model(
+                x,
+                lmbda=self.config.lmbda,
+                distortion=self.distortion,
+                generator=generator,
+                part=part,
+                rounding=self.step >= self.config.steps - self.config.rounding_steps,
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        relaxed.loss.backward()
+        measured = torch.stack([relaxed.loss.detach(), relaxed.bpp.detach(), relaxed.mse_255]).float()
+        sum_over_processes(measured, *(p.grad for p in self.model.parameters() if p.grad is not None))
+        loss, bpp, mse_255 = measured.tolist()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"loss is {loss} at step {self.step}: lower the learning rate (now {learning_rate:g}) "
+                "and resume from the last checkpoint"
+            )
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        apply_constraints(self.model, self.model.config)
+        self.model.density.update(relaxed.y, of_all_processes=True)
+        self.schedule.observe(loss)
+        self.step += 1
+        return StepMetrics(self.step, loss, bpp, 10 * math.log10(255**2 / max(mse_255, 1e-9)), learning_rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": copy.deepcopy(vars(self.schedule)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` returned."""
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        vars(self.schedule).update(state["schedule"])
+
+    @torch.no_grad()
+    def _start_density(self, x: Tensor) -> None:
+        """Give the density the first batch's latents, so that the first rate is a rate."""
+        self.model.density.update(self.model.analysis(x), of_all_processes=True)
+
+
+def _parameter_groups(model: Model) -> list[dict[str, Any]]:
+    """Scale the learning rate of the filters next to the latents as they are scaled themselves.
+
+    Latents are in units of the quantiser's step, which makes the analysis' last filters large and the synthesis' first
+    ones small, the more so the higher the rate. Adam moves every parameter by about the learning rate, whatever its
+    size: without a scale the one layer would hardly move while the other is torn apart.
+    """
+    last, first = model.analysis[-1], model.synthesis[0]
+    if not (isinstance(last, Downsample) and isinstance(first, Upsample)):  # the GDN at the latents holds the step
+        return [{"params": [*model.parameters()], "scale": 1.0}]
+    step = (first.weight.norm() / last.weight.norm()).sqrt().item()
+    large = [*last.parameters()]
+    small = [parameter for name, parameter in first.named_parameters() if name != "bias"]
+    scaled = {*large, *small}
+    rest = [parameter for parameter in model.parameters() if parameter not in scaled]
+    return [
+        {"params": rest, "scale": 1.0},
+        {"params": large, "scale": 1 / step},
+        {"params": small, "scale": step},
+    ]

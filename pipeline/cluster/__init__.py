@@ -1,0 +1,1 @@
+"""Ray: connecting, actors, retries, and a job from its plan to its exit code."""

@@ -1,0 +1,64 @@
+"""How a job connects to Ray: to a cluster that runs, or to one of its own."""
+
+import logging
+import os
+import re
+import signal
+import socket
+import threading
+from typing import Any
+
+from pipeline.console.exits import UsageError, describe_error
+
+# Ray reads these when it is imported. The first keeps its reports of dead workers, which are handled here, off the
+# terminal; the second keeps it from sending statistics.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+
+SECONDS_TO_CONNECT = 10.0
+
+
+class ClusterError(UsageError):
+    """There is no cluster, or it has no room for the workers that were asked for."""
+
+
+def connect(*, num_cpus: int | None = None) -> bool:
+    """Join the cluster of RAY_ADDRESS, else start Ray here, as of `num_cpus`; return whether nodes may join later.
+
+    Raises:
+        ClusterError: there is no cluster at RAY_ADDRESS, or Ray does not start here.
+    """
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_reachable(address)
+        try:
+            ray.init(**quiet)
+        except ConnectionError as error:
+            raise ClusterError(f"no Ray cluster at RAY_ADDRESS={address}: {error}") from error
+    else:
+        try:
+            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+        except Exception as error:  # Ray raises no class of its own
+            raise ClusterError(
+                f"Ray cannot start on this machine ({describe_error(error)}): if it is very busy, try again later"
+            ) from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler would print a stack and exit with 15.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return bool(address)
+
+
+def _check_reachable(address: str) -> None:
+    """Look whether anything answers at `host:port`: Ray itself goes on trying for a quarter of an hour."""
+    match = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
+    if match is not None:
+        try:
+            socket.create_connection((match[1], int(match[2])), timeout=SECONDS_TO_CONNECT).close()
+        except OSError as error:
+            raise ClusterError(
+                f"no Ray cluster at RAY_ADDRESS={address} ({error}): start it, correct the address, or unset "
+                "RAY_ADDRESS to use this machine alone"
+            ) from error

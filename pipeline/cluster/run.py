@@ -1,0 +1,131 @@
+"""What the jobs have in common: do what is left, sum up what is committed, say how it ended."""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipeline.cluster.cluster import Cluster
+from pipeline.cluster.pool import InterruptedWorkError, ShardWorker, run_shards
+from pipeline.console import events
+from pipeline.console.exits import GOES_ON, ExitCode, WorkError
+from pipeline.console.printing import say
+from pipeline.console.progress import ProgressReport
+from pipeline.ledger.markers import Committed, Marker
+from pipeline.ledger.output import Output
+from pipeline.ledger.shard import Shard
+from pipeline.ledger.summary import Summary
+
+RunShards = Callable[[Any, Callable[[], ShardWorker], Iterator[Shard]], Generator[Marker, None, None]]
+"""Does shards on a cluster, as `run_shards`."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job is to do; `verb` is what becomes of an image, `shards` leaves out those of the given numbers.
+
+    `num_images_of` tells of shards that may have got more images since they were done: those are done again.
+    """
+
+    verb: str
+    output: Output
+    num_images: int
+    shards: Callable[[set[int]], Iterator[Shard]]
+    make_worker: Callable[[], ShardWorker]
+    num_images_of: Mapping[int, int] = field(default_factory=dict)
+
+    def is_to_do_again(self, marker: Marker, retry_quarantined: bool) -> bool:
+        """Tell whether a shard that is done has got images since, or has quarantined ones that are to be retried."""
+        summary = marker.summary
+        is_outdated = self.num_images_of.get(marker.shard, summary.num_images) != summary.num_images
+        return is_outdated or (retry_quarantined and summary.num_quarantined > 0)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Sums over the whole output, and over what this run added to it in how many seconds."""
+
+    total: Summary
+    added: Summary
+    seconds: float
+    is_stopped: bool = False  # by the user, before the end
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return the code of a job that came to its end, or was stopped in order."""
+        if self.is_stopped:
+            return ExitCode.FAILED
+        return ExitCode.DONE_WITH_QUARANTINED if self.total.quarantined else ExitCode.DONE
+
+
+def run_to_end(
+    work: Work,
+    cluster: Cluster,
+    *,
+    max_failures: int | None,
+    retry_quarantined: bool = False,
+    run: RunShards = run_shards,
+) -> Result:
+    """Do the shards that are not committed, or have quarantined images to be tried again, then tidy up.
+
+    Raises:
+        WorkError: more than `max_failures` images are quarantined, or as `run_shards`.
+        ClusterError: as Cluster.num_workers.
+    """
+    start = time.monotonic()
+    committed, again = Committed(), {}
+    for marker in work.output.iter_markers():
+        if work.is_to_do_again(marker, retry_quarantined):
+            again[marker.shard] = marker
+        else:
+            committed.add(marker)
+    before = committed.total
+    events.emit(
+        "plan", output=str(work.output), num_images=work.num_images, num_images_done=before.num_images, verb=work.verb
+    )
+    if before.num_images:
+        say(f"{before.num_images} of {work.num_images} images are {work.verb} already")
+    if again:
+        num_quarantined = sum(marker.summary.num_quarantined for marker in again.values())
+        say(f"{len(again)} shards are done again, {num_quarantined} of their images were quarantined")
+    added, is_stopped = Summary(), False
+    if before.num_images < work.num_images:
+        shards = (replace(shard, replaces=again.get(shard.index)) for shard in work.shards(set(committed.attempts)))
+        added, is_stopped = _run(work, run(cluster, work.make_worker, shards), committed, max_failures)
+    if is_stopped:
+        say(f"stopped. {GOES_ON}")
+    committed = work.output.up_to_date(committed)
+    work.output.sweep(committed)
+    result = Result(committed.total, added, time.monotonic() - start, is_stopped)
+    events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(committed.total))
+    return result
+
+
+def _run(
+    work: Work, markers: Generator[Marker, None, None], committed: Committed, max_failures: int | None
+) -> tuple[Summary, bool]:
+    """Take note of markers as they come; return what they add up to, and whether the user stopped the work."""
+    before, added = committed.total, Summary()
+    with ProgressReport(work.verb, num_images=work.num_images, before=before) as progress, closing(markers):
+        _check_failures(before, max_failures, work.output)
+        try:
+            for marker in markers:
+                committed.add(marker)
+                added += marker.summary
+                events.emit_shard(marker)
+                progress.add(marker.summary)
+                _check_failures(committed.total, max_failures, work.output)
+        except InterruptedWorkError:
+            return added, True
+    return added, False
+
+
+def _check_failures(summary: Summary, max_failures: int | None, output: Output) -> None:
+    if max_failures is not None and summary.num_quarantined > max_failures:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.quarantined.items()))
+        example = next(iter(summary.examples.values()))
+        raise WorkError(
+            f"{summary.num_quarantined} images are quarantined ({counts}), --max-failures is {max_failures}; "
+            f"one of them is {example}. Rows of all are in {output}/metrics"
+        )

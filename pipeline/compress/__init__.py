@@ -1,0 +1,1 @@
+"""Compress: a shard of images in, bitstreams and metrics out."""

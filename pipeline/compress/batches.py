@@ -1,0 +1,169 @@
+"""The compressor as a function of batches, for data graphs of others: `map_batches(CompressImages(quality=4))`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bls.bitstream import MAX_SIDE
+from bls.codec import Codec
+from bls.pixels import as_pixels
+from pipeline import images
+from pipeline.compress.coding import CodedItem, analyze, code, rate_and_distortion
+from pipeline.images import MAX_PIXELS, ImageError, SourceImage
+from pipeline.ledger.summary import OK
+from pipeline.storage.uris import absolute
+from pipeline.work.bundles import load_model
+from pipeline.work.codec import BATCH_PIXELS, load_codec, num_pixels, shape_of, synthesize, try_out
+from pipeline.work.stages import batches
+
+ADDED_COLUMNS = (
+    "bitstream",
+    "width",
+    "height",
+    "mode",
+    "exif",
+    "icc_profile",
+    "alpha_png",
+    "num_bytes",
+    "bpp",
+    "psnr_db",
+    "status",
+    "error_class",
+    "error_message",
+)
+"""What an image becomes; names and units are those of `pipeline.ledger.schema`. A value that does not exist is None."""
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What says which codec a process holds."""
+
+    bundle: str | None
+    quality: int
+    model_fingerprint: str
+    device: str
+    max_pixels: int
+    coder: str
+
+
+@dataclass
+class _BatchItem(CodedItem):
+    """An image of a batch, as it came."""
+
+    value: Any = None
+
+
+class CompressImages:
+    """Compress the images of a batch: its column `column` is replaced by ADDED_COLUMNS.
+
+    An image is the bytes of a file, a struct with them as `bytes`, or a uint8 array of (h, w), (h, w, 1) or (h, w, 3).
+    One that cannot be compressed gets a row whose `status` says why, and disturbs no other. Every bitstream was decoded
+    again; `psnr_db` is of what the decoder shows.
+
+    An instance serves as a function, whose processes each load the codec once; the class itself serves as the class of
+    an actor pool, with `fn_constructor_kwargs={"quality": 4}`.
+
+    Raises:
+        ValueError: the bundle has no such quality or coder.
+    """
+
+    def __init__(
+        self,
+        *,
+        quality: int,
+        column: str = "image",
+        coder: str | None = None,
+        bundle: str | None = None,
+        device: str = "cpu",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        model = load_model(bundle, quality)
+        if coder is not None and coder not in model.coders:
+            raise ValueError(f"coder is {coder!r}, expected {' or '.join(model.coders)}")
+        self._column = column
+        self._config = _Config(
+            bundle=bundle and absolute(bundle),
+            quality=quality,
+            model_fingerprint=model.fingerprint.hex(),
+            device=device,
+            max_pixels=max_pixels,
+            coder=coder or model.coders[0],
+        )
+
+    def __call__(self, batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+        """Return the batch with its images compressed.
+
+        Raises:
+            ValueError: the batch has no such column, or the model of this process is another.
+        """
+        if self._column not in batch:
+            raise ValueError(f"the batch has no column {self._column!r}, expected it among {', '.join(batch)}")
+        rows = _compress(batch[self._column], self._config)
+        kept = {name: values for name, values in batch.items() if name not in (self._column, *ADDED_COLUMNS)}
+        return kept | {name: _objects(row.get(name) for row in rows) for name in ADDED_COLUMNS}
+
+
+@lru_cache(maxsize=1)
+def _codec(config: _Config) -> Codec:
+    codec = load_codec(config)
+    try_out(codec, quality=config.quality, coder=config.coder)
+    return codec
+
+
+def _compress(values: Iterable[Any], config: _Config) -> list[dict[str, Any]]:
+    codec = _codec(config)
+    items = [_BatchItem(position, {"status": OK}, value=value) for position, value in enumerate(values)]
+    for item in items:
+        _load(item, config.max_pixels)
+    max_cost = BATCH_PIXELS[config.device.partition(":")[0]]
+    for group in batches(items, key=shape_of, cost=num_pixels, max_cost=max_cost):
+        analyze(codec, group, quality=config.quality)
+        for item in group:
+            code(codec, item, quality=config.quality, coder=config.coder)
+        for item in synthesize(codec, group):
+            _measure(item)
+    return [item.row for item in items]
+
+
+def _load(item: _BatchItem, max_pixels: int) -> None:
+    with item.stage("decode_seconds"):
+        item.image = _to_image(item.value, max_pixels)
+        height, width = item.image.pixels.shape[:2]
+        item.row.update(width=width, height=height, mode=item.image.mode)
+        item.row.update(exif=item.image.exif, icc_profile=item.image.icc_profile, alpha_png=item.image.alpha_png)
+    item.value = None
+
+
+def _to_image(value: Any, max_pixels: int) -> SourceImage:
+    if isinstance(value, Mapping):
+        value = value.get("bytes")
+    if isinstance(value, bytes):
+        return images.decode(value, max_pixels=max_pixels)
+    if not isinstance(value, np.ndarray):
+        raise ImageError("unsupported", f"is a {type(value).__name__}, expected bytes of a file or a uint8 array")
+    try:
+        pixels = as_pixels(value[:, :, 0] if value.ndim == 3 and value.shape[2] == 1 else value)
+    except ValueError as error:
+        raise ImageError("unsupported", str(error)) from error
+    if pixels.shape[0] * pixels.shape[1] > max_pixels or max(pixels.shape[:2]) > MAX_SIDE:
+        raise ImageError("too_large", f"has shape {pixels.shape}, over the limit of {max_pixels} or {MAX_SIDE} a side")
+    return SourceImage(pixels, "L" if pixels.ndim == 2 else "RGB", "", None, None, None)
+
+
+def _measure(item: _BatchItem) -> None:
+    if item.ok:
+        with item.stage("quality_seconds"):
+            item.row.update(rate_and_distortion(item), bitstream=item.bitstream)
+    item.image = item.symbols = item.x_hat = None
+
+
+def _objects(values: Iterable[Any]) -> npt.NDArray[np.object_]:
+    """Return an array of Python objects, whatever they are; None stays None."""
+    listed = list(values)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array

@@ -1,0 +1,97 @@
+"""What compressing a dataset would take, told from a sample of its images (`--dry-run`)."""
+
+import random
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.console.text import num_bytes_text
+from pipeline.ledger.shard import Shard
+from pipeline.ledger.summary import OK
+from pipeline.sources.reference import ImageReference
+
+SAMPLE_SIZE = 32
+_CHUNK_SIZE = 8  # images that are measured together
+_MAX_SECONDS = 60.0  # after which a sample of large images is large enough
+
+
+class Measuring(Protocol):
+    """What compresses the sample; see pipeline/compress/worker.py."""
+
+    def measure(self, shard: Shard) -> list[dict[str, Any]]:
+        """Do a shard and write nothing; return the rows of its metrics."""
+        ...
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Rows of the metrics of a sample, and the seconds that one worker needed for it."""
+
+    rows: Sequence[Mapping[str, Any]]
+    seconds: float
+
+    def report(self, *, num_images: int, num_left: int, num_workers: int) -> list[tuple[str, str]]:
+        """Return the rows of a table that tells what the whole would be."""
+        seconds = self.seconds / len(self.rows) * num_left / num_workers
+        num_bad = sum(row["status"] != OK for row in self.rows)
+        return [
+            ("source", self._total("source_num_bytes", num_images)),
+            ("bitstreams", self._total("num_bytes", num_images)),
+            ("bpp", self._mean("bpp", ".3f")),
+            ("PSNR", self._mean("psnr_db", ".2f", " dB")),
+            ("time", f"about {_duration(seconds)} with {num_workers} workers such as this process"),
+            ("sample", f"{len(self.rows)} of {num_images} images at random, {num_bad} of them quarantined"),
+        ]
+
+    def _values(self, column: str) -> list[float]:
+        return [row[column] for row in self.rows if row["status"] == OK and row[column] is not None]
+
+    def _total(self, column: str, num_images: int) -> str:
+        """Say what the images add up to, quarantined ones left out, and the standard error of that."""
+        values = self._values(column)
+        if not values:
+            return "unknown"
+        num_good = num_images * len(values) / len(self.rows)
+        error = statistics.stdev(values) / len(values) ** 0.5 * num_good if len(values) > 1 else 0.0
+        if len(self.rows) == num_images:
+            error = 0.0
+        return f"{num_bytes_text(round(statistics.mean(values) * num_good))} ± {num_bytes_text(round(error))}"
+
+    def _mean(self, column: str, spec: str, unit: str = "") -> str:
+        values = self._values(column)
+        if not values:
+            return "unknown"
+        low, high = min(values), max(values)
+        return f"{statistics.mean(values):{spec}}{unit}, from {low:{spec}} to {high:{spec}} in the sample"
+
+
+def draw_sample(references: Iterable[ImageReference], size: int = SAMPLE_SIZE) -> tuple[int, list[ImageReference]]:
+    """Count references and draw some, each as likely as any other and always the same, holding no more than those."""
+    rng = random.Random(0)
+    sample: list[ImageReference] = []
+    count = 0
+    for count, reference in enumerate(references, start=1):
+        if len(sample) < size:
+            sample.append(reference)
+        elif (place := rng.randrange(count)) < size:
+            sample[place] = reference
+    return count, sample
+
+
+def measure(compressor: Measuring, sample: Sequence[ImageReference]) -> Forecast:
+    """Compress a sample, or as much of it as a minute lets."""
+    start = time.perf_counter()
+    rows: list[dict[str, Any]] = []
+    while len(rows) < len(sample) and time.perf_counter() - start < _MAX_SECONDS:
+        rows += compressor.measure(Shard(0, tuple(sample[len(rows) : len(rows) + _CHUNK_SIZE])))
+    return Forecast(rows, time.perf_counter() - start)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,244 @@
+"""Compress a shard: images in, bitstreams and metrics out.
+
+Threads fetch, others decode, entropy code and measure, while the calling thread runs the transforms. An image that
+fails becomes a quarantined row and disturbs no other.
+"""
+
+import time
+import zlib
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, groupby
+from typing import Any
+
+import pyarrow as pa
+
+from bls.measures import images as measures
+from bls.transforms.precision import Precision
+from pipeline import images
+from pipeline.ahead import ExpectedCost, ahead
+from pipeline.compress.coding import CodedItem, analyze, code, rate_and_distortion
+from pipeline.compress.kept_rows import KeptRows
+from pipeline.images import SourceImage
+from pipeline.ledger.markers import Marker
+from pipeline.ledger.output import Output
+from pipeline.ledger.schema import CARRIED, METRICS, bitstreams_schema, to_parquet
+from pipeline.ledger.shard import Shard
+from pipeline.ledger.summary import OK, Summary
+from pipeline.sources.opening import open_source
+from pipeline.sources.reading import read_sample
+from pipeline.sources.reference import Columns, ImageReference
+from pipeline.work.codec import (
+    AHEAD_BYTES,
+    AHEAD_PIXELS,
+    BATCH_PIXELS,
+    IO_THREADS,
+    WorkerCrashError,
+    load_codec,
+    num_pixels,
+    own_process,
+    shape_of,
+    synthesize,
+    try_out,
+)
+from pipeline.work.stages import batches
+
+
+@dataclass(frozen=True)
+class CompressionConfig:
+    """What a worker needs to compress shards; `coder` is one of `bls.bitstream.Coder`, `bundle` None the shipped one.
+
+    `model_fingerprint` is that of the model which the job was begun with, `ms_ssim_share` the part of the images whose
+    MS-SSIM is measured.
+    """
+
+    input: str
+    output: str
+    quality: int
+    coder: str
+    bundle: str | None
+    model_fingerprint: str
+    max_pixels: int
+    ms_ssim_share: float = 1.0
+    precision: Precision = "auto"
+    columns: Columns | None = None
+    carried: pa.DataType | None = None  # beside each image, as the source said when it was listed
+    device: str = "cpu"
+    num_threads: int = 1
+
+
+@dataclass
+class _SourceItem(CodedItem):
+    """An image of a shard."""
+
+    reference: ImageReference = field(kw_only=True)
+    batch: int = 0
+    data: bytes = b""
+    carried: Any = None
+    stored: dict[str, Any] = field(default_factory=dict)  # its row of the bitstreams table
+
+
+class ShardCompressor:
+    """Compress shards of image references with one model.
+
+    Raises:
+        ValueError: the bundle is another or has no model of this quality, or the input is no source of images.
+    """
+
+    def __init__(self, config: CompressionConfig) -> None:
+        own_process(config.num_threads)
+        self._config = config
+        self._codec = load_codec(config, precision=config.precision)
+        try_out(self._codec, quality=config.quality, coder=config.coder)
+        self._source = open_source(config.input, config.columns)
+        self._bitstreams = bitstreams_schema(config.carried)
+        self._output = Output(config.output)
+        self._ahead = partial(
+            ahead,
+            ThreadPoolExecutor(config.num_threads),
+            window=2 * config.num_threads + 1,
+            max_cost=AHEAD_PIXELS * config.num_threads,
+        )
+        self._fetch_ahead = partial(
+            ahead, ThreadPoolExecutor(IO_THREADS), self._fetch, window=IO_THREADS, max_cost=AHEAD_BYTES
+        )
+        self._file_num_bytes = ExpectedCost(AHEAD_BYTES)
+        self._model_columns = {
+            "lmbda_index": config.quality,
+            "lmbda": self._codec.lmbda(config.quality),
+            "model_fingerprint": config.model_fingerprint,
+            "coder": config.coder,
+        }
+
+    def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:
+        """Compress a shard and commit it; return the marker that stands, which may be another run's.
+
+        `crashed` are the positions of the items that killed workers before: they are quarantined unseen. Good images
+        of a shard that is done again are kept.
+        """
+        if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
+            return marker
+        began = time.monotonic()
+        kept = KeptRows.of(self._output, shard.replaces)
+        items = self._process(shard, crashed, kept.metrics)
+        metrics = {**kept.metrics, **{item.row["key"]: item.row for item in items}}
+        bitstreams = {**kept.bitstreams, **{item.row["key"]: item.stored for item in items if item.ok}}
+        keys = [reference.key for reference in shard.items]
+        rows = [metrics[key] for key in keys]
+        metadata = {"job": "compress", "max_pixels": self._config.max_pixels, **self._model_columns}
+        files = {
+            "bitstreams": to_parquet(
+                [bitstreams[key] for key in keys if key in bitstreams], self._bitstreams, metadata=metadata
+            ),
+            "metrics": to_parquet(rows, METRICS, metadata=metadata),
+        }
+        summary = Summary.of_rows(rows, bytes_in="source_num_bytes", bytes_out="num_bytes")
+        return self._output.commit(
+            shard.index, files, summary, retry=shard.retry, began=began, earlier=shard.earlier_stints
+        )
+
+    def probe(self, shard: Shard) -> None:
+        """Do the work of a shard but write nothing, to see whether the process survives it."""
+        self.measure(shard)
+
+    def measure(self, shard: Shard) -> list[dict[str, Any]]:
+        """Do the work of a shard but write nothing; return the rows of its metrics."""
+        return [item.row for item in self._process(shard, (), ())]
+
+    def _process(self, shard: Shard, crashed: Collection[int], kept: Collection[str]) -> list[_SourceItem]:
+        begun = (item for item in self._begin(shard, crashed) if item.row["key"] not in kept)
+        fetched = self._fetched(begun)
+        decoded = self._ahead(self._decode, fetched, cost=lambda item: images.num_pixels(item.data))
+        grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
+        analysed = chain.from_iterable(self._analyze(batch, number) for number, batch in enumerate(grouped))
+        coded = self._ahead(self._code, analysed, cost=num_pixels)
+        regrouped = groupby(coded, key=lambda item: item.batch)
+        synthesised = chain.from_iterable(synthesize(self._codec, list(batch)) for _, batch in regrouped)
+        measured = self._ahead(self._measure, synthesised, cost=num_pixels)
+        return sorted(measured, key=lambda item: item.position)
+
+    def _begin(self, shard: Shard, crashed: Collection[int]) -> Iterator[_SourceItem]:
+        for position, reference in enumerate(shard.items):
+            row = {"key": reference.key, "source_uri": reference.source_uri, "shard": shard.index, "status": OK}
+            item = _SourceItem(position, {**row, **self._model_columns}, reference=reference)
+            if position in crashed:
+                item.quarantine("crashed", WorkerCrashError())
+            yield item
+
+    def _fetched(self, begun: Iterator[_SourceItem]) -> Iterator[_SourceItem]:
+        expected = self._file_num_bytes
+        for item in self._fetch_ahead(begun, cost=lambda item: item.reference.num_bytes or expected.value):
+            if item.data:
+                expected.saw(len(item.data))
+            yield item
+
+    def _fetch(self, item: _SourceItem) -> _SourceItem:
+        if item.ok:
+            with item.stage("fetch_seconds"):
+                sample = read_sample(self._source, item.reference)
+                item.data, item.carried = sample.data, sample.carried
+                item.row["source_num_bytes"] = len(item.data)
+        return item
+
+    def _decode(self, item: _SourceItem) -> _SourceItem:
+        if item.ok:
+            with item.stage("decode_seconds"):
+                item.image = images.decode(item.data, max_pixels=self._config.max_pixels)
+                item.row.update(_source_columns(item.image, source_num_bytes=len(item.data)))
+        item.data = b""
+        return item
+
+    def _analyze(self, batch: list[_SourceItem], number: int) -> list[_SourceItem]:
+        analyze(self._codec, batch, quality=self._config.quality)
+        for item in batch:
+            item.batch = number
+        return batch
+
+    def _code(self, item: _SourceItem) -> _SourceItem:
+        code(self._codec, item, quality=self._config.quality, coder=self._config.coder)
+        return item
+
+    def _measure(self, item: _SourceItem) -> _SourceItem:
+        if item.ok:
+            assert item.image is not None and item.symbols is not None and item.x_hat is not None
+            with item.stage("quality_seconds"):
+                bits = self._codec.estimate_bits(item.symbols, quality=self._config.quality)
+                item.symbols = None
+                item.row.update(rate_and_distortion(item), estimated_bpp=bits / num_pixels(item))
+                if is_sampled(item.reference.key, self._config.ms_ssim_share):
+                    item.row["ms_ssim"] = measures.ms_ssim(item.image.pixels, item.x_hat)
+                item.stored = _stored_columns(item.reference, item.image, item.bitstream)
+                item.stored[CARRIED] = item.carried
+        item.carried = item.image = item.symbols = item.x_hat = None
+        return item
+
+
+def is_sampled(key: str, share: float) -> bool:
+    """Tell whether an image belongs to a sample of about this share: always the same images, whoever asks."""
+    return zlib.crc32(key.encode()) < share * 2**32
+
+
+def _source_columns(image: SourceImage, *, source_num_bytes: int) -> dict[str, Any]:
+    height, width = image.pixels.shape[:2]
+    return {
+        "width": width,
+        "height": height,
+        "mode": image.mode,
+        "source_format": image.source_format,
+        "source_bpp": measures.bpp(source_num_bytes, height=height, width=width),
+        "carried_num_bytes": image.carried_num_bytes,
+    }
+
+
+def _stored_columns(reference: ImageReference, image: SourceImage, bitstream: bytes) -> dict[str, Any]:
+    return {
+        "key": reference.key,
+        "stem": reference.stem,
+        "bitstream": bitstream,
+        "mode": image.mode,
+        "exif": image.exif,
+        "icc_profile": image.icc_profile,
+        "alpha_png": image.alpha_png,
+    }

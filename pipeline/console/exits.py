@@ -1,0 +1,64 @@
+"""How a job ends: exit codes, and errors as messages."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+from pipeline.console import events
+from pipeline.console.printing import say
+from pipeline.storage.uris import redact
+
+
+class ExitCode(IntEnum):
+    """How a job ended."""
+
+    DONE = 0
+    FAILED = 1
+    WRONG_USAGE = 2
+    DONE_WITH_QUARANTINED = 3
+
+
+GOES_ON = "What is committed stays: the same command goes on from there."
+
+
+class UsageError(ValueError):
+    """The job cannot begin as it was asked to."""
+
+
+class WorkError(RuntimeError):
+    """The job cannot go on. What is committed stays, and the same command goes on from there."""
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Take errors for what they are while a job prepares: the user's to mend."""
+    try:
+        yield
+    except (ValueError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(str(error)) from error
+
+
+def exit_code(job: Callable[[], ExitCode]) -> ExitCode:
+    """Run a job; turn the errors that a user can act on into a message."""
+    try:
+        return job()
+    except UsageError as error:
+        return _tell_end(ExitCode.WRONG_USAGE, error, f"error: {error}")
+    except (WorkError, OSError) as error:
+        return _tell_end(ExitCode.FAILED, error, f"error: {error}\n{GOES_ON}")
+    except KeyboardInterrupt as error:
+        return _tell_end(ExitCode.FAILED, error, f"stopped. {GOES_ON}")
+
+
+def _tell_end(code: ExitCode, error: BaseException, text: str) -> ExitCode:
+    if events.are_wanted():
+        events.emit("error", exit_code=code, error_class=type(error).__name__, message=str(error) or "stopped")
+    else:
+        say(redact(text))
+    return code
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error's class and the last line of its message, without credentials."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or ["no message"]
+    return redact(f"{type(error).__name__}: {lines[-1].strip()}")

@@ -1,0 +1,77 @@
+"""What a job tells the person who started it: progress and errors on stderr, a summary on stdout."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.console import events
+from pipeline.console.streams import write_line
+from pipeline.ledger.output import Output
+from pipeline.ledger.summary import Summary
+
+
+def say(message: str) -> None:
+    """Tell how things go, without disturbing what a program may read from stdout."""
+    if events.are_wanted():
+        events.emit("message", message=message)
+    else:
+        write_line(message, sys.stderr)
+
+
+def print_table(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns; long values stay whole, so that they can be copied."""
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    _print()
+    for name, value in rows:
+        _print(f"  {name:<{width}}  {value}")
+
+
+def print_quarantined(summary: Summary) -> None:
+    """Print how many images are quarantined for what, with an example each."""
+    if summary.quarantined:
+        print_table(
+            (f"{count} {status}", f"e.g. {summary.examples[status]}")
+            for status, count in sorted(summary.quarantined.items())
+        )
+
+
+def print_commands(commands: Iterable[tuple[str, str]]) -> None:
+    """Print commands to go on with, each under what it does and ready to be pasted."""
+    for purpose, command in commands:
+        _print(f"\n{purpose}\n  {command}")
+
+
+def shown(output: Output) -> str:
+    """Return the shortest path to an output from where the user is."""
+    path = str(output)
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+
+
+def metrics_glob(output: Output) -> str:
+    """Return the pattern that DuckDB reads an output's metrics with."""
+    return f"{shown(output)}/metrics/*.parquet"
+
+
+def job_command(name: str, *arguments: str) -> str:
+    """Return a shell command that runs another job."""
+    path = str(Path(__file__).parents[2] / "jobs" / f"{name}.py")
+    if Path(path).is_relative_to(Path.cwd()):
+        path = os.path.relpath(path)
+    return f"{_python()} {shlex.join((path, *arguments))}"
+
+
+def _print(line: str = "") -> None:
+    if not events.are_wanted():
+        write_line(line, sys.stdout)
+
+
+def _python() -> str:
+    """Return the shortest way to call this Python."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    is_below = Path(sys.executable).is_relative_to(Path.cwd())
+    return shlex.quote(os.path.relpath(sys.executable) if is_below else sys.executable)

@@ -1,0 +1,61 @@
+"""Numbers and reasons as text for people."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pipeline.ledger.summary import Mean, Summary
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+
+
+def reasons_text(counts: Mapping[str, int]) -> str:
+    """Say how often each reason came up, the most frequent first."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def skipped_text(skipped: Mapping[str, int]) -> str:
+    """Say how much of the input was no image by name, and what it was instead."""
+    reasons = sorted(skipped.items(), key=lambda item: -item[1])
+    named = ", ".join(f"{reason} {count}" for reason, count in reasons[:5])
+    more = ", ..." if len(reasons) > 5 else ""
+    return f"skipped {sum(skipped.values())} files or samples that are no images by name: {named}{more}"
+
+
+def num_bytes_text(num_bytes: int) -> str:
+    """Return a size in the unit that suits it."""
+    value, units = float(num_bytes), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while value >= 1000 and unit != "TB":
+        value, unit = value / 1000, next(units)
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+
+
+def size_rows(name_in: str, name_out: str, summary: Summary) -> list[tuple[str, str]]:
+    """Return the rows of a table that tell the bytes before and after."""
+    return [
+        (name_in, num_bytes_text(summary.num_bytes_in)),
+        (name_out, num_bytes_text(summary.num_bytes_out) + _ratio_text(summary.num_bytes_out, summary.num_bytes_in)),
+    ]
+
+
+def _ratio_text(num_bytes: int, of: int) -> str:
+    if not of:
+        return ""
+    return f", {100 * num_bytes / of:.1f} % of it" if num_bytes <= of else f", {num_bytes / of:.1f} times as much"
+
+
+def mean_text(mean: Mean, spec: str, unit: str = "") -> str:
+    """Return a mean over images, and over how many."""
+    if mean.value is None:
+        return "none"
+    return f"{mean.value:{spec}}{unit and ' '}{unit}, mean of {mean.count} images"
+
+
+def speed_text(summary: Summary, seconds: float) -> str:
+    """Return images and megapixels per second, waiting for workers included."""
+    if not summary.num_images:
+        return "nothing was left to do"
+    rates = f"{summary.num_images / seconds:.1f} images/s, {summary.num_pixels / 1e6 / seconds:.2f} MP/s"
+    return f"{summary.num_images} images in {seconds:.0f} s: {rates}"

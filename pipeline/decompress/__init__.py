@@ -1,0 +1,1 @@
+"""Decompress: a shard of bitstreams in, images out."""

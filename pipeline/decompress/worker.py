@@ -1,0 +1,220 @@
+"""Restore the images of a shard of a compressed dataset.
+
+Threads entropy decode and write image files while the calling thread runs the synthesis transform. An image that fails
+becomes a quarantined row and disturbs no other.
+"""
+
+import errno
+import time
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+
+from bls.bitstream import BitstreamError, Header, parse_header
+from bls.codec import Symbols
+from bls.pixels import Pixels
+from pipeline import images
+from pipeline.ahead import ahead
+from pipeline.decompress.containers import Container, RestoredFiles, RestoredImage, open_restored
+from pipeline.images import ImageError
+from pipeline.ledger.bitstream_rows import carried_names, read_stored
+from pipeline.ledger.markers import Marker
+from pipeline.ledger.output import Output
+from pipeline.ledger.schema import CARRIED, RESTORED, to_parquet
+from pipeline.ledger.shard import Shard
+from pipeline.ledger.summary import OK, Summary
+from pipeline.storage.uris import UnsafeNameError
+from pipeline.work.codec import (
+    AHEAD_BYTES,
+    AHEAD_PIXELS,
+    BATCH_PIXELS,
+    IO_THREADS,
+    WorkerCrashError,
+    load_codec,
+    num_pixels,
+    own_process,
+    shape_of,
+    synthesize,
+    try_out,
+)
+from pipeline.work.stages import Item, batches
+
+_COLUMNS = ["key", "stem", "bitstream", "exif", "icc_profile", "alpha_png"]
+# Errors of a file's name; any other error of writing concerns the output as a whole.
+_NAME_ERRORS = frozenset((errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL))
+
+
+@dataclass(frozen=True)
+class DecompressionConfig:
+    """What a worker needs to restore images; `image_format` is a key of `images.FORMATS`, `container` a
+    `pipeline.decompress.containers.Container`."""
+
+    input: str
+    output: str
+    image_format: str
+    bundle: str | None
+    quality: int
+    model_fingerprint: str
+    max_pixels: int
+    device: str = "cpu"
+    num_threads: int = 1
+    container: Container = "files"
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A bitstream of a compressed dataset: a row of one of its files."""
+
+    file: str
+    row: int
+
+
+@dataclass
+class _StoredItem(Item):
+    """An image being restored; `carried` holds what the input carried beside it, by its names there."""
+
+    stored: dict[str, Any]
+    carried: dict[str, Any]
+    decoded: tuple[Header, Symbols] | None = None
+    x_hat: Pixels | None = None
+    data: bytes = b""  # of the image file
+
+
+class ShardDecompressor:
+    """Restore the images of shards of a compressed dataset as files, tars or tables."""
+
+    def __init__(self, config: DecompressionConfig) -> None:
+        own_process(config.num_threads)
+        self._config = config
+        self._codec = load_codec(config)
+        try_out(self._codec, quality=config.quality, coder="adaptive")
+        self._input = Output(config.input)
+        self._output = Output(config.output)
+        self._ahead = partial(
+            ahead,
+            ThreadPoolExecutor(config.num_threads),
+            window=2 * config.num_threads + 1,
+            max_cost=AHEAD_PIXELS * config.num_threads,
+        )
+        self._write_ahead = partial(ahead, ThreadPoolExecutor(IO_THREADS), window=IO_THREADS, max_cost=AHEAD_BYTES)
+        # Files have no place for what is carried, and a table is given it as it is.
+        self._columns = [*_COLUMNS, CARRIED] if config.container == "webdataset" else _COLUMNS
+
+    def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:
+        """Restore a shard and commit it; return the marker that stands, which may be another run's.
+
+        `crashed` are the positions of the items that killed workers before: they are quarantined unseen.
+        """
+        if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
+            return marker
+        began = time.monotonic()
+        with self._open(shard) as (tables, restored):
+            items = self._process(shard.index, tables, restored, crashed)
+            return self._commit(shard, [item.row for item in items], restored, began)
+
+    def probe(self, shard: Shard) -> None:
+        """Do the work of a shard but commit nothing, to see whether the process survives it."""
+        with self._open(shard) as (tables, restored):
+            self._process(shard.index, tables, restored, ())
+
+    @contextmanager
+    def _open(self, shard: Shard) -> Iterator[tuple[Iterator[pa.Table], RestoredFiles]]:
+        """Open the rows that a shard is made of, and what takes their images."""
+        (file,) = {image.file for image in shard.items}
+        rows = [image.row for image in shard.items]
+        bitstreams = self._input.folder.read(file)
+        with open_restored(
+            self._config.container,
+            output=self._output,
+            shard=shard.index,
+            image_format=self._config.image_format,
+            bitstreams=bitstreams,
+            rows=rows,
+        ) as restored:
+            yield read_stored(bitstreams, rows, self._columns), restored
+
+    def _commit(self, shard: Shard, rows: list[dict[str, Any]], restored: RestoredFiles, began: float) -> Marker:
+        metadata = {"job": "decompress", "model_fingerprint": self._config.model_fingerprint}
+        summary = Summary.of_rows(rows, bytes_in="num_bytes", bytes_out="image_num_bytes")
+        metrics = {"metrics": to_parquet(rows, RESTORED, metadata=metadata)}
+        return self._output.commit(
+            shard.index, {**metrics, **restored.files()}, summary, retry=shard.retry, began=began
+        )
+
+    def _process(
+        self, shard: int, tables: Iterator[pa.Table], restored: RestoredFiles, crashed: Collection[int]
+    ) -> list[_StoredItem]:
+        stored = self._begin(shard, tables, crashed)
+        decoded = self._ahead(self._decode, stored, cost=_claimed_pixels)
+        grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
+        synthesised = chain.from_iterable(synthesize(self._codec, batch) for batch in grouped)
+        encoded = self._ahead(self._encode, synthesised, cost=num_pixels)
+        written = self._write_ahead(partial(self._write, restored), encoded, cost=lambda item: len(item.data))
+        return sorted(written, key=lambda item: item.position)
+
+    def _begin(self, shard: int, tables: Iterator[pa.Table], crashed: Collection[int]) -> Iterator[_StoredItem]:
+        for position, (names, stored) in enumerate(_rows(tables)):
+            row = {"key": stored["key"], "shard": shard, "status": OK, "num_bytes": len(stored["bitstream"])}
+            item = _StoredItem(position, row, stored, {name: stored.pop(column) for column, name in names.items()})
+            if position in crashed:
+                item.quarantine("crashed", WorkerCrashError())
+            yield item
+
+    def _decode(self, item: _StoredItem) -> _StoredItem:
+        if item.ok:
+            with item.stage("entropy_decode_seconds"):
+                item.decoded = self._codec.decode(item.stored.pop("bitstream"))
+                item.row.update(width=item.decoded[0].width, height=item.decoded[0].height)
+        return item
+
+    def _encode(self, item: _StoredItem) -> _StoredItem:
+        if item.ok:
+            with item.stage("image_encode_seconds"):
+                carried = {name: item.stored[name] for name in ("exif", "icc_profile", "alpha_png")}
+                assert item.x_hat is not None
+                item.data = images.encode(item.x_hat, image_format=self._config.image_format, **carried)
+                item.row["image_num_bytes"] = len(item.data)
+        item.x_hat = None
+        return item
+
+    def _write(self, restored: RestoredFiles, item: _StoredItem) -> _StoredItem:
+        if item.ok:
+            size = {name: item.row[name] for name in ("width", "height")}
+            image = RestoredImage(item.position, item.stored["stem"], item.data, **size, carried=item.carried)
+            start = time.perf_counter()
+            try:
+                item.row["path"] = restored.add(image)
+            except UnsafeNameError as error:
+                item.quarantine("unsafe_name", error)
+            except ImageError as error:
+                item.quarantine(error.status, error)
+            except OSError as error:
+                if error.errno not in _NAME_ERRORS:
+                    raise
+                item.quarantine("unwritable", error)
+            item.row["write_seconds"] = time.perf_counter() - start
+        item.data, item.stored, item.carried = b"", {}, {}
+        return item
+
+
+def _claimed_pixels(item: _StoredItem) -> int:
+    """Return how many pixels a bitstream that is not decoded yet says it has."""
+    try:
+        header = parse_header(item.stored["bitstream"])
+    except BitstreamError:
+        return 0
+    return header.height * header.width
+
+
+def _rows(tables: Iterator[pa.Table]) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """Return the rows of tables, each with the names of its carried columns."""
+    for table in tables:
+        names = carried_names(table)
+        for row in table.to_pylist():
+            yield names, row

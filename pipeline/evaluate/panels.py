@@ -1,0 +1,137 @@
+"""Pictures to compare by eye: an image beside what our codec and others make of it in as many bits.
+
+Another codec gets the setting whose file is the smallest that is not smaller than our bitstream, so that none is shown
+with fewer bits than ours unless it cannot spend as many. All code the same array, grayscale as one channel.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from bls.codec import Codec
+from bls.measures import images as measures
+from pipeline import baselines
+from pipeline.baselines import BASELINES, Pixels
+from pipeline.evaluate.worker import OURS, Row, measure
+
+CODECS = ("jpeg-420", "jpeg2000", "webp", "avif-444")
+"""What is shown where nothing else is asked for: one codec of each format."""
+QUALITIES = (1, 2, 4)
+"""Ours, at the rates where codecs can be told apart by eye."""
+CROP_SIDE = 144
+
+# Every setting that a format has, the lowest rate first.
+_SETTINGS = {"jpeg": range(1, 101), "jpeg2000": range(1000, 0, -1), "webp": range(101), "avif": range(101)}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a codec made of an image: `row` has codec, setting, num_bytes, bpp and the measures of `pixels`."""
+
+    row: Row
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Panel:
+    """An image at one of our qualities, ours first, and the region that is shown enlarged."""
+
+    key: str
+    quality: int
+    original: Pixels
+    decoded: Sequence[Decoded]
+    crop: tuple[slice, slice]
+
+    @property
+    def gray(self) -> bool:
+        """Tell whether all is grayscale."""
+        return self.original.ndim == 2
+
+    def file_name(self, number: int) -> str:
+        """Return a name for its picture, unique by the number of its image."""
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", self.key.rpartition("/")[2].rpartition(".")[0] or self.key).strip("-")
+        return f"{number:03d}-{stem[:60]}-quality-{self.quality}.png"
+
+
+def make_panel(
+    x: Pixels,
+    *,
+    key: str,
+    codec: Codec,
+    quality: int,
+    others: Iterable[str] = CODECS,
+    corner: tuple[int, int] | None = None,
+) -> Panel:
+    """Code an image with ours and the others; `corner` is left and top of the region to enlarge.
+
+    Without a corner it is the most detailed region.
+
+    Raises:
+        ValueError: the corner lies outside.
+    """
+    ours = _code_ours(x, codec, quality)
+    decoded = [ours, *(code_at(x, other, bpp=ours.row["bpp"]) for other in others)]
+    return Panel(key, quality, x, decoded, most_detailed(x) if corner is None else _region(x, *corner))
+
+
+def code_at(x: Pixels, codec: str, *, bpp: float) -> Decoded:
+    """Code an image with another codec, at the lowest rate that is not below `bpp`, or the highest there is."""
+    height, width = x.shape[:2]
+
+    @cache
+    def encoded(setting: int) -> bytes:
+        return baselines.encode(x, codec, setting)
+
+    def rate(setting: int) -> float:
+        return measures.bpp(len(encoded(setting)), height=height, width=width)
+
+    setting = first_at_or_above(bpp, _SETTINGS[BASELINES[codec].format], rate)
+    data = encoded(setting)
+    return _decoded(x, baselines.decode(data, gray=x.ndim == 2), codec=codec, setting=setting, num_bytes=len(data))
+
+
+def first_at_or_above(wanted: float, settings: Sequence[int], rate: Callable[[int], float]) -> int:
+    """Find by bisection the first setting whose rate is not below what is wanted; the last where none is."""
+    return settings[bisect_left(settings, wanted, hi=len(settings) - 1, key=rate)]
+
+
+def most_detailed(x: Pixels) -> tuple[slice, slice]:
+    """Return the square in which neighbouring pixels differ most, a sum over rows and columns of the luma."""
+    luma = measures.luma(x)
+    detail = np.zeros_like(luma)
+    detail[:, 1:] += np.abs(np.diff(luma, axis=1))
+    detail[1:] += np.abs(np.diff(luma, axis=0))
+    sums = np.pad(detail, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    height, width = _crop_shape(x)
+    windows = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    top, left = np.unravel_index(windows.argmax(), windows.shape)
+    return _region(x, int(left), int(top))
+
+
+def _region(x: Pixels, left: int, top: int) -> tuple[slice, slice]:
+    height, width = _crop_shape(x)
+    if not (0 <= left <= x.shape[1] - width and 0 <= top <= x.shape[0] - height):
+        raise ValueError(
+            f"crop begins at {left}, {top}: expected at most {x.shape[1] - width}, {x.shape[0] - height} in an image "
+            f"of {x.shape[1]}x{x.shape[0]} pixels"
+        )
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _crop_shape(x: Pixels) -> tuple[int, int]:
+    return min(CROP_SIDE, x.shape[0]), min(CROP_SIDE, x.shape[1])
+
+
+def _code_ours(x: Pixels, codec: Codec, quality: int) -> Decoded:
+    bitstream = codec.compress(x, quality=quality)
+    return _decoded(x, codec.decompress(bitstream), codec=OURS, setting=quality, num_bytes=len(bitstream))
+
+
+def _decoded(x: Pixels, x_hat: Pixels, *, codec: str, setting: int, num_bytes: int) -> Decoded:
+    bpp = measures.bpp(num_bytes, height=x.shape[0], width=x.shape[1])
+    row = {"codec": codec, "setting": setting, "num_bytes": num_bytes, "bpp": bpp, **measure(x, x_hat)}
+    return Decoded(row, x_hat)

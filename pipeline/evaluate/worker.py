@@ -1,0 +1,191 @@
+"""Rate and distortion of one image after another: our bitstreams and the files of other codecs, coded and decoded.
+
+Plain classes that know nothing of Ray. A shard becomes one Parquet file, a row per image, codec and setting. What
+cannot be read or coded is a row with the reason.
+"""
+
+import math
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bls.bitstream import Coder
+from bls.codec import Codec, make_header
+from bls.measures import images as measures
+from pipeline import baselines, images
+from pipeline.baselines import BASELINES, Pixels
+from pipeline.images import ImageError
+from pipeline.ledger.markers import Marker
+from pipeline.ledger.output import Output
+from pipeline.ledger.schema import EVALUATION, to_parquet
+from pipeline.ledger.shard import Shard
+from pipeline.ledger.summary import OK, Summary
+from pipeline.sources.opening import open_source
+from pipeline.sources.reading import read_encoded
+from pipeline.sources.reference import Columns, ImageReference
+from pipeline.storage.folder import read_many
+from pipeline.work.bundles import load_bundle
+from pipeline.work.codec import WorkerCrashError, other_bundle, own_process, try_out
+from pipeline.work.stages import Item
+
+CODERS = tuple(coder.name.lower() for coder in Coder)
+"""Every entropy coder gets rows of its own; the picture is the same."""
+OURS = "bls"
+
+Row = dict[str, Any]
+
+
+def our_name(coder: str) -> str:
+    """Return what our codec with an entropy coder is called beside the others."""
+    return f"{OURS}-{coder}"
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What a worker needs; `codecs` are keys of BASELINES, `bundle` None the shipped one."""
+
+    input: str
+    output: str
+    qualities: tuple[int, ...]
+    codecs: tuple[str, ...]
+    bundle: str | None
+    bundle_fingerprint: str
+    max_pixels: int
+    columns: Columns | None = None
+    device: str = "cpu"
+    num_threads: int = 1
+
+
+class ShardEvaluator:
+    """Measure shards of image references.
+
+    Raises:
+        ValueError: the bundle is another, or the input is no source of images.
+    """
+
+    def __init__(self, config: EvaluationConfig) -> None:
+        own_process(config.num_threads)
+        self._config = config
+        self._codec = _load_codec(config)
+        for coder in self._codec.coders(config.qualities[0]):
+            try_out(self._codec, quality=config.qualities[0], coder=coder)
+        self._source = open_source(config.input, config.columns)
+        self._output = Output(config.output)
+        self._pool = ThreadPoolExecutor(config.num_threads)
+
+    def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:
+        """Measure a shard and commit its rows; return the marker that stands, which may be another run's.
+
+        `crashed` are the positions of the items that killed workers before: they get a row unseen.
+        """
+        if (marker := self._output.marker(shard.index)) is not None:
+            return marker
+        began = time.monotonic()
+        rows_by_image = self._process(shard, crashed)
+        rows = [row for rows in rows_by_image for row in rows]
+        metadata = {"job": "evaluate", "bundle_fingerprint": self._config.bundle_fingerprint}
+        files = {"metrics": to_parquet(rows, EVALUATION, metadata=metadata)}
+        return self._output.commit(shard.index, files, summarize(rows_by_image), began=began)
+
+    def probe(self, shard: Shard) -> None:
+        """Do the work of a shard but commit nothing, to see whether the process survives it."""
+        self._process(shard, ())
+
+    def _process(self, shard: Shard, crashed: Collection[int]) -> list[list[Row]]:
+        return [list(self._evaluate(item, position in crashed)) for position, item in enumerate(shard.items)]
+
+    def _evaluate(self, reference: ImageReference, crashed: bool) -> Iterator[Row]:
+        source = Item(0, {"key": reference.key, "status": OK})
+        if crashed:
+            source.quarantine("crashed", WorkerCrashError())
+        else:
+            with source.stage("seconds"):
+                data = read_encoded(self._source, reference)
+                x = images.decode(data, max_pixels=self._config.max_pixels).pixels
+        if not source.ok:
+            yield source.row
+            return
+        source.row.update(width=x.shape[1], height=x.shape[0], gray=x.ndim == 2)
+        jobs = [(OURS, quality) for quality in self._config.qualities]
+        jobs += [(codec, setting) for codec in self._config.codecs for setting in BASELINES[codec].settings]
+        for rows in self._pool.map(lambda job: self._measure(x, source.row, *job), jobs):
+            yield from rows
+
+    def _measure(self, x: Pixels, source: Row, codec: str, setting: int) -> list[Row]:
+        """Code an image; return a row per entropy coder for our codec, one for the others."""
+        item = Item(0, {**source, "codec": codec, "setting": setting})
+        with item.stage("seconds"):
+            if codec == OURS:
+                files, columns = self._code(x, setting)
+            else:
+                data = baselines.encode(x, codec, setting)
+                files, columns = {codec: data}, measure(x, baselines.decode(data, gray=x.ndim == 2))
+            height, width = x.shape[:2]
+            return [
+                {
+                    **item.row,
+                    **columns,
+                    "codec": name,
+                    "num_bytes": len(data),
+                    "bpp": measures.bpp(len(data), height=height, width=width),
+                }
+                for name, data in files.items()
+            ]
+        return [item.row]
+
+    def _code(self, x: Pixels, quality: int) -> tuple[dict[str, bytes], Row]:
+        """Return the bitstream of each entropy coder, and the measures of the picture that all of them give."""
+        (symbols,) = self._codec.analyze([x], quality=quality)
+        offered = self._codec.coders(quality)
+        headers = {coder: make_header(x, quality=quality, coder=coder) for coder in CODERS if coder in offered}
+        bitstreams = {coder: self._codec.encode(symbols, header=header) for coder, header in headers.items()}
+        decoded = {coder: self._codec.decode(bitstream) for coder, bitstream in bitstreams.items()}
+        for coder, (_, given) in decoded.items():
+            if not (given == symbols).all():
+                raise ImageError("failed", f"the {coder} bitstream does not give its symbols back")
+        (x_hat,) = self._codec.synthesize([decoded[CODERS[0]]])
+        bits = self._codec.estimate_bits(symbols, quality=quality)
+        columns = {**measure(x, x_hat), "estimated_bpp": bits / (x.shape[0] * x.shape[1])}
+        return {our_name(coder): bitstream for coder, bitstream in bitstreams.items()}, columns
+
+
+def _load_codec(config: EvaluationConfig) -> Codec:
+    bundle = load_bundle(config.bundle)
+    if (fingerprint := bundle.fingerprint.hex()) != config.bundle_fingerprint:
+        raise other_bundle("bundle", fingerprint, config.bundle_fingerprint)
+    return Codec(bundle, device=config.device, max_pixels=config.max_pixels)
+
+
+def measure(x: Pixels, x_hat: Pixels) -> Row:
+    """Return the measures of a decoded image; PSNR is None where there is no error, MS-SSIM of small images."""
+    mse_255, psnr_luma_db = measures.mse_255(x, x_hat), measures.psnr_luma_db(x, x_hat)
+    return {
+        "mse_255": mse_255,
+        "psnr_db": measures.psnr_db(mse_255) if mse_255 > 0 else None,
+        "psnr_luma_db": psnr_luma_db if math.isfinite(psnr_luma_db) else None,
+        "ms_ssim": measures.ms_ssim(x, x_hat),
+        "nlpd": measures.nlpd(x, x_hat),
+    }
+
+
+def summarize(rows_by_image: Iterable[Sequence[Row]]) -> Summary:
+    """Count images; one of which any row failed counts as quarantined, for the first of them."""
+    worst = [next((row for row in rows if row["status"] != OK), rows[0]) for rows in rows_by_image]
+    return Summary.of_rows([{"num_bytes": 0, **row} for row in worst], bytes_in="num_bytes", bytes_out="num_bytes")
+
+
+def read_rows(output: Output) -> pa.Table:
+    """Read the rows of all committed shards, in the order of the input."""
+    names = [marker.files["metrics"] for marker in output.markers()]
+    tables = [pq.read_table(pa.BufferReader(data)) for data in read_many(output.folder, names)]
+    return pa.concat_tables(tables).replace_schema_metadata()
+
+
+def ladders(codecs: Iterable[str]) -> Mapping[str, list[int]]:
+    """Return the settings of each codec."""
+    return {codec: list(BASELINES[codec].settings) for codec in codecs}

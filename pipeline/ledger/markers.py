@@ -1,0 +1,64 @@
+"""Commit markers: the attempt at a shard that counts, with its files and sums."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.ledger.summary import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Stint:
+    """Who worked on a shard, as `host:process`, and when: seconds since 1970 by the clock of that host."""
+
+    worker: str
+    began: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it took."""
+        return self.ended - self.began
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """The attempt at a shard that counts, with its files (kind -> name below the output)."""
+
+    shard: int
+    attempt: str
+    files: Mapping[str, str]
+    summary: Summary
+    retry: int = 0  # how often the shard's quarantined images were tried again
+    stints: Sequence[Stint] = ()  # the work in it: one, and one more with each retry
+
+    @property
+    def last_stint(self) -> Stint | None:
+        """Return the work that committed it; None of older releases."""
+        return self.stints[-1] if self.stints else None
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Marker":
+        """Read a marker; of millions each name is kept once."""
+        value = json.loads(data, object_pairs_hook=lambda pairs: {sys.intern(name): item for name, item in pairs})
+        stints = tuple(Stint(**stint) for stint in value.get("stints", ()))
+        return cls(**{**value, "summary": Summary.from_json(value["summary"]), "stints": stints})
+
+
+@dataclass
+class Committed:
+    """What is committed as far as one process has seen it: of each shard the retry and attempt that count, and sums."""
+
+    attempts: dict[int, tuple[int, str]] = field(default_factory=dict)
+    total: Summary = field(default_factory=Summary)
+
+    def add(self, marker: Marker) -> None:
+        """Take note of the marker of a shard, the only one of it."""
+        self.attempts[marker.shard] = marker.retry, marker.attempt
+        self.total += marker.summary
+
+    @property
+    def last_retries(self) -> dict[int, int]:
+        """Return the retry that counts of each shard."""
+        return {shard: retry for shard, (retry, _) in self.attempts.items()}

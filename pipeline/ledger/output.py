@@ -1,0 +1,327 @@
+"""The output folder of a job: its manifest, the files of each shard, and the commit markers that say which files count.
+
+    manifest.json                          what the output is made from; written when the plan is, then frozen
+    plan/part-00000.<plan>.parquet         every input with its shard (pipeline/ledger/plan.py)
+    <kind>/shard-000042.<attempt>.parquet  one attempt at a shard; kinds: bitstreams, metrics, images (restored)
+    tars/shard-000042.<attempt>.tar        the same, restored images as WebDataset
+    images/...                             restored images as files of their own
+    commits/shard-000042.json              names the attempt that counts; written last, once
+    commits/shard-000042.retry-1.json      counts in its place, after a retry of quarantined images; and so on
+    written/shard-000042/<attempt>.json    restored image files that an attempt is about to write
+
+A killed job leaves at most files that no marker names. Readers see committed files only, and a rerun goes on where the
+markers end. A marker is never changed: a retry writes files of its own, kept rows included, and the next marker.
+
+The folder may hold other people's files. A file is ours by its name, which carries a random id, or because it was
+recorded before it was written; only such files are ever deleted or replaced.
+"""
+
+import itertools
+import json
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import IO, Any
+
+from pipeline.ledger.markers import Committed, Marker, Stint
+from pipeline.ledger.schema import SCHEMA_VERSION
+from pipeline.ledger.summary import Summary
+from pipeline.storage.folder import Folder, delete_many, hold_many, is_temporary, list_names, read_many
+from pipeline.storage.opening import open_folder
+
+_MANIFEST = "manifest.json"
+_KINDS = ("plan", "bitstreams", "metrics", "images", "tars", "commits", "written")
+_PLAN_FILE = re.compile(r"plan/part-\d+\.([0-9a-f]{32})\.parquet")
+_WRITTEN_FILE = re.compile(r"written/shard-\d+/[0-9a-f]{32}\.json")
+_ATTEMPT_FILE = re.compile(
+    r"(?:bitstreams|metrics|images|tars)/shard-(\d+)(?:\.retry-(\d+))?\.([0-9a-f]{32})\.(?:parquet|tar)"
+)
+_SUFFIXES = {"tars": "tar"}
+_MARKERS_AT_ONCE = 1024  # are read, whatever their number
+_MARKER_FILE = re.compile(r"shard-(\d+)(?:\.retry-(\d+))?\.json")
+
+
+class OutputError(ValueError):
+    """The output folder holds something else than this job would write."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an output is made from: two runs with the same job and settings write the same rows."""
+
+    job: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    plan: str = ""  # id of this output, new with every overwrite
+    num_images: int = 0
+    num_shards: int = 0
+    shard_size: int = 0
+    keys_sha256: str = ""  # of the keys of all inputs in order
+    skipped: Mapping[str, int] = field(default_factory=dict)  # files that are no images by name: extension -> files
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+class Output:
+    """The output folder of a job."""
+
+    def __init__(self, uri: str) -> None:
+        self.folder: Folder = open_folder(uri)
+        self._commits = self.folder.child("commits")
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def manifest(self) -> Manifest | None:
+        """Read the manifest, None where no job has begun.
+
+        Raises:
+            OutputError: the file is no manifest.
+        """
+        try:
+            return Manifest(**json.loads(self.folder.read(_MANIFEST)))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise OutputError(
+                f"{self}/{_MANIFEST} is no manifest of this version ({error}): use another folder"
+            ) from error
+
+    def begin(self, manifest: Manifest) -> Manifest:
+        """Write the manifest unless another run did; return the one that is stored.
+
+        Raises:
+            OutputError: there are markers but no manifest that says of what, or files that no job wrote.
+        """
+        self.check_free()
+        self.folder.create(_MANIFEST, _to_json(asdict(manifest)))
+        stored = self.manifest()
+        assert stored is not None
+        return stored
+
+    def check_free(self) -> None:
+        """Refuse to begin among other people's files: readers would take them for ours.
+
+        Raises:
+            OutputError: names a file that is in the way.
+        """
+        if self.manifest() is not None:
+            return
+        if self.committed():
+            raise OutputError(f"{self} has commits but no {_MANIFEST}: empty the folder or use another")
+        ours = self._written_names()
+        foreign = next((name for name in self._files() if not self._is_ours(name, ours)), None)
+        if foreign is not None:
+            raise OutputError(
+                f"{self} holds files that this job did not write, {foreign} for example: "
+                "use another --output, or move them away"
+            )
+
+    def committed(self) -> set[int]:
+        """List the shards that are done."""
+        return set(self._last_retries())
+
+    def marker(self, shard: int, *, retry: int = 0) -> Marker | None:
+        """Read the marker of a shard as of a retry, None where that is not done."""
+        try:
+            return Marker.from_json(self._commits.read(_marker_name(shard, retry)))
+        except FileNotFoundError:
+            return None
+
+    def markers(self) -> list[Marker]:
+        """Read the markers that count of all shards that are done, in order."""
+        return list(self.iter_markers())
+
+    def iter_markers(self) -> Iterator[Marker]:
+        """Read the same markers without holding them all."""
+        names = (_marker_name(shard, retry) for shard, retry in sorted(self._last_retries().items()))
+        while group := list(itertools.islice(names, _MARKERS_AT_ONCE)):
+            for data in read_many(self._commits, group):
+                yield Marker.from_json(data)
+
+    def up_to_date(self, seen: Committed) -> Committed:
+        """Return what is committed by now: what was seen, or, where there is anything else, all of it read anew."""
+        if seen.last_retries == self._last_retries():
+            return seen
+        anew = Committed()
+        for marker in self.iter_markers():
+            anew.add(marker)
+        return anew
+
+    def commit(
+        self,
+        shard: int,
+        files: Mapping[str, bytes | IO[bytes]],
+        summary: Summary,
+        *,
+        retry: int = 0,
+        began: float | None = None,
+        earlier: Sequence[Stint] = (),
+    ) -> Marker:
+        """Write the files of an attempt (kind -> content or open file), then its marker; return the stored marker.
+
+        Where another attempt was faster its marker stands, and the files of this one are deleted. `began` is when this
+        process took up the shard, by `time.monotonic`; `earlier` is the work in rows that were kept.
+        """
+        attempt = uuid.uuid4().hex
+        stem = f"{_stem(shard, retry)}.{attempt}"
+        names = {kind: f"{kind}/{stem}.{_SUFFIXES.get(kind, 'parquet')}" for kind in files}
+        for kind, name in names.items():
+            content = files[kind]
+            if isinstance(content, bytes):
+                self.folder.write(name, content)
+            else:
+                self.folder.write_from(name, content)
+        seconds = 0.0 if began is None else time.monotonic() - began
+        now = time.time()
+        stint = Stint(f"{socket.gethostname()}:{os.getpid()}", now - seconds, now)
+        stored = self._create_marker(Marker(shard, attempt, names, summary, retry, (*earlier, stint)))
+        if stored.attempt != attempt:
+            delete_many(self.folder, names.values())
+        return stored
+
+    def sweep(self, committed: Committed) -> None:
+        """Delete what killed runs left behind: attempts at committed shards that no marker names, temporary files.
+
+        Attempts at shards without a marker stay: another run may be about to commit them.
+        """
+        manifest = self.manifest()
+        assert manifest is not None
+
+        def is_left_behind(name: str) -> bool:
+            if part := _PLAN_FILE.fullmatch(name):
+                return part[1] != manifest.plan
+            if is_temporary(name):
+                return True
+            match = _ATTEMPT_FILE.fullmatch(name)
+            if match is None or (shard := int(match[1])) not in committed.attempts:
+                return False
+            last, attempt = committed.attempts[shard]
+            return match[3] != attempt and self._can_not_count(shard, int(match[2] or 0), last=last, attempt=attempt)
+
+        delete_many(self.folder, filter(is_left_behind, self._files()))
+
+    def clear(self, job: str) -> None:
+        """Delete all that an earlier run of this job wrote; the markers first, so that no half is taken for a whole.
+
+        Files that no run wrote stay. The records of what was written go last: a killed deletion can be repeated.
+
+        Raises:
+            OutputError: the folder holds the output of another job.
+        """
+        stored = self.manifest()
+        if stored is None:
+            return
+        if stored.job != job:
+            raise OutputError(
+                f"{self} holds the output of a {stored.job} job, which is not overwritten: use another folder"
+            )
+        delete_many(self._commits, filter(_MARKER_FILE.fullmatch, list_names(self._commits)))
+        self.folder.delete(_MANIFEST)
+        ours = self._written_names()
+        delete_many(
+            self.folder,
+            (name for name in self._files() if self._is_ours(name, ours) and not _WRITTEN_FILE.fullmatch(name)),
+        )
+        delete_many(self.folder, filter(_WRITTEN_FILE.fullmatch, self._files(("written",))))
+
+    def record_written(self, shard: int, names: Sequence[str]) -> set[str]:
+        """Record restored image files (names below `images/`) before they are written; return those that are foreign.
+
+        A file is foreign that is there already and was not recorded by an earlier attempt at the shard.
+        """
+        records, images = self.folder.child(f"written/shard-{shard:06d}"), self.folder.child("images")
+        ours = {name for data in read_many(records, list_names(records)) for name in json.loads(data)}
+        unknown = [name for name in names if name not in ours]
+        foreign = {name for name, is_there in zip(unknown, hold_many(images, unknown), strict=True) if is_there}
+        if new := [name for name in unknown if name not in foreign]:
+            records.write(f"{uuid.uuid4().hex}.json", json.dumps(new).encode())
+        return foreign
+
+    def _last_retries(self) -> dict[int, int]:
+        """List the shards that are done, each with the number of its last retry."""
+        last: dict[int, int] = {}
+        for match in filter(None, map(_MARKER_FILE.fullmatch, list_names(self._commits))):
+            shard, retry = int(match[1]), int(match[2] or 0)
+            last[shard] = max(retry, last.get(shard, 0))
+        return last
+
+    def _create_marker(self, marker: Marker) -> Marker:
+        """Write a marker unless there is one of this shard and retry; return the one that is stored."""
+        self._commits.create(_marker_name(marker.shard, marker.retry), _to_json(asdict(marker)))
+        stored = self.marker(marker.shard, retry=marker.retry)
+        assert stored is not None
+        return stored
+
+    def _can_not_count(self, shard: int, retry: int, *, last: int, attempt: str) -> bool:
+        """Tell whether a file is of no attempt that counts, or may, where the last marker named another attempt.
+
+        At a later retry its run was killed, or is alive and about to commit it: the marker itself, under the next
+        number, comes first. If the marker is no longer what it was, another run began anew and the file may be its own.
+        """
+        marker = self.marker(shard, retry=last)
+        if marker is None or marker.attempt != attempt:
+            return False
+        return retry <= last or self._create_marker(replace(marker, retry=last + 1)).attempt == attempt
+
+    def _files(self, kinds: Sequence[str] = _KINDS) -> Iterator[str]:
+        for folder in kinds:
+            for name in list_names(self.folder.child(folder)):
+                yield f"{folder}/{name}"
+
+    def _written_names(self) -> set[str]:
+        """Return the names of all restored image files that attempts recorded."""
+        written = self.folder.child("written")
+        records = (name for name in list_names(written) if _WRITTEN_FILE.fullmatch(f"written/{name}"))
+        return {f"images/{name}" for data in read_many(written, records) for name in json.loads(data)}
+
+    @staticmethod
+    def _is_ours(name: str, written: Collection[str]) -> bool:
+        """Return whether a file was written by a run: by its name, or because it was recorded."""
+        patterns = (_PLAN_FILE, _ATTEMPT_FILE, _WRITTEN_FILE)
+        return name in written or is_temporary(name) or any(pattern.fullmatch(name) for pattern in patterns)
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions that decide what is written: of the schema and of the code."""
+    try:
+        code = version("bls-codec")
+    except PackageNotFoundError:
+        code = "not installed"
+    return {"schema_version": SCHEMA_VERSION, "code_version": code}
+
+
+def check_same(stored: Manifest, *, job: str, settings: Mapping[str, Any], output: Output) -> None:
+    """Refuse to mix rows: what is stored must come from the same job with the same settings.
+
+    Raises:
+        OutputError: says what differs.
+    """
+    if stored.job != job:
+        raise OutputError(f"{output} holds the output of a {stored.job} job, this is a {job} job: use another folder")
+    different = [
+        f"{name} was {stored.settings.get(name)}, now {settings.get(name)}"
+        for name in sorted({*stored.settings, *settings})
+        if stored.settings.get(name) != settings.get(name)
+    ]
+    if different:
+        raise OutputError(
+            f"{output} was begun with other settings: {'; '.join(different)}. "
+            "Use another --output, or --overwrite to delete what is there and begin again"
+        )
+
+
+def _stem(shard: int, retry: int) -> str:
+    return f"shard-{shard:06d}.retry-{retry}" if retry else f"shard-{shard:06d}"
+
+
+def _marker_name(shard: int, retry: int) -> str:
+    return f"{_stem(shard, retry)}.json"
+
+
+def _to_json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,1 @@
+"""Read a compressed dataset: rows, images, queries, training loops."""

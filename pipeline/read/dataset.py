@@ -1,0 +1,78 @@
+"""A compressed dataset as its readers see it: the files that markers name. No torch, no Ray."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.ledger.bitstream_rows import MADE_COLUMNS, unlike_ours
+from pipeline.ledger.output import Output
+from pipeline.ledger.schema import BITSTREAMS, CARRIED, SCHEMA_VERSION
+from pipeline.read.selection import Selection, select
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """Rows of a committed file of bitstreams, in order."""
+
+    shard: int
+    name: str
+    rows: Sequence[int]
+
+
+class CompressedDataset:
+    """The committed part of a compress job's output.
+
+    Raises:
+        ValueError: there is no compressed dataset at the URI, or another release wrote it.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.output = Output(uri)
+        manifest = self.output.manifest()
+        if manifest is None or manifest.job != "compress":
+            raise ValueError(
+                f"input {self.output} is no compressed dataset: expected the --output of jobs/compress_dataset.py"
+            )
+        if manifest.settings["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(
+                f"{self.output} has schema {manifest.settings['schema_version']}, this release reads {SCHEMA_VERSION}: "
+                "use the release that wrote it"
+            )
+        self.manifest = manifest
+        self.markers = self.output.markers()
+
+    @property
+    def quality(self) -> int:
+        """The quality it was compressed with."""
+        quality: int = self.manifest.settings["quality"]
+        return quality
+
+    def select(self, *, keys: Collection[str] | None = None, where: str | None = None) -> Selection:
+        """Select images, as `pipeline.read.selection.select`."""
+        return select(self.output, self.markers, keys=keys, where=where)
+
+    def files(self, selection: Selection) -> list[StoredFile]:
+        """Return where the images of a selection are."""
+        return [
+            StoredFile(marker.shard, marker.files["bitstreams"], selection.rows[marker.shard])
+            for marker in self.markers
+            if marker.shard in selection.rows
+        ]
+
+    def check_columns(self, columns: Sequence[str] | None, files: Sequence[StoredFile]) -> None:
+        """Refuse columns that no image has; what WebDataset members are carried differs from file to file.
+
+        Raises:
+            ValueError: names those there are.
+        """
+        if columns is None or not files:
+            return
+        schema = pq.read_schema(pa.BufferReader(self.output.folder.read(files[0].name)))
+        carried = schema.field(CARRIED).type if CARRIED in schema.names else pa.struct([])
+        if pa.types.is_map(carried):
+            return
+        there = [*BITSTREAMS.names, *MADE_COLUMNS, *unlike_ours([member.name for member in carried])]
+        if unknown := [name for name in columns if name not in there]:
+            raise ValueError(f"{self.output} has no column {', '.join(unknown)}: expected some of {', '.join(there)}")

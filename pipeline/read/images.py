@@ -1,0 +1,174 @@
+"""The decoded images of a compressed dataset, file by file; no Ray.
+
+Columns of an image: `key`; `image`, uint8 of (h, w, 3) or, where it was grayscale, (h, w, 1); `width` and `height`; the
+carried columns of the input, flat; and, where they are asked for, the others of `pipeline.ledger.schema.BITSTREAMS`.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bls.bitstream import BitstreamError, Header, parse_header
+from bls.codec import MAX_PIXELS, Codec, Symbols
+from pipeline.ledger.bitstream_rows import MADE_COLUMNS, carried_names, read_stored
+from pipeline.ledger.schema import BITSTREAMS, CARRIED
+from pipeline.read.dataset import CompressedDataset
+from pipeline.storage.folder import Folder
+from pipeline.storage.uris import absolute
+from pipeline.work.bundles import load_model
+from pipeline.work.codec import BATCH_PIXELS, load_codec
+
+
+@dataclass(frozen=True)
+class ReadingConfig:
+    """How the images of a compressed dataset are read; `columns` None stands for key, image, size and all carried."""
+
+    folder: Folder
+    quality: int
+    model_fingerprint: str
+    columns: tuple[str, ...] | None = None
+    bundle: str | None = None
+    device: str = "cpu"
+    max_pixels: int = MAX_PIXELS
+    skip_corrupt: bool = False
+
+
+def check_bundle(dataset: CompressedDataset, bundle: str | None) -> str:
+    """Return the fingerprint of the model that compressed a dataset, if a bundle has it; None is the shipped bundle.
+
+    Raises:
+        ValueError: it has another of this quality, or none.
+    """
+    fingerprint = load_model(bundle, dataset.quality).fingerprint.hex()
+    expected = dataset.manifest.settings["model_fingerprint"]
+    if fingerprint != expected:
+        raise ValueError(
+            f"{dataset.output} was compressed with model {expected}, quality {dataset.quality} of this bundle is "
+            f"{fingerprint}: pass the bundle that compressed it"
+        )
+    return fingerprint
+
+
+def reading_config(
+    dataset: CompressedDataset,
+    *,
+    columns: Sequence[str] | None,
+    bundle: str | None,
+    device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    skip_corrupt: bool = False,
+) -> ReadingConfig:
+    """Return how the images of a dataset are to be read.
+
+    Raises:
+        ValueError: another model compressed them.
+    """
+    return ReadingConfig(
+        folder=dataset.output.folder,
+        quality=dataset.quality,
+        model_fingerprint=check_bundle(dataset, bundle),
+        columns=None if columns is None else tuple(columns),
+        bundle=bundle and absolute(bundle),
+        device=device,
+        max_pixels=max_pixels,
+        skip_corrupt=skip_corrupt,
+    )
+
+
+class ImageReader:
+    """Read files of bitstreams and decode their images. It holds the codec: make one per process, and keep it."""
+
+    def __init__(self, config: ReadingConfig) -> None:
+        self._config = config
+        self._codec: Codec | None = None
+        self._num_skipped = 0
+
+    def read(self, name: str, rows: Sequence[int]) -> Iterator[tuple[pa.Table, list[npt.NDArray[np.uint8]]]]:
+        """Read rows of a file, a batch at a time: a table of all columns but `image`, and the images, if wanted.
+
+        Raises:
+            BitstreamError: a bitstream is damaged, and not to be skipped; it names the image.
+        """
+        columns = self._config.columns
+        wants_image = columns is None or "image" in columns
+        max_pixels = BATCH_PIXELS[self._config.device.partition(":")[0]]
+        data = self._config.folder.read(name)
+        for table in read_stored(data, rows, _stored_columns(columns)):
+            for start, stop in _spans(table["bitstream"].to_pylist(), max_pixels):
+                part = table.slice(start, stop - start)
+                good, headers, images = self._decode(part, wants_image)
+                if good:
+                    yield _project(part.take(pa.array(good)), headers, columns), images
+
+    def take_num_skipped(self) -> int:
+        """Return how many damaged bitstreams were skipped since the last call."""
+        taken, self._num_skipped = self._num_skipped, 0
+        return taken
+
+    def _decode(
+        self, table: pa.Table, wants_image: bool
+    ) -> tuple[list[int], list[Header], list[npt.NDArray[np.uint8]]]:
+        """Decode the rows of a table: the numbers of those that are whole, their headers, their images if wanted."""
+        codec = self._load_codec() if wants_image else None
+        good: list[int] = []
+        headers: list[Header] = []
+        symbols: list[Symbols] = []
+        for row, bitstream in enumerate(table["bitstream"].to_pylist()):
+            try:
+                if codec is None:
+                    headers.append(parse_header(bitstream))
+                else:
+                    header, decoded = codec.decode(bitstream)
+                    headers.append(header)
+                    symbols.append(decoded)
+            except BitstreamError as error:
+                if not self._config.skip_corrupt:
+                    raise BitstreamError(f"image {table['key'][row]} of {self._config.folder}: {error}") from error
+                self._num_skipped += 1
+            else:
+                good.append(row)
+        images = codec.synthesize(list(zip(headers, symbols, strict=True))) if codec is not None else []
+        return good, headers, [x if x.ndim == 3 else x[:, :, None] for x in images]
+
+    def _load_codec(self) -> Codec:
+        if self._codec is None:
+            self._codec = load_codec(self._config)
+        return self._codec
+
+
+def in_order(columns: Sequence[str] | None, there: Collection[str]) -> Sequence[str]:
+    """Return the wanted columns in their order; None stands for all that are there, the key and the image first."""
+    return columns or ["key", "image", *(name for name in there if name not in ("key", "image"))]
+
+
+def _stored_columns(columns: Sequence[str] | None) -> list[str]:
+    """Return the columns of the file that the wanted ones are made of."""
+    ours = [name for name in BITSTREAMS.names if name in ("key", "bitstream", *(columns or ()))]
+    carries = columns is None or not {*BITSTREAMS.names, *MADE_COLUMNS}.issuperset(columns)
+    return [*ours, CARRIED] if carries else ours
+
+
+def _project(table: pa.Table, headers: Sequence[Header], columns: Sequence[str] | None) -> pa.Table:
+    """Return the wanted columns but `image`; a column that this file does not carry is null."""
+    made = {"width": [header.width for header in headers], "height": [header.height for header in headers]}
+    names = ("key", "width", "height", *carried_names(table)) if columns is None else columns
+    there = {name: pa.array(values, pa.int32()) for name, values in made.items()}
+    there |= {name: table[name] for name in table.column_names}
+    absent = pa.nulls(len(table), pa.binary())
+    return pa.table({name: there.get(name, absent) for name in names if name != "image"})
+
+
+def _spans(bitstreams: Sequence[bytes], max_pixels: int) -> Iterator[tuple[int, int]]:
+    """Cut a sequence where so many pixels are passed."""
+    start = num_pixels = 0
+    for stop, bitstream in enumerate(bitstreams, 1):
+        with contextlib.suppress(BitstreamError):  # which decoding will tell
+            header = parse_header(bitstream)
+            num_pixels += header.width * header.height
+        if num_pixels >= max_pixels or stop == len(bitstreams):
+            yield start, stop
+            start, num_pixels = stop, 0

@@ -1,0 +1,137 @@
+"""Which images of a compressed dataset are meant: all, those of some keys, those whose metrics pass a filter.
+
+Only metrics that a marker names are read, some files at a time; in memory stay the keys that were asked for, and four
+bytes per image that a key or condition selects.
+"""
+
+import itertools
+from array import array
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.ledger.markers import Marker
+from pipeline.ledger.output import Output
+from pipeline.ledger.summary import OK
+from pipeline.storage.folder import read_many
+from pipeline.storage.opening import open_folder
+from pipeline.storage.uris import absolute
+
+_FILES_AT_ONCE = 64
+_NUM_NAMED = 3  # keys in a message
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows of each shard's bitstreams that are meant, in order; shards without any are left out."""
+
+    rows: Mapping[int, Sequence[int]]
+    num_quarantined: int = 0  # of the images that were asked for: they have no bitstream
+
+    @property
+    def num_images(self) -> int:
+        """Return how many images are selected."""
+        return sum(map(len, self.rows.values()))
+
+
+def select(
+    output: Output, markers: Sequence[Marker], *, keys: Collection[str] | None = None, where: str | None = None
+) -> Selection:
+    """Select images by key and by an SQL condition on the columns of `pipeline.ledger.schema.METRICS`; None means all.
+
+    Raises:
+        ValueError: keys that the dataset does not have, a condition that is no SQL or that no image meets, no DuckDB.
+    """
+    if keys is None and where is None:
+        return Selection(
+            {marker.shard: range(num_stored(marker)) for marker in markers if num_stored(marker)},
+            sum(marker.summary.num_quarantined for marker in markers),
+        )
+    passes = _filter(where)
+    wanted = None if keys is None else frozenset(keys)
+    unseen = set(wanted or ())
+    rows: dict[int, array[int]] = {}
+    num_quarantined = 0
+    for table in read_metrics(output, markers, columns=["key", "shard", "status"] if where is None else None):
+        known = unseen.intersection(table["key"].to_pylist())
+        unseen -= known
+        stored = table.filter(pc.equal(table["status"], OK))
+        stored_keys = stored["key"].to_pylist()
+        num_quarantined += len(known.difference(stored_keys))
+        chosen = passes(stored)
+        for shard, row, key in _numbered(stored["shard"].to_pylist(), stored_keys):
+            if key in chosen and (wanted is None or key in wanted):
+                rows.setdefault(shard, array("i")).append(row)
+    if unseen:
+        named = ", ".join(map(repr, sorted(unseen)[:_NUM_NAMED]))
+        raise ValueError(
+            f"{len(unseen)} of {len(wanted or ())} keys are not in {output}, for example {named}: "
+            "expected keys as its metrics have them"
+        )
+    if not rows and where is not None:
+        raise ValueError(f"no image meets {where!r}: see the metrics of {output}")
+    return Selection(rows, num_quarantined)
+
+
+def num_stored(marker: Marker) -> int:
+    """Return how many bitstreams a shard has."""
+    return marker.summary.num_images - marker.summary.num_quarantined
+
+
+def read_keys(uri: str) -> list[str]:
+    """Read a text file of one key a line; empty lines count for nothing.
+
+    Raises:
+        ValueError: there is no such file, or it is no UTF-8.
+    """
+    folder, _, name = absolute(uri).rpartition("/")
+    try:
+        text = open_folder(folder or "/").read(name).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the keys in {uri}: {error}. Expected a text file, one key a line") from error
+    keys = [line.removesuffix("\r") for line in text.split("\n")]
+    return [key for key in keys if key]
+
+
+def read_metrics(output: Output, markers: Sequence[Marker], *, columns: list[str] | None) -> Iterator[pa.Table]:
+    """Read the metrics that markers name, some files at a time; None means all columns."""
+    names = (marker.files["metrics"] for marker in markers)
+    while group := list(itertools.islice(names, _FILES_AT_ONCE)):
+        files = read_many(output.folder, group)
+        tables = (pq.read_table(pa.BufferReader(data), columns=columns) for data in files)
+        yield pa.concat_tables([table.replace_schema_metadata() for table in tables])
+
+
+def _numbered(shards: Sequence[int], keys: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+    """Number the images of each shard, as the bitstreams files do, which hold those that are not quarantined."""
+    for shard, group in itertools.groupby(zip(shards, keys, strict=True), key=lambda pair: pair[0]):
+        for row, (_, key) in enumerate(group):
+            yield shard, row, key
+
+
+def _filter(where: str | None) -> Callable[[pa.Table], Collection[str]]:
+    """Return a function from a metrics table to the keys of those rows that meet a condition."""
+    if where is None:
+        return lambda table: frozenset(table["key"].to_pylist())
+    try:
+        import duckdb
+    except ImportError as error:
+        raise ValueError("a condition on the metrics needs DuckDB: pip install 'bls-codec[query]'") from error
+    # The condition sees the columns and nothing else: no files, no variables of this program.
+    settings: dict[str, Any] = {"enable_external_access": "false", "python_enable_replacements": "false"}
+    connection = duckdb.connect(config=settings)
+
+    def passes(table: pa.Table) -> Collection[str]:
+        try:
+            return {key for (key,) in connection.from_arrow(table).filter(where).project("key").fetchall()}
+        except duckdb.Error as error:
+            raise ValueError(
+                f"condition {where!r} is no SQL over the metrics ({str(error).splitlines()[0]}): "
+                f"expected one like \"psnr_db < 30 AND source_format = 'JPEG'\" over {', '.join(table.column_names)}"
+            ) from error
+
+    return passes

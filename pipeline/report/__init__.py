@@ -1,0 +1,1 @@
+"""Report: a compressed dataset as one HTML page."""

@@ -1,0 +1,150 @@
+"""The page of a report: one HTML file with its charts, pictures, styles and scripts inside, which loads nothing.
+
+The template escapes whatever it is given; keys and messages are other people's input. The page's own policy (CSP)
+forbids all requests, and script beside its own.
+"""
+
+import hashlib
+import json
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from pipeline.report import charts as report_charts
+from pipeline.report import words as report_words
+from pipeline.report.equal_quality import CODECS, Need, spreads
+from pipeline.report.pictures import AMPLIFIED, CROP_HEIGHT, CROP_WIDTH, Pictures
+from pipeline.report.run import MAX_SAMPLE, RunReport
+
+_FILES = files("pipeline.report") / "template"
+_GENERATOR = "bls-codec report"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A group of the pictures: what they are extremes of, and (place, pictures) of each."""
+
+    measure: str
+    places: Sequence[tuple[str, Pictures]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What other codecs need for the same quality, measured on a sample."""
+
+    needs: Sequence[Need]
+    num_images: int
+    num_unreadable: int
+    num_jpeg: int  # of them were JPEG before
+    seed: int
+
+
+def check_extra() -> None:
+    """Refuse to begin without what draws the page.
+
+    Raises:
+        ValueError: names the extra.
+    """
+    try:
+        import jinja2  # noqa: F401
+        import vl_convert  # noqa: F401
+    except ImportError as error:
+        raise ValueError("a report needs Jinja and Vega: pip install 'bls-codec[report]'") from error
+
+
+def is_report(head: bytes) -> bool:
+    """Return whether a file is a report, by its first 4 kB."""
+    return f'<meta name="generator" content="{_GENERATOR}">'.encode() in head
+
+
+def render(run: RunReport, shown: Sequence[Shown], comparison: Comparison | None, *, title: str) -> str:
+    """Return the page."""
+    import jinja2
+
+    charts = _charts(run, comparison)
+    sums = spreads(comparison.needs, list(CODECS)) if comparison else []
+    scripts = [_vega(), (_FILES / "report.js").read_text("utf-8")]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.report", "template"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": lambda number: f"{number:,}",
+        "units": report_words.units,
+        "minus": lambda text: text.replace("-", "\N{MINUS SIGN}"),
+    }
+    return environment.get_template("report.html").render(
+        title=title,
+        generator=_GENERATOR,
+        run=run,
+        words=report_words,
+        facts=report_words.facts(run),
+        shown=shown,
+        comparison=comparison,
+        spreads=sums,
+        verdicts=report_words.verdicts(sums),
+        codecs=CODECS,
+        charts=charts,
+        charts_json=_json_for_html(charts),
+        style=(_FILES / "report.css").read_text("utf-8"),
+        scripts=scripts,
+        script_hashes=[_csp_hash(script) for script in scripts],
+        stages=report_words.stage_rows(run),
+        num_shards_drawn=len(report_charts.shown_shards(run)),
+        num_workers_drawn=len(report_charts.shown_workers(run)),
+        amplified=AMPLIFIED,
+        crop_size=(CROP_WIDTH, CROP_HEIGHT),
+        max_sample=MAX_SAMPLE,
+    )
+
+
+def _charts(run: RunReport, comparison: Comparison | None) -> Mapping[str, Any]:
+    charts: dict[str, Any] = {}
+    if run.num_good:
+        if any(row["psnr_db"] is not None for row in run.sample):
+            charts["rate-distortion"] = report_charts.rate_distortion(run.sample)
+        formats = {"psnr_db": ".1f", "ms_ssim": ".4f", "bpp": ".3f"}
+        for name, counts in run.histograms.items():
+            if counts.count:
+                title = report_charts.MEASURE_NAMES[name]
+                description = (
+                    f"Histogram of {title} of {counts.count} images, median {counts.quantile(0.5):{formats[name]}}."
+                )
+                charts[f"histogram-{name}"] = report_charts.histogram(counts, title, description, formats[name])
+        for number, (name, counts) in enumerate(run.savings.items()):
+            description = f"Histogram of the saving of {counts.count} images that were {name}, in percent."
+            charts[f"saving-{number}"] = report_charts.histogram(counts, "bytes saved, %", description, ".0f")
+        charts["stages"] = report_charts.stages(run.total)
+        charts["shards"] = report_charts.shards(run)
+        if run.times.workers:
+            charts["workers"], charts["timeline"] = report_charts.workers(run), report_charts.timeline(run)
+    for measure in ("psnr_db", "ms_ssim"):
+        if comparison and any(need.measure == measure and need.ratio is not None for need in comparison.needs):
+            charts[f"equal-{measure}"] = report_charts.equal_quality(comparison.needs, measure)
+    return charts
+
+
+@cache
+def _vega() -> str:
+    """Return Vega, Vega-Lite and what puts them into a page (all BSD-3-Clause) as one script."""
+    import vl_convert
+
+    return str(
+        vl_convert.javascript_bundle("window.drawChart = (place, chart, options) => vegaEmbed(place, chart, options);")
+    )
+
+
+def _json_for_html(value: Any) -> str:
+    """Return JSON in which nothing can end the element that it stands in."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _csp_hash(script: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

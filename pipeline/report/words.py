@@ -1,0 +1,154 @@
+"""The sentences of a report: what its numbers mean, in words for a reader who has not seen such numbers before."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipeline.console.text import num_bytes_text
+from pipeline.report.charts import STAGES, WAITING
+from pipeline.report.equal_quality import CODECS, Spread
+from pipeline.report.run import RunReport
+from pipeline.work.codec import IO_THREADS
+
+MEASURES = {
+    "psnr_db": ("PSNR", "how close the pixels are, in decibels: more is closer"),
+    "ms_ssim": ("MS-SSIM", "how alike structures look, 1 being equal"),
+    "bpp": ("Rate", "bits per pixel of the bitstream: fewer is smaller"),
+}
+_LEVEL_PERCENT = 1.0  # codecs that differ by less are called level
+
+
+def headline(run: RunReport) -> str:
+    """Say in one sentence what was done."""
+    total = run.total
+    if not run.num_good:
+        return f"None of {total.num_images:,} images could be compressed."
+    verb = "shrank" if total.num_bytes_out <= total.num_bytes_in else "grew"
+    return (
+        f"{run.num_good:,} {'image' if run.num_good == 1 else 'images'} {verb} "
+        f"from {num_bytes_text(total.num_bytes_in)} to {num_bytes_text(total.num_bytes_out)}."
+    )
+
+
+def duration_text(seconds: float) -> str:
+    """Say how long something took."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.1f} min" if minutes < 60 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def saving_text(run: RunReport) -> str:
+    """Say how many of the bytes are saved."""
+    if not run.total.num_bytes_in:
+        return "none"
+    saved = 1 - run.total.num_bytes_out / run.total.num_bytes_in
+    return f"{100 * saved:.1f} %" if saved >= 0 else f"none: {1 - saved:.1f} times as much"
+
+
+def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
+    """Tell name, value and meaning of what the job was and did."""
+    total, settings = run.total, run.settings
+    yield "Images", f"{run.num_good:,}", f"compressed and verified, of {total.num_images:,} that were looked at"
+    sizes = f"{num_bytes_text(total.num_bytes_in)} became {num_bytes_text(total.num_bytes_out)}"
+    yield "Saved", saving_text(run), f"of the originals' bytes: {sizes}"
+    fate = (
+        "could not be compressed: a row each says why" if total.num_quarantined else "every image could be compressed"
+    )
+    yield "Quarantined", f"{total.num_quarantined:,}", fate
+    for mean, spec, unit, (name, meaning) in (
+        (total.bpp, ".3f", "bpp", MEASURES["bpp"]),
+        (total.psnr_db, ".2f", "dB", MEASURES["psnr_db"]),
+        (total.ms_ssim, ".4f", "", MEASURES["ms_ssim"]),
+    ):
+        value = "none" if mean.value is None else f"{mean.value:{spec}} {unit}".strip()
+        yield name, value, f"{meaning}; mean of {mean.count:,}"
+    times = run.times
+    if times.seconds:
+        workers = f"{len(times.workers):,} worker{'s' if len(times.workers) != 1 else ''}"
+        yield (
+            "Time",
+            duration_text(times.seconds),
+            (f"in which somebody worked; {workers} in all, {times.mean_workers:.1f} at a time on average"),
+        )
+        rate = f"{total.num_images / times.seconds:,.1f} images per second"
+        yield "Speed", f"{total.num_pixels / 1e6 / times.seconds:,.2f} MP/s", f"megapixels per second; {rate}"
+    lmbda = "" if run.lmbda is None else f" (λ {run.lmbda:g})"
+    model = f"model {settings['model_fingerprint']}, entropy coder {settings['coder']}"
+    yield "Quality", f"{settings['quality']}{lmbda}", f"from 1, smallest, to 8, best; {model}"
+
+
+def progress(run: RunReport) -> str:
+    """Say how much of the job is missing; nothing where it is complete."""
+    if len(run.shards) >= run.num_shards_planned:
+        return ""
+    return (
+        f"The job is not finished: {len(run.shards):,} of {run.num_shards_planned:,} shards, "
+        f"{run.total.num_images:,} of {run.num_images_planned:,} images. The report is about these."
+    )
+
+
+def stage_rows(run: RunReport) -> list[tuple[str, float, float | None, float | None]]:
+    """Return name, seconds, share of the work and seconds per megapixel of every stage; to wait is no work."""
+    seconds, megapixels = run.total.stage_seconds, run.total.num_pixels / 1e6
+    total = _work_seconds(run)
+    return [
+        (
+            name,
+            seconds.get(stage, 0.0),
+            None if stage == WAITING else seconds.get(stage, 0.0) / total,
+            seconds.get(stage, 0.0) / megapixels if megapixels else None,
+        )
+        for stage, name in STAGES.items()
+        if total
+    ]
+
+
+def limit(run: RunReport) -> str:
+    """Say which stage limits the run."""
+    rows = [(share, name) for name, _, share, _ in stage_rows(run) if share is not None]
+    if not rows:
+        return ""
+    if run.total.stage_seconds.get(WAITING, 0.0) / IO_THREADS > _work_seconds(run):
+        return f"Storage limits this run: workers wait for it, though each has up to {IO_THREADS} requests under way."
+    share, name = max(rows)
+    return f"Most of the work is the {name}: {100 * share:.0f} %."
+
+
+def _work_seconds(run: RunReport) -> float:
+    return sum(seconds for stage, seconds in run.total.stage_seconds.items() if stage != WAITING)
+
+
+def verdicts(spreads: Sequence[Spread]) -> dict[str, list[str]]:
+    """Say for each measure who needs how many bytes at equal quality, losses as plainly as gains."""
+    told: dict[str, list[str]] = {}
+    for spread in spreads:
+        if spread.quartiles is not None:
+            told.setdefault(spread.measure, []).append(_verdict(CODECS[spread.codec], spread.quartiles[1]))
+    return told
+
+
+def _verdict(codec: str, median: float) -> str:
+    if abs(median) < _LEVEL_PERCENT:
+        return f"{codec} is level: as many bytes, within {_LEVEL_PERCENT:g} %."
+    if median > 0:
+        return f"{codec} needs {median:.0f} % more bytes."
+    return f"{codec} is better than ours: {-median:.0f} % fewer bytes."
+
+
+def units(text: str) -> str:
+    """Keep numbers and their units on one line."""
+    for unit in ("%", "dB", "bpp", "MP/s", "min", "days", "kB", "MB", "GB", "TB", "B"):
+        text = re.sub(rf"(?<=\d) (?={re.escape(unit)}(?:\W|$))", "\N{NO-BREAK SPACE}", text)
+    return text
+
+
+def row_numbers(row: dict[str, Any]) -> str:
+    """Tell the numbers of one image."""
+    parts = [f"{row['width']} x {row['height']}", f"{row['bpp']:.3f} bpp"]
+    parts += [f"{row['psnr_db']:.2f} dB"] if row["psnr_db"] is not None else ["no error at all"]
+    parts += [f"MS-SSIM {row['ms_ssim']:.4f}"] if row["ms_ssim"] is not None else ["MS-SSIM not measured"]
+    parts += [
+        f"{num_bytes_text(row['source_num_bytes'])} {row['source_format'] or ''} → {num_bytes_text(row['num_bytes'])}"
+    ]
+    return " · ".join(parts)

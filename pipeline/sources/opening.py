@@ -1,0 +1,109 @@
+"""Where images come from: references to them, in a stable order, and their bytes.
+
+What `open_source` takes for what, in this order; a folder of that name wins over stars, braces and endings:
+
+    photos/                    files with the name of an image; if there are none, the tars or Parquet files in it
+    photos/**/*.jpg            files that match, and files in folders that match
+    {000..099}.tar, *.tar      WebDataset tars (pipeline/sources/tar.py)
+    data.parquet, *.parquet    Parquet files with a column of images, or of their URIs (pipeline/sources/parquet.py)
+    uris.txt                   a list of URIs (pipeline/sources/uri_list.py)
+"""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from pipeline.sources.folder import FolderSource, open_archives
+from pipeline.sources.globs import Glob, expand_braces, has_magic, split_magic
+from pipeline.sources.reference import IMAGE_EXTENSIONS, Columns, ImageReference, Sample, Source
+from pipeline.sources.union import UnionSource
+from pipeline.sources.uri_list import ListSource
+from pipeline.storage.opening import open_folder
+from pipeline.storage.uris import absolute, overlaps, redact
+
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "Columns",
+    "ImageReference",
+    "Sample",
+    "Source",
+    "check_apart",
+    "open_source",
+    "open_sources",
+]
+
+
+def open_sources(uris: Sequence[str], columns: Columns | None = None) -> Source:
+    """Return the source of all images of several URIs.
+
+    Raises:
+        ValueError: as `open_source`.
+    """
+    sources = [open_source(uri, columns) for uri in uris]
+    return sources[0] if len(sources) == 1 else UnionSource(sources)
+
+
+def open_source(uri: str, columns: Columns | None = None) -> Source:
+    """Return the source that a URI names; nothing is listed yet.
+
+    Raises:
+        ValueError: the URI names nothing that can be read as a set of images.
+    """
+    uri, columns = absolute(uri).rstrip("/") or "/", columns or Columns()
+    folder = open_folder(uri)
+    if folder.exists():
+        return FolderSource(folder, columns)
+    if has_magic(uri):
+        return _open_glob(uri, columns)
+    above, _, name = uri.rpartition("/")
+    if PurePosixPath(name).suffix.lower() in (".tar", ".parquet", ".txt"):
+        folder = open_folder(above or "/")
+        if folder.holds(name):
+            return ListSource(folder, name) if name.lower().endswith(".txt") else open_archives(folder, [name], columns)
+    raise ValueError(
+        f"input {redact(uri)} is not there, or nothing that holds images: expected a folder of images, a pattern with "
+        "stars, a .tar or .parquet file, or a list of URIs in a .txt file"
+    )
+
+
+def check_apart(output: str, *inputs: str) -> None:
+    """Refuse an output that overlaps an input: a job would take its own files for images, or put them among them.
+
+    Raises:
+        ValueError: names both.
+    """
+    for uri in map(absolute, inputs):
+        folder, pattern = (uri, None) if open_folder(uri).exists() or not has_magic(uri) else split_magic(uri)
+        if not overlaps(folder, output) or (pattern is not None and _is_beside(folder, pattern, output)):
+            continue
+        raise ValueError(
+            f"output {redact(output)} overlaps the input {redact(uri)}: "
+            "use an --output that is neither inside of the input nor around it"
+        )
+
+
+def _is_beside(folder: str, pattern: str, output: str) -> bool:
+    """Return whether an output below the folder of a pattern is a place where the pattern looks for nothing."""
+    above, below = absolute(folder).rstrip("/") + "/", absolute(output).rstrip("/")
+    return below.startswith(above) and not Glob(list(expand_braces(pattern))).enters(below.removeprefix(above))
+
+
+def _open_glob(uri: str, columns: Columns) -> Source:
+    base, pattern = split_magic(uri)
+    folder = open_folder(base)
+    if not folder.exists():
+        raise ValueError(f"input {redact(uri)} has no folder {folder}: expected a pattern below a folder that is there")
+    patterns = list(expand_braces(pattern))
+    endings = {PurePosixPath(each).suffix.lower() for each in patterns}
+    if endings not in ({".tar"}, {".parquet"}):
+        return FolderSource(folder, columns, Glob(patterns), uri=redact(uri))
+    if any("*" in each for each in patterns):
+        glob = Glob(patterns)
+        names = [name for each in folder.walk(glob.enters) for name in each if _has_ending(name, endings, glob)]
+        if not names:
+            raise ValueError(f"input {redact(uri)} matches no file: expected {endings.pop()} files below {folder}")
+        return open_archives(folder, names, columns, uri=redact(uri))
+    return open_archives(folder, patterns, columns, uri=redact(uri))
+
+
+def _has_ending(name: str, endings: set[str], glob: Glob) -> bool:
+    return PurePosixPath(name).suffix.lower() in endings and glob.matches(name)

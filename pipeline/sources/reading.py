@@ -1,0 +1,23 @@
+"""The bytes of an image by its reference, errors as reasons."""
+
+from pipeline.images import ImageError
+from pipeline.sources.reference import ImageReference, Sample, Source
+
+
+def read_encoded(source: Source, reference: ImageReference) -> bytes:
+    """Read the encoded bytes of an image; raises as `read_sample`."""
+    return read_sample(source, reference).data
+
+
+def read_sample(source: Source, reference: ImageReference) -> Sample:
+    """Read an image with what is carried beside it.
+
+    Raises:
+        ImageError: what the source says of the image, else `unreadable`, whatever the file system raised.
+    """
+    try:
+        return source.read_sample(reference)
+    except ImageError:
+        raise
+    except Exception as error:  # file systems raise more than OSError
+        raise ImageError("unreadable", f"cannot be read: {error}") from error

@@ -1,0 +1,7 @@
+"""Files of any file system: list, read, write at once or not at all, delete."""
+
+from pipeline.storage.folder import Folder
+from pipeline.storage.opening import open_folder
+from pipeline.storage.uris import absolute, redact
+
+__all__ = ["Folder", "absolute", "open_folder", "redact"]

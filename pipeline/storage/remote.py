@@ -1,0 +1,128 @@
+"""Folders of object stores and of other file systems that fsspec knows."""
+
+import contextlib
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO
+
+import fsspec
+from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+
+from pipeline.storage.folder import (
+    COPY_NUM_BYTES,
+    Folder,
+)
+from pipeline.storage.listing import walk_remote
+from pipeline.storage.retries import Retrying, client_options
+from pipeline.storage.uris import (
+    SCHEME,
+    check_name,
+    redact,
+)
+
+_NO_CONDITIONS = frozenset((errno.ENOSYS, errno.ENOTSUP))
+_BLOCK_NUM_BYTES = 2**20  # that a remote file which is read in places reads ahead
+
+
+class RemoteFolder:
+    """A folder of an object store or another file system that fsspec knows; a write is a single put.
+
+    What fails for a moment is tried again, see pipeline/retries.py.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        scheme = SCHEME.match(uri)
+        options = client_options(scheme[1].lower()) if scheme else {}
+        try:
+            # A cached listing would not show what other processes wrote.
+            self._raw_filesystem, self._path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
+        except (ValueError, ImportError) as error:
+            raise ValueError(f"cannot open {self}: {redact(str(error))}") from error
+        self._filesystem = Retrying(self._raw_filesystem)
+
+    def __reduce__(self) -> tuple[type["RemoteFolder"], tuple[str]]:
+        return RemoteFolder, (self._uri,)
+
+    def __str__(self) -> str:
+        return redact(self._uri)
+
+    def child(self, name: str) -> Folder:
+        """Return a folder below this one."""
+        return RemoteFolder(f"{self._uri}/{check_name(name)}")
+
+    def exists(self) -> bool:
+        """Tell whether there is anything below this name."""
+        try:
+            return bool(self._filesystem.info(self._path)["type"] == "directory")
+        except FileNotFoundError:  # isdir would take any other error for a no, too
+            return False
+
+    def holds(self, name: str) -> bool:
+        """Tell whether there is a file of this name."""
+        try:
+            return bool(self._filesystem.info(self._join(name))["type"] == "file")
+        except FileNotFoundError:
+            return False
+
+    def walk(self, enter: Callable[[str], bool] = lambda name: True) -> Iterator[Sequence[str]]:
+        """List all files below, folder by folder, up to 16 at a time.
+
+        Where the store is not S3, fsspec lists a folder at once, about a kilobyte per file: of one folder with many
+        millions make a list instead.
+        """
+        if self.exists():
+            yield from walk_remote(self._filesystem, self._path, enter=enter)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file to read it in places."""
+        file: IO[bytes] = self._filesystem.open(self._join(name), "rb", block_size=_BLOCK_NUM_BYTES)
+        return file
+
+    def read(self, name: str) -> bytes:
+        """Read a file whole."""
+        return bytes(self._filesystem.cat_file(self._join(name)))
+
+    def read_range(self, name: str, start: int, num_bytes: int) -> bytes:
+        """Read a part of a file with one request."""
+        return bytes(self._filesystem.cat_file(self._join(name), start=start, end=start + num_bytes))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file with a single put."""
+        self._filesystem.pipe_file(self._join(name), data)
+
+    def write_from(self, name: str, file: IO[bytes]) -> None:
+        """Write what is left of an open file, in parts where it is large; nobody sees it before the last."""
+        with self._filesystem.open(self._join(name), "wb") as target:
+            shutil.copyfileobj(file, target, COPY_NUM_BYTES)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file with a conditional put; where the store has none, look before the write.
+
+        False may also mean that the put succeeded and its answer was lost: what is stored tells.
+        """
+        path = self._join(name)
+        if self._filesystem.exists(path):
+            return False
+        try:
+            self._filesystem.pipe_file(path, data, mode="create")
+        except OSError as error:  # stores differ in how they say that the condition failed
+            if self._filesystem.exists(path):
+                return False
+            if error.errno not in _NO_CONDITIONS:
+                raise
+            self._filesystem.pipe_file(path, data)
+        return True
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is gone already is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self._filesystem.rm_file(self._join(name))
+
+    def to_arrow(self) -> tuple[FileSystem | None, str]:
+        """Return the file system with its credentials, and the path in it."""
+        return PyFileSystem(FSSpecHandler(self._raw_filesystem)), self._path
+
+    def _join(self, name: str) -> str:
+        return f"{self._path}/{check_name(name)}"

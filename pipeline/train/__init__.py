@@ -1,0 +1,1 @@
+"""Train: images to fitted networks, on Ray Train."""

@@ -1,0 +1,183 @@
+"""The fit of one model, from its start to what goes into a bundle: batches in, curve and fitted model out.
+
+Knows no cluster: `pipeline/train/sweep.py` runs it in every worker of a Ray Train job, and it is tested without.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from bls.bundle import Bundle, FittedModel
+from bls.codec import Codec
+from bls.measures import images as quality
+from bls.measures.nlp import nlp
+from bls.training import distortion
+from bls.training.finish import make_fitted_model
+from bls.training.klt import initialize_from_klt, quantizer_step, scale_latents
+from bls.training.model import Model
+from bls.training.parallel import BatchPart
+from bls.training.trainer import StepMetrics, Trainer, TrainingConfig
+from bls.transforms.networks import TransformConfig
+from pipeline.train.patches import PatchConfig, PatchSet
+
+DISTORTIONS = {"mse": distortion.mse_255, "ms-ssim": distortion.ms_ssim, "nlp": nlp}
+START_PATCHES = 128
+"""Patches whose principal components a fit starts from."""
+STEPS_PER_POINT = 20
+"""Steps whose mean is one point of the training curve."""
+DRAFT_IMAGES = 64
+"""Images that tables and coders are fitted to for an evaluation on the way."""
+CODER_IMAGES = 600
+"""Images that they are fitted to at the end: three times as many gained nothing."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """All that decides how one model comes out, its images and its start aside."""
+
+    quality: int
+    training: TrainingConfig
+    model: TransformConfig
+    patches: PatchConfig
+    batch_size: int
+    distortion: Literal["mse", "ms-ssim", "nlp"] = "mse"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Decoded images for what needs some but not all: the start, the entropy coder, and an evaluation on the way."""
+
+    patches: PatchSet
+    held_out: Sequence[UInt8[np.ndarray, "h w c"]]
+    """Images that no step sees."""
+
+
+class Fit:
+    """One model on its way; every process of a data-parallel fit holds one."""
+
+    def __init__(
+        self,
+        config: FitConfig,
+        sample: Sample,
+        part: BatchPart,
+        *,
+        start: FittedModel | None = None,
+        device: str = "cpu",
+    ) -> None:
+        torch.manual_seed(config.training.seed)
+        self.config = config
+        self._sample = sample
+        self._part = part
+        self._points: list[dict[str, Any]] = []
+        self._window: list[StepMetrics] = []
+        model = _klt_start(config, sample) if start is None else _start_from(start, config)
+        self.trainer = Trainer(model, config.training, device=device, distortion=DISTORTIONS[config.distortion])
+
+    @property
+    def step(self) -> int:
+        """The number of steps that are done."""
+        return self.trainer.step
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no step is left."""
+        return self.step >= self.config.training.steps
+
+    def train_step(self, x: torch.Tensor) -> StepMetrics:
+        """Take one step on this process's part of the batch.
+
+        Raises:
+            FloatingPointError: the fit has diverged.
+        """
+        metrics = self.trainer.train_step(x, self._part)
+        self._window.append(metrics)
+        if metrics.step % STEPS_PER_POINT == 0 or self.is_done:
+            self._points.append({"quality": self.config.quality, **mean_of(self._window)})
+            self._window = []
+        return metrics
+
+    def curve(self) -> list[dict[str, Any]]:
+        """Return the training curve so far: rows of `pipeline.ledger.schema.TRAINING_CURVE`."""
+        return list(self._points)
+
+    def evaluate(self) -> tuple[float, float]:
+        """Return bpp and PSNR of real bitstreams of the held-out images, and note them in the curve."""
+        draft = self.fitted_model(max_images=DRAFT_IMAGES)
+        codec = Codec(Bundle({draft.quality: draft}))
+        rates, psnrs = [], []
+        for image in self._sample.held_out:
+            x = image[:, :, 0] if image.shape[2] == 1 else image
+            bitstream = codec.compress(x, quality=draft.quality)
+            rates.append(quality.bpp(len(bitstream), height=x.shape[0], width=x.shape[1]))
+            psnrs.append(quality.psnr_db(quality.mse_255(x, codec.decompress(bitstream))))
+        bpp, psnr_db = float(np.mean(rates)), float(np.mean(psnrs))
+        if self._points:
+            self._points[-1].update(held_out_bpp=bpp, held_out_psnr_db=psnr_db)
+        return bpp, psnr_db
+
+    def fitted_model(
+        self, *, max_images: int = CODER_IMAGES, description: Mapping[str, Any] | None = None
+    ) -> FittedModel:
+        """Return what goes into a bundle, the coder fitted to whole images of the sample."""
+        return make_fitted_model(
+            self.trainer.model,
+            self._sample.patches.whole_images(max_images),
+            quality=self.config.quality,
+            lmbda=self.config.training.lmbda,
+            training={**describe(self.config), **(description or {})},
+        )
+
+    def state_bytes(self) -> bytes:
+        """Return all that the next step depends on, and the curve so far."""
+        file = io.BytesIO()
+        state = {"trainer": self.trainer.state_dict(), "points": self._points, "window": [*map(tuple, self._window)]}
+        torch.save(state, file)
+        return file.getvalue()
+
+    def load_state_bytes(self, data: bytes) -> None:
+        """Continue from a state that `state_bytes` returned."""
+        state = torch.load(io.BytesIO(data), weights_only=True, map_location=self.trainer.device)
+        self.trainer.load_state_dict(state["trainer"])
+        self._points = state["points"]
+        self._window = [StepMetrics(*values) for values in state["window"]]
+
+
+def _klt_start(config: FitConfig, sample: Sample) -> Model:
+    model = Model(config.model)
+    patches = sample.patches.batch(config.training.steps, BatchPart(0, START_PATCHES, START_PATCHES))
+    initialize_from_klt(model, patches, lmbda=config.training.lmbda)
+    return model
+
+
+def _start_from(start: FittedModel, config: FitConfig) -> Model:
+    """Return a fitted model, its quantiser's step made right for another lambda."""
+    model = Model(config.model)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in start.weights.items()}, strict=False)
+    # Lambdas of different distortions weigh different units: then the step stays what it is.
+    if start.training.get("distortion", "mse") == config.distortion:
+        scale_latents(model, quantizer_step(config.training.lmbda) / quantizer_step(start.lmbda))
+    return model
+
+
+def describe(config: FitConfig) -> dict[str, Any]:
+    """Return the configuration as it is kept in a bundle."""
+    return {
+        "distortion": config.distortion,
+        "batch_size": config.batch_size,
+        "patches": asdict(config.patches),
+        **asdict(config.training),
+    }
+
+
+def mean_of(window: Sequence[StepMetrics]) -> dict[str, Any]:
+    """Return the means of some steps, and the last one's number and learning rate."""
+    means = {
+        name: float(np.mean([getattr(metrics, name) for metrics in window]))
+        for name in ("loss", "estimated_bpp", "psnr_db")
+    }
+    return {"step": window[-1].step, **means, "learning_rate": window[-1].learning_rate}

@@ -1,0 +1,1 @@
+"""What the workers of all jobs share: codec, bundle, overlapping stages."""

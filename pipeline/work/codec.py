@@ -1,0 +1,99 @@
+"""What the workers of all jobs share: the process and the codec they hold, and batches through the synthesis.
+
+A worker is a plain class that knows nothing of Ray; see pipeline/compress/worker.py and pipeline/decompress/worker.py.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bls.codec import Codec
+from bls.pixels import padded_shape
+from bls.transforms.precision import Precision
+from pipeline.work.bundles import load_bundle
+from pipeline.work.stages import Item, run_batch
+
+# Pixels of one device batch: on a CPU enough to make small images as cheap as large ones, on a GPU enough to fill it.
+BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}
+# Of each stage and thread, pixels of images that wait for the next stage: two photographs, 200 MB with their symbols.
+AHEAD_PIXELS = 2**25
+# Storage is far away: so many requests of a worker are under way, for image files of about so many bytes together.
+IO_THREADS = 16
+AHEAD_BYTES = 2**26
+
+
+class WorkerCrashError(Exception):
+    """An image that ends the process of its worker."""
+
+    def __init__(self) -> None:
+        super().__init__("the process that worked on this image died, each time")
+
+
+def own_process(num_threads: int) -> None:
+    """Make settings of the process, which is this worker's own."""
+    torch.set_num_threads(num_threads)  # several workers of a machine must not each take all of it
+    Image.init()  # imports of Pillow's plugins in the middle of several threads are best avoided
+    # The limit is max_pixels, checked before pixels are decoded; Pillow's own would warn and raise at other sizes.
+    Image.MAX_IMAGE_PIXELS = None
+
+
+class CodecConfig(Protocol):
+    """What of a worker's configuration says which codec it holds; `bundle` None is the shipped one."""
+
+    @property
+    def bundle(self) -> str | None: ...
+    @property
+    def quality(self) -> int: ...
+    @property
+    def model_fingerprint(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def max_pixels(self) -> int: ...
+
+
+def load_codec(config: CodecConfig, *, precision: Precision = "auto") -> Codec:
+    """Load the model that a job was begun with; what else the bundle holds does not matter.
+
+    Raises:
+        ValueError: the bundle has another model of this quality, or none.
+    """
+    bundle = load_bundle(config.bundle, quality=config.quality)
+    codec = Codec(bundle, device=config.device, max_pixels=config.max_pixels, precision=precision)
+    fingerprint = codec.model_fingerprint(config.quality).hex()
+    if fingerprint != config.model_fingerprint:
+        raise other_bundle(f"model {config.quality}", fingerprint, config.model_fingerprint)
+    return codec
+
+
+def other_bundle(what: str, fingerprint: str, expected: str) -> ValueError:
+    """Return the error of a worker that holds something else than the job began with."""
+    return ValueError(
+        f"{what} of this worker is {fingerprint}, the job began with {expected}: give all nodes the same bundle, and "
+        "do not replace it while a job runs"
+    )
+
+
+def try_out(codec: Codec, *, quality: int, coder: str) -> None:
+    """Code an image before the first one that counts: what fails here would fail for all and quarantine them.
+
+    It also loads or compiles what is compiled on first use, which belongs to no image's times.
+    """
+    codec.decompress(codec.compress(np.zeros((16, 16, 3), np.uint8), quality=quality, coder=coder))
+
+
+def synthesize(codec: Codec, batch: list[Any]) -> list[Any]:
+    good = [item for item in batch if item.ok]
+    for item, x_hat in run_batch(codec.synthesize, good, [item.decoded for item in good], seconds="synthesis_seconds"):
+        item.x_hat, item.decoded = x_hat, None
+    return batch
+
+
+def shape_of(item: Item) -> tuple[int, int] | None:
+    return padded_shape(item.row["height"], item.row["width"]) if item.ok else None
+
+
+def num_pixels(item: Item) -> int:
+    return int(item.row["height"] * item.row["width"]) if item.ok else 0

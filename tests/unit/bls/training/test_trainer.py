@@ -1,0 +1,148 @@
+"""The training core: the loss falls, constraints hold, a run continues exactly, schedules do what they say."""
+
+import copy
+import itertools
+from dataclasses import replace
+from typing import cast
+
+import pytest
+import torch
+
+from bls.training.klt import initialize_from_klt
+from bls.training.model import Model
+from bls.training.trainer import (
+    MIN_LEARNING_RATE,
+    CosineSchedule,
+    PlateauSchedule,
+    StepMetrics,
+    Trainer,
+    TrainingConfig,
+)
+from bls.transforms.gdn import GDN, ROOT_FLOOR
+from bls.transforms.networks import TransformConfig
+from bls.transforms.quantization import quantize
+from tests.images import random_fields
+
+CONFIG = TrainingConfig(lmbda=0.013, steps=40, warmup_steps=2, autocast=False)
+
+
+@pytest.fixture(scope="module")
+def x() -> torch.Tensor:
+    return random_fields(4, 64, seed=2)
+
+
+def _trainer(x: torch.Tensor, config: TrainingConfig = CONFIG) -> Trainer:
+    torch.manual_seed(0)
+    model = Model(TransformConfig(num_filters=16))
+    initialize_from_klt(model, x, lmbda=config.lmbda)
+    return Trainer(model, config)
+
+
+def _train(trainer: Trainer, x: torch.Tensor, steps: int) -> list[StepMetrics]:
+    return [trainer.train_step(x) for _ in range(steps)]
+
+
+def test_loss_falls_and_constraints_hold(x: torch.Tensor) -> None:
+    trainer = _trainer(x)
+    metrics = _train(trainer, x, 40)
+    assert metrics[-1].loss < 0.9 * metrics[0].loss
+    for layer in trainer.model.modules():
+        if isinstance(layer, GDN):
+            assert layer.beta_root.min() >= ROOT_FLOOR and layer.gamma_root.min() >= ROOT_FLOOR
+            torch.testing.assert_close(layer.gamma_root, layer.gamma_root.T)
+
+
+def test_loss_is_the_weighted_sum_of_what_is_reported(x: torch.Tensor) -> None:
+    metrics = _trainer(x).train_step(x)
+    mse_255 = 255**2 / 10 ** (metrics.psnr_db / 10)
+    assert metrics.loss == pytest.approx(CONFIG.lmbda * mse_255 + metrics.estimated_bpp, rel=1e-4)
+
+
+@pytest.mark.parametrize("lmbda", [0.0018, 0.18])
+def test_filters_on_both_sides_of_the_latents_move_alike(x: torch.Tensor, lmbda: float) -> None:
+    """Whatever the quantiser's step, which makes the ones large and the others small."""
+    trainer = _trainer(x, replace(CONFIG, lmbda=lmbda))
+
+    def filters() -> list[torch.Tensor]:
+        layers = (trainer.model.analysis[-1], trainer.model.synthesis[0])
+        return [cast(torch.Tensor, layer.weight).detach().clone() for layer in layers]
+
+    before = filters()
+    trainer.train_step(x)
+    last, first = (float((b - a).norm() / a.norm()) for a, b in zip(before, filters(), strict=True))
+    assert 0.5 < last / first < 2
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_resumed_run_repeats_an_undisturbed_one(x: torch.Tensor, schedule: str) -> None:
+    config = TrainingConfig(lmbda=0.013, steps=8, autocast=False, schedule=schedule, plateau_window=3)  # type: ignore[arg-type]
+    undisturbed = _trainer(x, config)
+    expected = _train(undisturbed, x, 8)
+    first = _trainer(x, config)
+    _train(first, x, 5)
+    state = copy.deepcopy(first.state_dict())
+    second = _trainer(torch.flip(x, (0,)), config)  # another start: all that counts must come from the state
+    second.load_state_dict(state)
+    assert _train(second, x, 3) == expected[5:]
+
+
+def test_bfloat16_trains_about_as_well(x: torch.Tensor) -> None:
+    loss = {}
+    for autocast in (False, True):
+        trainer = _trainer(x, TrainingConfig(lmbda=0.013, steps=10, warmup_steps=2))
+        trainer.autocast = autocast  # also where bfloat16 is emulated
+        loss[autocast] = _train(trainer, x, 10)[-1].loss
+    assert loss[True] == pytest.approx(loss[False], rel=0.03)
+
+
+def test_a_diverged_run_says_so(x: torch.Tensor) -> None:
+    trainer = _trainer(x)
+    trainer.train_step(x)
+    with torch.no_grad():
+        trainer.model.get_parameter("synthesis.0.bias").fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        trainer.train_step(x)
+
+
+def test_cosine_schedule_warms_up_holds_and_decays() -> None:
+    config = TrainingConfig(lmbda=0.01, steps=120, warmup_steps=10, learning_rate=1.0, rounding_fraction=1 / 6)
+    rates = [CosineSchedule(config).learning_rate(step) for step in range(120)]
+    assert rates[0] == pytest.approx(0.1) and rates[10] == rates[59] == 1.0
+    assert rates[80] == pytest.approx(0.5) and rates[99] < 0.002
+    assert all(a >= b for a, b in itertools.pairwise(rates[59:100]))
+    # The steps with rounded latents.
+    assert rates[100] == 0.5 and rates[110] == pytest.approx(0.25) and rates[119] < 0.01
+
+
+def test_rounded_latents_at_the_end_fit_the_synthesis_alone(x: torch.Tensor) -> None:
+    trainer = _trainer(x, TrainingConfig(lmbda=0.0035, steps=30, warmup_steps=2, rounding_fraction=0.5))
+    _train(trainer, x, 15)
+    before = copy.deepcopy(trainer.model.state_dict())
+    metrics = _train(trainer, x, 15)
+    after = trainer.model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("analysis."))
+    assert not torch.equal(after["synthesis.0.bias"], before["synthesis.0.bias"])
+    assert metrics[-1].psnr_db > metrics[0].psnr_db + 0.05
+    # What is measured is what a decoder would show.
+    with torch.no_grad():
+        x_hat = trainer.model.synthesis(quantize(trainer.model.analysis(x)))
+    assert metrics[-1].psnr_db == pytest.approx(-10 * (x - x_hat).square().mean().log10().item(), abs=0.1)
+
+
+def test_plateau_schedule_divides_by_ten_when_the_loss_stalls() -> None:
+    schedule = PlateauSchedule(TrainingConfig(lmbda=0.01, steps=100, learning_rate=1e-4, plateau_window=2))
+    for loss in (3.0, 3.0, 2.0, 2.0):
+        schedule.observe(loss)
+    assert schedule.learning_rate(4) == 1e-4
+    for _ in range(2):
+        schedule.observe(2.5)
+    assert schedule.learning_rate(6) == pytest.approx(1e-5)
+    for _ in range(100):
+        schedule.observe(2.5)
+    assert schedule.learning_rate(0) == MIN_LEARNING_RATE
+
+
+@pytest.mark.parametrize("settings", [{"lmbda": 0.0}, {"steps": 0}, {"decay_fraction": 1.5}])
+def test_an_impossible_configuration_is_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        TrainingConfig(**{"lmbda": 0.01, "steps": 1, **settings})  # type: ignore[arg-type]

@@ -1,0 +1,262 @@
+"""The compress and decompress jobs with their one worker in this process, where a cluster would be."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from functools import cached_property, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from bls.bundle import load_bundle, save_bundle
+from jobs import compress_dataset, decompress_dataset
+from pipeline.cluster.cluster import Cluster
+from pipeline.cluster.pool import ShardWorker
+from pipeline.cluster.run import Result, run_to_end
+from pipeline.console.text import num_bytes_text
+from pipeline.ledger.markers import Marker
+from pipeline.ledger.output import Output
+from pipeline.ledger.schema import SCHEMA_VERSION
+from pipeline.ledger.shard import Shard
+from pipeline.ledger.summary import Summary
+from tests.bundles import small_model
+from tests.images import random_fields
+
+
+class InlineCluster(Cluster):
+    """One worker, in this process."""
+
+    @cached_property
+    def num_workers(self) -> int:
+        return 1
+
+    def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Generator[Marker, None, None]:
+        worker = make_worker()
+        for shard in shards:
+            yield worker.run(shard)
+
+
+@pytest.fixture(autouse=True)
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    for job in (compress_dataset, decompress_dataset):
+        monkeypatch.setattr(job, "Cluster", InlineCluster)
+        monkeypatch.setattr(job, "run_to_end", partial(run_to_end, run=InlineCluster.run))
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Return a folder of six images of different sizes: one is not there yet, one is a text."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for index, pixels in enumerate((random_fields(6, 64, seed=3) * 255).round().byte()):
+        image = Image.fromarray(pixels[:, : 16 * index // 2 + 16, :40].permute(1, 2, 0).numpy())
+        image.save((tmp_path if index == 1 else folder) / f"{index}.png")
+    (folder / "1.png").symlink_to(tmp_path / "mended.png")
+    (folder / "4.png").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def compress(photographs: Path, tiny_bundle: Path, tmp_path: Path) -> Callable[..., int]:
+    def compress(*arguments: object, output: str = "out") -> int:
+        options = {"--input": photographs, "--output": tmp_path / output, "--bundle": tiny_bundle, "--shard-size": 2}
+        given = dict(pairwise(arguments))
+        kept = [text for name, value in options.items() if name not in given for text in (name, str(value))]
+        return compress_dataset.main([*kept, *map(str, arguments)])
+
+    return compress
+
+
+def rows(output: Path, kind: str = "metrics") -> list[dict[str, Any]]:
+    markers = Output(str(output)).markers()
+    return pa.concat_tables([pq.read_table(output / marker.files[kind]) for marker in markers]).to_pylist()  # type: ignore[no-any-return]
+
+
+def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_retry_brings_back_what_was_mended_and_keeps_the_rest(
+    compress: Callable[..., int], photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compress() == 3
+    first = rows(tmp_path / "out")
+    assert [row["status"] for row in first] == ["ok", "unreadable", "ok", "ok", "not_an_image", "ok"]
+
+    shutil.copy(tmp_path / "1.png", tmp_path / "mended.png")
+    good = (photographs / "0.png").read_bytes()
+    (photographs / "0.png").write_bytes(b"lost in the meantime")
+    assert compress() == 3 and rows(tmp_path / "out") == first
+    capsys.readouterr()
+    assert compress("--retry-quarantined") == 3
+    assert "2 shards are done again, 2 of their images were quarantined" in capsys.readouterr().err
+    second = rows(tmp_path / "out")
+    assert [row["status"] for row in second] == ["ok", "ok", "ok", "ok", "not_an_image", "ok"]
+    assert [row for row in second if row["key"] not in ("1.png", "4.png")] == [
+        row for row in first if row["key"] not in ("1.png", "4.png")
+    ]
+    files = [path for path in (tmp_path / "out" / "metrics").iterdir()]
+    assert sorted(pa.concat_tables(map(pq.read_table, files))["key"].to_pylist()) == [f"{n}.png" for n in range(6)]
+
+    (photographs / "0.png").write_bytes(good)
+    assert compress(output="undisturbed") == 3
+    assert timeless(second) == timeless(rows(tmp_path / "undisturbed"))
+    assert rows(tmp_path / "out", "bitstreams") == rows(tmp_path / "undisturbed", "bitstreams")
+
+
+@pytest.mark.parametrize("then", [(), ("--retry-quarantined",)])
+def test_a_retry_that_is_killed_leaves_the_old_state(
+    compress: Callable[..., int], tmp_path: Path, then: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its worst moment: its files are written, its marker is not."""
+    compress()
+    first = rows(tmp_path / "out")
+    shutil.copy(tmp_path / "1.png", tmp_path / "mended.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "_create_marker", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            compress("--retry-quarantined")
+    assert rows(tmp_path / "out") == first
+    assert len(list((tmp_path / "out" / "metrics").iterdir())) == 4
+
+    compress(*then)
+    assert [row["status"] for row in rows(tmp_path / "out")].count("ok") == (5 if then else 4)
+    assert len(list((tmp_path / "out" / "metrics").iterdir())) == 3
+    compress("--retry-quarantined")
+    assert [row["status"] for row in rows(tmp_path / "out")].count("ok") == 5
+
+
+def test_restored_images_follow_a_retry(
+    compress: Callable[..., int], tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def decompress(*arguments: str) -> set[str]:
+        options = ["--input", str(tmp_path / "out"), "--output", str(tmp_path / "restored")]
+        assert decompress_dataset.main([*options, "--bundle", str(tiny_bundle), *arguments]) == 0
+        keys = [row["key"] for row in rows(tmp_path / "restored")]
+        assert len(keys) == len(set(keys))
+        assert {path.name for path in (tmp_path / "restored" / "images").iterdir()} == set(keys)
+        return set(keys)
+
+    compress()
+    assert decompress() == {"0.png", "2.png", "3.png", "5.png"}
+    shutil.copy(tmp_path / "1.png", tmp_path / "mended.png")
+    compress("--retry-quarantined")
+    assert decompress() == {"0.png", "1.png", "2.png", "3.png", "5.png"}
+    capsys.readouterr()
+    decompress("--retry-quarantined")
+    assert "nothing was left to do" in capsys.readouterr().out
+
+
+def test_too_many_failures_of_a_retry_stop_it(
+    compress: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compress("--max-failures", 1) == 1
+    assert "2 images are quarantined (1 not_an_image, 1 unreadable), --max-failures is 1" in capsys.readouterr().err
+    assert compress("--max-failures", 0, "--retry-quarantined") == 1
+    assert "1 images are quarantined (1 unreadable), --max-failures is 0" in capsys.readouterr().err
+    shutil.copy(tmp_path / "1.png", tmp_path / "mended.png")
+    assert compress("--max-failures", 1, "--retry-quarantined") == 3
+    assert len(rows(tmp_path / "out")) == 6
+
+
+def test_a_dry_run_writes_nothing_and_tells_what_it_would_take(
+    compress: Callable[..., int], photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compress("--dry-run") == 0
+    assert not (tmp_path / "out").exists()
+    told = capsys.readouterr().out
+    assert compress() == 3
+    measured = [row for row in rows(tmp_path / "out") if row["status"] == "ok"]
+    facts = {name: value for name, value in re.findall(r"^  (\w+)  +(.*)$", told, re.MULTILINE)}
+    assert facts["images"] == "6, 0 of them compressed already"
+    assert facts["shards"] == "3 of 2 images"
+    assert facts["bitstreams"] == f"{num_bytes_text(sum(row['num_bytes'] for row in measured))} ± 0 B"
+    assert facts["bpp"].startswith(f"{sum(row['bpp'] for row in measured) / len(measured):.3f}, from ")
+    assert facts["sample"] == "6 of 6 images at random, 2 of them quarantined"
+    *_, command = told.strip().splitlines()
+    arguments = shlex.split(command)
+    assert "--dry-run" not in arguments and arguments[-2:] == ["--shard-size", "2"]
+
+    before = snapshot(tmp_path / "out")
+    capsys.readouterr()
+    assert compress("--dry-run") == 0
+    assert "6, 6 of them compressed already" in capsys.readouterr().out
+    assert snapshot(tmp_path / "out") == before
+    assert compress("--dry-run", "--quality", 2) == 2
+
+
+def test_a_bundle_that_gained_a_model_is_the_same_to_an_output(
+    compress: Callable[..., int], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    compress()
+    before = snapshot(tmp_path / "out")
+    save_bundle(tmp_path / "grown", [*load_bundle(tiny_bundle).models.values(), small_model(6)])
+    assert compress("--bundle", tmp_path / "grown") == 3  # as before: one image is no image
+    assert snapshot(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("change", ["inputs", "bundle", "quality", "code", "schema"])
+def test_an_output_that_was_begun_otherwise_is_refused(
+    compress: Callable[..., int],
+    photographs: Path,
+    tmp_path: Path,
+    change: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    compress()
+    before = snapshot(tmp_path / "out")
+    capsys.readouterr()
+    arguments: tuple[object, ...] = ()
+    if change == "inputs":
+        shutil.copy(photographs / "0.png", photographs / "new.png")
+    elif change == "bundle":
+        save_bundle(tmp_path / "other", [small_model(4, num_filters=16, seed=9)])
+        arguments = ("--bundle", tmp_path / "other")
+    elif change == "quality":
+        arguments = ("--quality", 2)
+    elif change == "code":
+        monkeypatch.setattr("pipeline.ledger.output.version", lambda _: "9.9")
+    else:
+        monkeypatch.setattr("pipeline.ledger.output.SCHEMA_VERSION", 99)
+    assert compress(*arguments) == 2
+    message = capsys.readouterr().err
+    expected = {
+        "inputs": "6 then, 7 now",
+        "bundle": "model_fingerprint was ",
+        "quality": "quality was 4, now 2",
+        "code": "now 9.9",
+        "schema": f"schema_version was {SCHEMA_VERSION}, now 99",
+    }
+    assert expected[change] in message
+    assert "Use another --output, or --overwrite to delete what is there" in message
+    assert snapshot(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(("ms_ssim", "share"), [("all", 1.0), ("none", 0.0), ("12.5%", 0.125), ("100%", 1.0)])
+def test_a_share_of_the_images_is_chosen(ms_ssim: str, share: float) -> None:
+    config = compress_dataset.CompressDataset(input="in", output="out", ms_ssim=ms_ssim)
+    assert config.ms_ssim_share == share
+
+
+@pytest.mark.parametrize("ms_ssim", ["10", "-1%", "101%", "some"])
+def test_other_shares_are_refused(ms_ssim: str) -> None:
+    with pytest.raises(ValueError, match=f"--ms-ssim is {ms_ssim}, expected all, none, or a share such as 10%"):
+        compress_dataset.CompressDataset(input="in", output="out", ms_ssim=ms_ssim)
+
+
+def test_printed_commands_hold_no_credentials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = compress_dataset.CompressDataset(input="in", output=str(tmp_path), bundle="s3://AKEY:SECRET@bucket/b")
+    compress_dataset._print_result(config, Output(str(tmp_path)), Result(Summary(), Summary(), 1.0))
+    printed = capsys.readouterr().out
+    assert "s3://bucket/b" in printed and "SECRET" not in printed

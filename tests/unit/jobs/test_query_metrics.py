@@ -1,0 +1,104 @@
+import csv
+import importlib
+import io
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.query_metrics import main
+from tests.datasets import Sample, pixels, write_dataset
+from tests.jobs import job
+
+X = pixels(16, 16)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("run")
+    samples = [Sample("ü, b.png", X, psnr_db=31), Sample("a.png", X, psnr_db=30), Sample("c", X, status="empty")]
+    write_dataset(folder, tiny_bundle, [samples])
+    return str(folder)
+
+
+KEYS = "SELECT key, psnr_db FROM images WHERE status = 'ok' ORDER BY psnr_db"
+
+
+def test_table(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--input", run, "--worst", "1"]) == 0
+    assert "│ a.png " in capsys.readouterr().out
+    assert main(["--input", run]) == 0
+    assert "│ empty" in capsys.readouterr().out
+
+
+def test_a_table_that_is_not_on_a_terminal_is_whole(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--input", run, "SELECT range, repeat('x', 300) FROM range(200)"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("x" * 300 in line for line in lines) == 200
+
+
+def test_csv(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--input", run, KEYS, "--format", "csv"]) == 0
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert rows == [["key", "psnr_db"], ["a.png", "30.0"], ["ü, b.png", "31.0"]]
+
+
+@pytest.mark.parametrize("where", ["true", "false"])
+def test_json(run: str, where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--input", run, f"SELECT * FROM ({KEYS}) WHERE {where}", "--format", "json"]) == 0
+    expected = [{"key": "a.png", "psnr_db": 30.0}, {"key": "ü, b.png", "psnr_db": 31.0}]
+    assert json.loads(capsys.readouterr().out) == (expected if where == "true" else [])
+
+
+def test_parquet_in_a_file(run: str, tmp_path: Path) -> None:
+    assert main(["--input", run, KEYS, "--format", "parquet", "--output", str(tmp_path / "x.parquet")]) == 0
+    assert pq.read_table(tmp_path / "x.parquet").to_pydict() == {"key": ["a.png", "ü, b.png"], "psnr_db": [30.0, 31.0]}
+
+
+def test_a_query_that_fails_leaves_no_file(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    query = "SELECT CAST(key AS INT) FROM images"
+    assert main(["--input", run, query, "--format", "csv", "--output", str(tmp_path / "x.csv")]) == 2
+    assert "convert" in capsys.readouterr().err.lower()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_usage(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--input", run, "--by", "colour"]) == 2
+    assert "--by is colour, expected one of key, source_uri" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--input", run, KEYS, "--failures"])
+    assert exit_info.value.code == 2
+    assert "SQL and --failures are given" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_error(run: str) -> None:
+    """As in `query_metrics ... | head`."""
+    query = shlex.join(job("query_metrics", "--input", run, "SELECT * FROM range(1000000)", "--format", "csv"))
+    command = f"{query} | head -n 2; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "range\n0\n", "")
+
+
+def readme_lines() -> list[str]:
+    readme = Path(__file__).parents[3] / "README.md"
+    return re.findall(r"^(?:duckdb|pandas|pyarrow|spark)\..*compressed/metrics.*$", readme.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", readme_lines(), ids=lambda line: line.split(".")[0])
+def test_lines_of_the_readme(line: str, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "compressed").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    name = line.split(".")[0]
+    if name == "spark":
+        pytest.skip("needs Java and `pip install pyspark`; it was run by hand")
+    tool = pytest.importorskip(name, reason=f"needs `pip install {name}`")
+    importlib.import_module("pyarrow.dataset")
+    assert len(eval(line, {name: tool})) > 0
+
+
+def test_the_readme_has_a_line_for_each_tool() -> None:
+    assert [line.split(".")[0] for line in readme_lines()] == ["duckdb", "pandas", "pyarrow", "spark"]

@@ -1,0 +1,88 @@
+"""The number of workers, without a Ray; tests/integration has it with one."""
+
+import signal
+import socket
+import time
+
+import pytest
+import ray
+
+from pipeline.cluster.cluster import Cluster
+from pipeline.cluster.connection import ClusterError
+
+
+@pytest.fixture
+def resources(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Return the resources of a Ray that is not there."""
+    resources = {"CPU": 8.0, "GPU": 2.0}
+
+    def init(**options: object) -> None:
+        if options.get("num_cpus") is not None:
+            resources["CPU"] = float(str(options["num_cpus"]))
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(signal, "signal", lambda *_: handler)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return resources
+
+
+@pytest.mark.parametrize(
+    ("cluster", "num_workers"),
+    [
+        (Cluster(), 8),
+        (Cluster(cpus_per_worker=3), 2),
+        (Cluster(gpus_per_worker=1), 2),
+        (Cluster(gpus_per_worker=0.25), 8),
+        (Cluster(num_workers=50), 50),
+        (Cluster(num_workers=2, gpus_per_worker=1, cpus_per_worker=16), 2),
+    ],
+)
+@pytest.mark.usefixtures("resources")
+def test_there_are_as_many_workers_as_there_is_room_for(cluster: Cluster, num_workers: int) -> None:
+    assert cluster.num_workers == num_workers
+
+
+@pytest.mark.parametrize(
+    "cluster", [Cluster(cpus_per_worker=9), Cluster(gpus_per_worker=3), Cluster(num_workers=3, gpus_per_worker=1)]
+)
+@pytest.mark.usefixtures("resources")
+def test_no_room_is_an_error_and_no_wait(cluster: Cluster) -> None:
+    with pytest.raises(ClusterError, match="--cpus-per-worker or --gpus-per-worker"):
+        _ = cluster.num_workers
+
+
+def test_a_cluster_may_get_room_later(resources: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    resources.update(CPU=0.0, GPU=0.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        assert Cluster(num_workers=3, gpus_per_worker=1).num_workers == 3
+        with pytest.raises(ClusterError, match="set --num-workers to wait for nodes that join"):
+            _ = Cluster().num_workers
+
+
+def test_workers_follow_the_nodes_unless_their_number_was_asked_for(
+    resources: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Cluster()
+    assert alone.num_workers == 8 and not alone.follows_room
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        cluster, of_three = Cluster(cpus_per_worker=2), Cluster(num_workers=3)
+        assert (cluster.num_workers, of_three.num_workers) == (4, 3)
+        resources.update(CPU=12.0)
+        assert cluster.follows_room and cluster.num_workers_now() == 6
+        assert not of_three.follows_room
+
+
+@pytest.mark.usefixtures("resources")
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_a_cluster_that_is_not_there_is_told_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", address.format(port))
+    start = time.monotonic()
+    with pytest.raises(ClusterError, match=f":{port} .*unset RAY_ADDRESS"):
+        _ = Cluster().num_workers
+    assert time.monotonic() - start < 5

@@ -1,0 +1,61 @@
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipeline.console.printing import job_command, metrics_glob, shown
+from pipeline.console.progress import ProgressReport
+from pipeline.console.text import mean_text, num_bytes_text, size_rows, skipped_text
+from pipeline.ledger.output import Output
+from pipeline.ledger.summary import Mean, Summary
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (148_321, "148 kB"), (2_180_000, "2.18 MB"), (5 * 10**15, "5e+03 TB")],
+)
+def test_sizes_have_a_unit(num_bytes: int, text: str) -> None:
+    assert num_bytes_text(num_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes_in", "num_bytes_out", "text"),
+    [(1000, 69, "69 B, 6.9 % of it"), (148, 3530, "3.53 kB, 23.9 times as much"), (0, 0, "0 B")],
+)
+def test_sizes_are_compared(num_bytes_in: int, num_bytes_out: int, text: str) -> None:
+    summary = Summary(num_bytes_in=num_bytes_in, num_bytes_out=num_bytes_out)
+    assert size_rows("before", "after", summary)[1] == ("after", text)
+
+
+def test_means_tell_of_how_many_images() -> None:
+    assert mean_text(Mean(97.5, 3), ".2f", "dB") == "32.50 dB, mean of 3 images"
+    assert mean_text(Mean(), ".2f", "dB") == "none"
+
+
+def test_skipped_files_are_named_the_most_frequent_first() -> None:
+    text = skipped_text({".json": 1, ".txt": 9, "hidden": 2, ".a": 1, ".b": 1, ".c": 1})
+    assert text.startswith("skipped 15 files or samples that are no images by name: .txt 9, hidden 2, .json 1")
+    assert text.endswith(", ...")
+
+
+def test_progress_off_a_terminal_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressReport("compressed", num_images=6, before=Summary(2)) as progress:
+        progress.add(Summary(2, {"empty": 1}))
+        progress.add(Summary(2))
+    assert capsys.readouterr().err == "compressed 6 of 6 images, 1 quarantined\n"
+
+
+def test_commands_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From wherever the user is, with the Python that runs now."""
+    for folder in (Path(__file__).parents[4], tmp_path):
+        monkeypatch.chdir(folder)
+        python, script, *arguments = shlex.split(job_command("compress_dataset", "--input", "a b'c"))
+        assert (folder / python).exists() or python == "python"
+        assert (folder / script).is_file()
+        assert arguments == ["--input", "a b'c"]
+
+
+def test_paths_below_the_user_are_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert metrics_glob(Output("out")) == "out/metrics/*.parquet"
+    assert shown(Output("/elsewhere")) == "/elsewhere"

@@ -1,0 +1,45 @@
+import json
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.ledger.summary import Summary
+
+ROWS: list[dict[str, Any]] = [
+    {"key": "a", "status": "ok", "width": 3, "height": 2, "in": 100, "out": 10, "bpp": 1.0, "psnr_db": 30.0},
+    {"key": "b", "status": "ok", "width": 1, "height": 1, "in": 50, "out": 20, "bpp": 2.0, "psnr_db": None},
+    {"key": "c", "status": "empty", "error_message": "no bytes", "in": 0},
+    {"key": "d", "status": "empty", "error_message": "no bytes", "in": 0},
+    {"key": "e", "status": "crashed", "error_message": "died", "decode_seconds": 0.5, "analysis_seconds": None},
+    {"key": "f", "status": "empty", "error_message": "no bytes", "in": 0, "decode_seconds": 0.25},
+]
+
+
+def of(rows: list[dict[str, Any]]) -> Summary:
+    return Summary.of_rows(rows, bytes_in="in", bytes_out="out")
+
+
+def test_sums_and_means() -> None:
+    summary = of(ROWS)
+    assert (summary.num_images, summary.num_quarantined) == (6, 4)
+    assert summary.quarantined == {"empty": 3, "crashed": 1}
+    assert summary.examples == {"empty": "c: no bytes", "crashed": "e: died"}
+    assert (summary.num_pixels, summary.num_bytes_in, summary.num_bytes_out) == (7, 150, 30)
+    assert summary.bpp.value == 1.5
+    assert (summary.psnr_db.value, summary.psnr_db.count) == (30.0, 1)
+    assert summary.ms_ssim.value is None
+    assert summary.stage_seconds == {"decode": 0.75}
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    assert of(ROWS[:2]) + of(ROWS[2:4]) + of(ROWS[4:]) == of(ROWS)
+    assert sum((of([row]) for row in ROWS), Summary()) == of(ROWS)
+
+
+def test_a_marker_of_an_earlier_release_has_no_seconds() -> None:
+    value = asdict(of(ROWS))
+    del value["stage_seconds"]
+    assert Summary.from_json(value).stage_seconds == {}
+
+
+def test_json_round_trip() -> None:
+    assert Summary.from_json(json.loads(json.dumps(asdict(of(ROWS))))) == of(ROWS)

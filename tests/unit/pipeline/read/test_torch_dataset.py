@@ -1,0 +1,219 @@
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import pipeline
+from bls.bitstream import BitstreamError
+from bls.bundle import load_bundle, save_bundle
+from bls.codec import Codec
+from pipeline.ledger.output import Output
+from pipeline.read.dataset import CompressedDataset
+from pipeline.read.torch_dataset import CompressedImages
+from tests.bundles import small_model
+from tests.datasets import MAP, STRUCT, Sample, pixels, write_dataset
+
+NUM_IMAGES = [3, 1, 4, 2]
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Output:
+    """Return ten images in four shards, labelled in order, the first of each shard gray."""
+    numbers = iter(range(sum(NUM_IMAGES)))
+    shards = [
+        [
+            Sample(f"{n}.png", pixels(16 + n, 20, gray=i == 0, seed=n), carried={"label": n}, psnr_db=20 + n)
+            for i, n in zip(range(size), numbers, strict=False)
+        ]
+        for size in NUM_IMAGES
+    ]
+    return write_dataset(tmp_path_factory.mktemp("compressed"), tiny_bundle, shards, carried=STRUCT)
+
+
+@pytest.fixture
+def damaged(tiny_bundle: Path, tmp_path: Path) -> Output:
+    """Return three images in two shards, the second one damaged."""
+    x = pixels(16, 16)
+    samples = [Sample(f"{n}.png", x, carried=[("cls", b"%d" % n)]) for n in range(3)]
+    output = write_dataset(tmp_path, tiny_bundle, [samples[:2], samples[2:]], carried=MAP)
+    path = tmp_path / output.markers()[0].files["bitstreams"]
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    rows[1]["bitstream"] = rows[1]["bitstream"][:-1]
+    pq.write_table(table.from_pylist(rows, schema=table.schema), path)
+    return output
+
+
+def labels(images: Any) -> list[int]:
+    return [sample["label"] for sample in images]
+
+
+def test_images_come_decoded_with_what_was_carried(dataset: Output, tiny_bundle: Path) -> None:
+    samples = list(pipeline.CompressedImages(str(dataset), bundle=str(tiny_bundle)))
+    assert [sample["key"] for sample in samples] == [f"{n}.png" for n in range(10)]
+    assert list(samples[0]) == ["key", "image", "width", "height", "label", "caption", "carried_key", "mask"]
+    codec = Codec.load(tiny_bundle)
+    table = pq.read_table(str(dataset.folder) + "/" + dataset.markers()[0].files["bitstreams"])
+    for sample, bitstream in zip(samples, table["bitstream"].to_pylist(), strict=False):
+        x_hat = codec.decompress(bitstream)
+        assert np.array_equal(sample["image"], x_hat if x_hat.ndim == 3 else x_hat[:, :, None])
+        assert (sample["height"], sample["width"]) == x_hat.shape[:2]
+    assert [sample["image"].shape[2] for sample in samples[:4]] == [1, 3, 3, 1]
+
+
+def test_any_bundle_with_the_model_reads_it(dataset: Output, tiny_bundle: Path, tmp_path: Path) -> None:
+    models = load_bundle(tiny_bundle).models
+    save_bundle(tmp_path / "grown", [*models.values(), small_model(6)])
+    samples = CompressedImages(str(dataset), bundle=str(tmp_path / "grown"), columns=["image"])
+    expected = CompressedImages(str(dataset), bundle=str(tiny_bundle), columns=["image"])
+    assert all(np.array_equal(a["image"], b["image"]) for a, b in zip(samples, expected, strict=True))
+    save_bundle(tmp_path / "exchanged", [models[2], small_model(4, seed=9)])
+    with pytest.raises(ValueError, match=r"was compressed with model .*, quality 4 of this bundle is .*: pass"):
+        CompressedImages(str(dataset), bundle=str(tmp_path / "exchanged"))
+    save_bundle(tmp_path / "without", [models[2]])
+    with pytest.raises(ValueError, match=r"quality is 4, the bundle has \[2\]"):
+        CompressedImages(str(dataset), bundle=str(tmp_path / "without"))
+
+
+def test_columns_keys_and_condition(dataset: Output, tiny_bundle: Path) -> None:
+    def read(**options: Any) -> list[dict[str, Any]]:
+        return list(CompressedImages(str(dataset), bundle=str(tiny_bundle), **options))
+
+    assert read(columns=["label", "height"], keys=["7.png", "2.png"]) == [
+        {"label": 2, "height": 18},
+        {"label": 7, "height": 23},
+    ]
+    assert [list(sample) for sample in read(columns=["image"], where="psnr_db > 28")] == [["image"]]
+    assert read(columns=["mode", "label"], where="psnr_db > 28") == [{"mode": None, "label": 9}]
+    with pytest.raises(ValueError, match=r"has no column lable: expected some of key, .*, label, caption"):
+        read(columns=["key", "lable"])
+
+
+def test_only_committed_files_are_read(dataset: Output, tiny_bundle: Path) -> None:
+    name = f"bitstreams/shard-000000.{'0' * 32}.parquet"
+    dataset.folder.write(name, b"half a file")
+    try:
+        assert labels(CompressedImages(str(dataset), bundle=str(tiny_bundle))) == list(range(10))
+    finally:
+        dataset.folder.delete(name)
+
+
+def test_transform_and_batches_of_workers(dataset: Output, tiny_bundle: Path) -> None:
+    """Each image comes from one worker, and a worker that outlives an epoch learns of the next one."""
+    images = CompressedImages(
+        str(dataset),
+        columns=["image", "label"],
+        transform=lambda image: torch.from_numpy(image[:16, :16].mean((0, 1))[:1]),
+        bundle=str(tiny_bundle),
+        shuffle=True,
+    )
+    loader = DataLoader(images, batch_size=2, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
+    orders = []
+    for epoch in range(2):
+        images.set_epoch(epoch)
+        batches = list(loader)
+        assert all(batch["image"].shape == (len(batch["label"]), 1) for batch in batches)
+        orders.append([label for batch in batches for label in batch["label"].tolist()])
+    assert [sorted(order) for order in orders] == [list(range(10))] * 2
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 7, 13])
+@pytest.mark.parametrize("num_workers", [1, 3])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_every_image_belongs_to_one_worker_of_one_rank(
+    dataset: Output, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, num_ranks: int, num_workers: int, shuffle: bool
+) -> None:
+    images = CompressedImages(str(dataset), columns=["label"], bundle=str(tiny_bundle), shuffle=shuffle, seed=1)
+    counts = []
+    seen: Counter[int] = Counter()
+    for rank in range(num_ranks):
+        monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr("torch.distributed.get_world_size", lambda: num_ranks)
+        before = sum(seen.values())
+        for worker in range(num_workers):
+            monkeypatch.setattr(
+                "pipeline.read.torch_dataset.get_worker_info", lambda worker=worker: _Info(worker, num_workers)
+            )
+            seen.update(labels(images))
+        counts.append(sum(seen.values()) - before)
+        assert counts[-1] == images.num_images
+    assert seen == Counter(range(10))
+    assert max(counts) - min(counts) <= 1
+
+
+class _Info:
+    def __init__(self, id: int, num_workers: int) -> None:
+        self.id, self.num_workers = id, num_workers
+
+
+def test_ranks_may_be_made_even(dataset: Output, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = CompressedImages(str(dataset), columns=["label"], bundle=str(tiny_bundle), drop_uneven=True)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 4)
+    parts = []
+    for rank in range(4):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        parts.append(labels(images))
+    assert parts == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_the_rank_travels_to_workers_that_know_no_ranks(
+    dataset: Output, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = CompressedImages(str(dataset), columns=["label"], bundle=str(tiny_bundle))
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.distributed.is_initialized", lambda: True)
+        patched.setattr("torch.distributed.get_rank", lambda: 1)
+        patched.setattr("torch.distributed.get_world_size", lambda: 2)
+        state = images.__getstate__()
+    copy = CompressedImages.__new__(CompressedImages)
+    copy.__dict__.update(state)
+    assert labels(copy) == [5, 6, 7, 8, 9]
+
+
+def test_orders_are_those_of_seed_and_epoch(dataset: Output, tiny_bundle: Path) -> None:
+    def order(*, seed: int, epoch: int) -> list[int]:
+        images = CompressedImages(str(dataset), columns=["label"], bundle=str(tiny_bundle), shuffle=True, seed=seed)
+        images.set_epoch(epoch)
+        return labels(images)
+
+    first = order(seed=0, epoch=0)
+    assert sorted(first) == list(range(10)) and first != sorted(first)
+    assert order(seed=0, epoch=0) == first
+    assert len({tuple(order(seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_damaged_bitstreams_are_told_or_counted(damaged: Output, tiny_bundle: Path) -> None:
+    with pytest.raises(BitstreamError, match=r"image 1\.png of .*checksum"):
+        list(CompressedImages(str(damaged), bundle=str(tiny_bundle)))
+    images = CompressedImages(str(damaged), bundle=str(tiny_bundle), skip_corrupt=True)
+    assert [(sample["key"], sample["cls"]) for sample in images] == [("0.png", b"0"), ("2.png", b"2")]
+    assert images.num_skipped == 1
+    list(images)
+    assert images.num_skipped == 2
+
+
+def test_skipped_images_of_workers_are_counted(damaged: Output, tiny_bundle: Path) -> None:
+    images = CompressedImages(str(damaged), columns=["image"], bundle=str(tiny_bundle), skip_corrupt=True)
+    loader = DataLoader(images, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    assert len(list(loader)) == 2 and images.num_skipped == 1
+
+
+def test_what_is_no_compressed_dataset_of_this_bundle_is_refused(dataset: Output, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is no compressed dataset: expected the --output of jobs/compress"):
+        CompressedImages(str(tmp_path))
+    with pytest.raises(ValueError, match="pass the bundle that compressed it"):
+        CompressedImages(str(dataset))
+
+
+def test_a_dataset_of_another_release_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"job": "compress", "settings": {"schema_version": 99}}')
+    with pytest.raises(ValueError, match="has schema 99, this release reads"):
+        CompressedDataset(str(tmp_path))

@@ -1,0 +1,81 @@
+"""The fit of one model: resumed it repeats an undisturbed one, its curve is complete, its model codes."""
+
+import dataclasses
+import json
+
+import pytest
+
+from bls.bundle import Bundle
+from bls.codec import Codec
+from bls.training.parallel import BatchPart
+from bls.training.trainer import TrainingConfig
+from bls.transforms.networks import TransformConfig
+from pipeline.train.fit import STEPS_PER_POINT, Fit, FitConfig, Sample
+from pipeline.train.patches import PatchConfig, PatchSet
+from tests.bundles import small_model
+from tests.images import random_fields
+
+STEPS = STEPS_PER_POINT + 5
+CONFIG = FitConfig(
+    quality=4,
+    training=TrainingConfig(lmbda=0.013, steps=STEPS, warmup_steps=2),
+    model=TransformConfig(num_filters=12),
+    patches=PatchConfig(patch_size=64),
+    batch_size=2,
+)
+PART = BatchPart(0, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    images = list((random_fields(6, 96, seed=4) * 255).round().byte().permute(0, 2, 3, 1).numpy())
+    return Sample(PatchSet(CONFIG.patches, images[1:]), images[:1])
+
+
+def run(fit: Fit, sample: Sample, steps: int) -> None:
+    for x in sample.patches.batches(fit.step, steps, PART):
+        fit.train_step(x)
+
+
+def test_a_resumed_fit_repeats_an_undisturbed_one(sample: Sample) -> None:
+    undisturbed = Fit(CONFIG, sample, PART)
+    run(undisturbed, sample, STEPS)
+    killed = Fit(CONFIG, sample, PART)
+    run(killed, sample, 13)
+    resumed = Fit(CONFIG, sample, PART, start=small_model())  # all that counts must come from the state
+    resumed.load_state_bytes(killed.state_bytes())
+    assert resumed.step == 13
+    run(resumed, sample, STEPS)
+    assert resumed.is_done and resumed.curve() == undisturbed.curve()
+    assert [point["step"] for point in resumed.curve()] == [STEPS_PER_POINT, STEPS]
+    assert resumed.fitted_model().fingerprint == undisturbed.fitted_model().fingerprint
+
+
+def test_an_evaluation_measures_real_bitstreams_and_disturbs_nothing(sample: Sample) -> None:
+    evaluated, alone = Fit(CONFIG, sample, PART), Fit(CONFIG, sample, PART)
+    for fit in (evaluated, alone):
+        run(fit, sample, STEPS_PER_POINT)
+    bpp, psnr_db = evaluated.evaluate()
+    codec = Codec(Bundle({4: evaluated.fitted_model()}))
+    x = sample.held_out[0]
+    assert bpp == pytest.approx(8 * len(codec.compress(x, quality=4)) / (x.shape[0] * x.shape[1]), rel=0.02)
+    assert 15 < psnr_db < 60
+    assert evaluated.curve()[-1]["held_out_bpp"] == bpp
+    for fit in (evaluated, alone):
+        run(fit, sample, STEPS)
+    assert evaluated.curve()[-1] == alone.curve()[-1]
+
+
+def test_a_fit_starts_from_a_neighbour(sample: Sample) -> None:
+    start = Fit(CONFIG, sample, PART).fitted_model()
+    finer = dataclasses.replace(CONFIG, quality=6, training=dataclasses.replace(CONFIG.training, lmbda=0.0483))
+    fit = Fit(finer, sample, PART, start=start)
+    # The first loss is that of a good start, not of a random one.
+    klt = Fit(finer, sample, PART).train_step(sample.patches.batch(0, PART)).loss
+    assert fit.train_step(sample.patches.batch(0, PART)).loss == pytest.approx(klt, rel=0.1)
+
+
+def test_what_a_bundle_says_of_its_fit_can_be_written(sample: Sample) -> None:
+    training = Fit(CONFIG, sample, PART).fitted_model(description={"data": "fields"}).training
+    assert training["data"] == "fields" and training["lmbda"] == 0.013 and training["patches"]["patch_size"] == 64
+    assert json.loads(json.dumps(training)) == training
