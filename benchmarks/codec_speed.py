@@ -25,6 +25,7 @@ from PIL import Image
 from benchmarks.provenance import write_result
 from benchmarks.timing import median_seconds
 from bls.codec import Codec
+from bls.entropy.coders import CODERS
 from pipeline.baselines import BASELINES, encode
 
 COMPRESSAI = """
@@ -64,7 +65,7 @@ class CodecSpeed:
     """Folder of PNG images."""
     compressai: Path | None = None
     """Python of an environment with CompressAI; without it the comparison is left out."""
-    quality: int = 4
+    quality: float = 4
     repeats: int = 3
 
 
@@ -78,7 +79,7 @@ def main(config: CodecSpeed) -> None:
     for name, seconds in (_ours(images, config) | _pillow(images, config)).items():
         result[f"{name}_mp_per_second"] = megapixels / seconds
     if config.compressai is not None:
-        coder = Codec.load().coders(config.quality)[0]
+        coder = CODERS[0]
         ours = {direction: result[f"{coder}_{direction}_mp_per_second"] for direction in ("compress", "decompress")}
         command = list(map(str, [config.compressai, "-c", COMPRESSAI, config.repeats, *paths]))
         for name, huge_pages in (("compressai", "0"), ("compressai_huge_pages", "1")):
@@ -96,7 +97,7 @@ def _ours(images: Sequence[np.ndarray], config: CodecSpeed) -> dict[str, float]:
     seconds = {}
     for precision in ("auto", "float32"):
         codec = Codec.load(precision=precision)
-        for coder in codec.coders(config.quality):
+        for coder in CODERS:
             data = [codec.compress(x, quality=config.quality, coder=coder) for x in images]
             name = coder if precision == "auto" else f"{coder}_{precision}"
 

@@ -13,6 +13,7 @@ import torch
 import tyro
 
 from benchmarks.provenance import write_result
+from bls.ladder import QualityRange, lmbda_of
 from bls.training.klt import initialize_from_klt
 from bls.training.model import Model
 from bls.training.parallel import BatchPart
@@ -36,7 +37,7 @@ class Constraints:
 
     images: str
     """Folder of training images."""
-    lmbda: float = 0.013
+    quality: float = 4
     steps: int = 400
     batch_size: int = 16
     num_threads: int = 1
@@ -57,7 +58,7 @@ def main(config: Constraints) -> None:
         results[name] = _fit(config, transform, training, held_out, from_klt=True)
         print(name, results[name], flush=True)
     results["random start"] = _fit(config, DEFAULT, training, held_out, from_klt=False)
-    settings = {"lmbda": config.lmbda, "steps": config.steps, "batch_size": config.batch_size, "patch_size": 128}
+    settings = {"quality": config.quality, "steps": config.steps, "batch_size": config.batch_size, "patch_size": 128}
     print(write_result("constraints", {**settings, "loss_bpp_psnr_db": results}))
 
 
@@ -71,15 +72,15 @@ def _fit(
 ) -> list[float]:
     """Return loss, estimated bpp and PSNR on held-out images after the fit."""
     torch.manual_seed(0)
-    model = Model(transform)
+    model = Model(transform, QualityRange(config.quality, config.quality))
     if from_klt:
-        initialize_from_klt(model, training.batch(config.steps, whole(64)), lmbda=config.lmbda)
-    trainer = Trainer(model, TrainingConfig(lmbda=config.lmbda, steps=config.steps, autocast=True))
+        initialize_from_klt(model, training.batch(config.steps, whole(64)), lmbda=lmbda_of(config.quality))
+    trainer = Trainer(model, TrainingConfig(steps=config.steps, autocast=True))
     for step in range(config.steps):
         trainer.train_step(training.batch(step, whole(config.batch_size)))
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
-        relaxed = model(held_out.batch(0, whole(128)), lmbda=config.lmbda, generator=generator)
+        relaxed = model(held_out.batch(0, whole(128)), torch.full((128,), config.quality), generator=generator)
     psnr_db = -10 * torch.log10(relaxed.mse_255 / 255**2)
     return [round(value.item(), 4) for value in (relaxed.loss, relaxed.bpp, psnr_db)]
 

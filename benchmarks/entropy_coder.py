@@ -10,11 +10,10 @@ their ratios outlast the machine. Writes benchmarks/results/NAME.json.
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,14 +21,12 @@ import tyro
 from PIL import Image
 
 from benchmarks.provenance import write_result
-from bls.bundle import FittedModel, load_bundle
+from bls.bundle import load_bundle
 from bls.codec import Codec
-from bls.entropy import static as range_coder
-from bls.entropy.adaptive import coder as arithmetic_coder
+from bls.entropy.adaptive.coder import AdaptiveCoder
 from bls.entropy.adaptive.model import AdaptiveModel
-from bls.entropy.mixed import coder as mixed_coder
-
-Shape = tuple[int, int, int]
+from bls.entropy.coders import EntropyCoder, StartingStates
+from bls.ladder import index_of
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,16 @@ class EntropyCoders:
     repeats: int = 7
 
 
-class Coder(NamedTuple):
-    """Symbols to bytes and back."""
+class Zlib:
+    """What everybody has: the symbols as int16, deflated."""
 
-    encode: Callable[[np.ndarray], bytes]
-    decode: Callable[[bytes, Shape], np.ndarray]
+    def encode(self, symbols: np.ndarray) -> bytes:
+        """Deflate symbols."""
+        return zlib.compress(symbols.astype(np.int16).tobytes(), 6)
+
+    def decode(self, payload: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+        """Inflate symbols."""
+        return np.frombuffer(zlib.decompress(payload), np.int16).astype(np.int32).reshape(shape)
 
 
 def main(config: EntropyCoders) -> None:
@@ -62,19 +64,23 @@ def main(config: EntropyCoders) -> None:
     bundle = load_bundle(config.bundle)
     codec = Codec(bundle)
     points = []
-    for quality, model in bundle.models.items():
+    for quality in bundle.whole_qualities:
+        network = bundle.network(quality)
         symbols = [codec.analyze([image], quality=quality)[0] for image in images]
-        point = {"quality": quality, "num_filters": model.config.num_filters}
-        points.append(point | _measure(model, symbols, megapixels=megapixels, repeats=config.repeats))
+        point = {"quality": quality, "num_filters": network.config.num_filters}
+        states = network.states_at(index_of(quality))
+        points.append(point | _measure(states, symbols, megapixels=megapixels, repeats=config.repeats))
         for name, value in points[-1].items():
             print(f"{name:40} {value:.4g}")
     settings = {"bundle": bundle.fingerprint.hex(), "num_images": len(images), "repeats": config.repeats}
     print(write_result(config.name, {**settings, "points": points}))
 
 
-def _measure(model: FittedModel, symbols: Sequence[np.ndarray], *, megapixels: float, repeats: int) -> dict[str, float]:
+def _measure(
+    states: StartingStates, symbols: Sequence[np.ndarray], *, megapixels: float, repeats: int
+) -> dict[str, float]:
     """Return bits per pixel, also against static, and megapixels per second, also against zlib, of every coder."""
-    coders = _coders(model)
+    coders = _coders(states)
     num_bytes: dict[str, int] = {}
     seconds = defaultdict(list)
     for _ in range(repeats + 1):  # the first compiles, and counts for nothing
@@ -89,7 +95,7 @@ def _measure(model: FittedModel, symbols: Sequence[np.ndarray], *, megapixels: f
             seconds[name, "encode"].append(middle - start)
             seconds[name, "decode"].append(end - middle)
     bpp = {name: 8 * n / megapixels / 1e6 for name, n in num_bytes.items()}
-    bpp["density"] = sum(model.table.code_length_bits(y) for y in symbols) / megapixels / 1e6
+    bpp["density"] = sum(states.table.code_length_bits(y) for y in symbols) / megapixels / 1e6
     speed = {key: megapixels / median(times[1:]) for key, times in seconds.items()}
     return (
         {f"{name}_bpp": value for name, value in bpp.items()}
@@ -103,34 +109,10 @@ def _measure(model: FittedModel, symbols: Sequence[np.ndarray], *, megapixels: f
     )
 
 
-def _coders(model: FittedModel) -> dict[str, Coder]:
-    """Return the adaptive coder, fitted and knowing the table alone, the static one, zlib, the mixed one if any."""
-    unfitted = AdaptiveModel.from_table(model.table)
-    coders = {
-        "adaptive": Coder(
-            lambda y: arithmetic_coder.encode(y, model.adaptive),
-            lambda payload, shape: arithmetic_coder.decode(payload, shape, model.adaptive),
-        ),
-        "adaptive_from_table": Coder(
-            lambda y: arithmetic_coder.encode(y, unfitted),
-            lambda payload, shape: arithmetic_coder.decode(payload, shape, unfitted),
-        ),
-        "static": Coder(
-            lambda y: range_coder.encode(y, model.table),
-            lambda payload, shape: range_coder.decode(payload, shape, model.table),
-        ),
-        "zlib": Coder(
-            lambda y: zlib.compress(y.astype(np.int16).tobytes(), 6),
-            lambda payload, shape: np.frombuffer(zlib.decompress(payload), np.int16).astype(np.int32).reshape(shape),
-        ),
-    }
-    if model.mixed is not None:
-        mixed = model.mixed
-        coders["mixed"] = Coder(
-            lambda y: mixed_coder.encode(y, model.adaptive, mixed),
-            lambda payload, shape: mixed_coder.decode(payload, shape, model.adaptive, mixed),
-        )
-    return coders
+def _coders(states: StartingStates) -> dict[str, EntropyCoder]:
+    """Return our entropy coders, the adaptive one also as it knows the table alone, and zlib."""
+    ours = {coder.name.lower(): each for coder, each in states.coders.items()}
+    return {**ours, "adaptive_from_table": AdaptiveCoder(AdaptiveModel.from_table(states.table)), "zlib": Zlib()}
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def main(config: Latency) -> None:
         small = Path(folder, "small")
         _make_images(config, small)
         references = tuple(open_source(str(small)).references())
-        fingerprint = load_bundle(quality=4).models[4].fingerprint.hex()
+        fingerprint = load_bundle().network(4).fingerprint.hex()
         for number, delay in enumerate((0, *config.delays_ms)):  # the first one warms up
             output, restored = str(Path(folder, f"out-{number}")), str(Path(folder, f"restored-{number}"))
             with _delayed(FolderSource, "read_sample", delay / 1e3), _delayed(LocalFolder, "write", delay / 1e3):
@@ -61,7 +61,7 @@ def main(config: Latency) -> None:
                 result[f"compress_{delay}_ms_images_per_second"] = rate
                 items = tuple(StoredImage(marker.files["bitstreams"], row) for row in range(config.num_images))
                 decompressor = ShardDecompressor(
-                    DecompressionConfig(output, restored, "png", None, 4, fingerprint, MAX_PIXELS)
+                    DecompressionConfig(output, restored, "png", None, 4, "mixed", fingerprint, MAX_PIXELS)
                 )
                 rate, _ = _rate(partial(decompressor.run, Shard(0, items)))
                 result[f"decompress_{delay}_ms_images_per_second"] = rate

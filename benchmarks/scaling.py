@@ -51,7 +51,7 @@ class Measure:
     """Folder of photographs to make squares from."""
     held_out: Path
     """Folder of other photographs, some hundred, whose jobs are predicted."""
-    quality: int = 4
+    quality: float = 4
     shard_sizes: tuple[int, ...] = (8, 64)
 
 
@@ -124,7 +124,8 @@ def _measure(config: Measure) -> None:
                     **({"check": check} if job == "compress" else {}),
                 }
         result["work_seconds_per_megapixel_by_quality"] = {
-            quality: _seconds_per_megapixel(config.held_out, output, quality) for quality in load_bundle().models
+            quality: _seconds_per_megapixel(config.held_out, output, quality)
+            for quality in load_bundle().whole_qualities
         }
     print(json.dumps(result, indent=1))
     print(write_result("scaling", result))
@@ -147,7 +148,7 @@ def _check(config: Measure, costs: Costs, num_workers: int, output: Path) -> dic
     }
 
 
-def _seconds_per_megapixel(images: Path, output: Path, quality: int) -> float:
+def _seconds_per_megapixel(images: Path, output: Path, quality: float) -> float:
     """Return what a worker takes when all CPUs work."""
     run = _compress(images, output, os.cpu_count() or 1, quality=quality)
     shutil.rmtree(output)
@@ -170,7 +171,7 @@ def _make_squares(photographs: Path, folder: Path) -> None:
             )
 
 
-def _compress(images: Path, output: Path, num_workers: int, *, quality: int, shard_size: int | None = None) -> _Run:
+def _compress(images: Path, output: Path, num_workers: int, *, quality: float, shard_size: int | None = None) -> _Run:
     options = ["--quality", quality, *(["--shard-size", shard_size] if shard_size else [])]
     return _run("compress_dataset", images, output, num_workers, *options)
 

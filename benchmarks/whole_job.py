@@ -27,6 +27,7 @@ import tyro
 
 from benchmarks.provenance import write_result
 from bls.codec import Codec, make_header
+from bls.entropy.coders import CODERS
 from bls.measures import images as measures
 from pipeline import images
 from pipeline.sources.opening import open_source
@@ -40,7 +41,7 @@ class WholeJob:
 
     images: Path
     """Folder of images, some hundred of similar size."""
-    quality: int = 4
+    quality: float = 4
     shard_size: int = 16
 
 
@@ -84,7 +85,7 @@ def _bare_loop(config: WholeJob) -> tuple[int, int, float]:
         for reference in references[:2] if warm_up else references:
             x = images.decode(source.read(reference), max_pixels=images.MAX_PIXELS).pixels
             (symbols,) = codec.analyze([x], quality=config.quality)
-            header = make_header(x, quality=config.quality, coder=codec.coders(config.quality)[0])
+            header = make_header(x, quality=config.quality, coder=CODERS[0])
             bitstream = codec.encode(symbols, header=header)
             x_hat = codec.decompress(bitstream)
             measures.mse_255(x, x_hat)

@@ -14,6 +14,8 @@ from PIL import Image, ImageOps
 from bls import bitstream
 from bls.bitstream import BitstreamError
 from bls.codec import Codec
+from bls.entropy.coders import CODERS
+from bls.ladder import quality_of, quality_text
 from bls.measures import images as quality
 
 Input = Annotated[Path, tyro.conf.Positional]
@@ -23,8 +25,8 @@ def encode(
     image: Input,
     output: Annotated[Path, tyro.conf.Positional],
     /,
-    quality: int = 4,
-    coder: str | None = None,
+    quality: float = 4,
+    coder: str = CODERS[0],
     bundle: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -33,8 +35,8 @@ def encode(
     Args:
         image: Any image that Pillow reads; transparency is refused, not dropped.
         output: The .bls file.
-        quality: Of the bundle's models: higher is better and larger.
-        coder: Entropy coder: `mixed` (smallest), `adaptive` (faster) or `static`; by default the first that there is.
+        quality: From 1 (smallest files) to 8 (best images), any number between.
+        coder: Entropy coder: `mixed` (smallest), `adaptive` (faster) or `static`.
         bundle: Folder of fitted models; by default the one that comes with the package.
         overwrite: Replace a file that is there.
     """
@@ -67,7 +69,7 @@ def decode(
     _check_target(output, source=file, overwrite=overwrite)
     codec = Codec.load(bundle)
     fingerprint, data = bitstream.unpack_file(file.read_bytes())
-    expected = codec.model_fingerprint(bitstream.parse_header(data).lmbda_index)
+    expected = codec.model_fingerprint(quality_of(bitstream.parse_header(data).quality_index))
     bitstream.check_fingerprint(fingerprint, model=expected)
     image = Image.fromarray(codec.decompress(data))
     extension = output.suffix.lower()
@@ -89,7 +91,7 @@ def info(file: Input, /) -> None:
     fingerprint, stream = bitstream.unpack_file(data)
     header = bitstream.parse_header(stream)
     print(f"size         {header.width}x{header.height} {'grayscale' if header.gray else 'RGB'}")
-    print(f"quality      {header.lmbda_index}")
+    print(f"quality      {quality_text(quality_of(header.quality_index))}")
     print(f"coder        {header.coder.name.lower()}")
     print(f"model        {fingerprint.hex()}")
     print(f"bytes        {len(data)} ({_bpp(data, header.height, header.width):.4f} bpp), checksum intact")

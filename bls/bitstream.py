@@ -14,7 +14,7 @@ from dataclasses import dataclass
 VERSION = 1
 FINGERPRINT_NUM_BYTES = 8
 MAX_SIDE = 0xFFFF
-MAX_LMBDA_INDEX = 0xFFFF
+MAX_QUALITY_INDEX = 0xFFFF
 
 # The first byte is not ASCII: a transfer that strips the eighth bit breaks the magic, and no text file begins with it.
 FILE_MAGIC = b"\x89BLS"
@@ -28,8 +28,8 @@ MIN_BITSTREAM_NUM_BYTES = _HEADER_NUM_BYTES + _CHECKSUM.size
 
 # The last three header bytes are one 24-bit number. From its most significant bit:
 # gray 1, lambda index 16, version 3, coder 2, reserved 2.
-_GRAY_SHIFT, _LMBDA_INDEX_SHIFT, _VERSION_SHIFT, _CODER_SHIFT = 23, 7, 4, 2
-_LMBDA_INDEX_MASK, _VERSION_MASK, _CODER_MASK, _RESERVED_MASK = 0xFFFF, 0b111, 0b11, 0b11
+_GRAY_SHIFT, _QUALITY_INDEX_SHIFT, _VERSION_SHIFT, _CODER_SHIFT = 23, 7, 4, 2
+_QUALITY_INDEX_MASK, _VERSION_MASK, _CODER_MASK, _RESERVED_MASK = 0xFFFF, 0b111, 0b11, 0b11
 
 
 class BitstreamError(ValueError):
@@ -55,7 +55,7 @@ class Header:
     height: int
     width: int
     gray: bool
-    lmbda_index: int
+    quality_index: int
     coder: Coder
 
     def __post_init__(self) -> None:
@@ -64,10 +64,10 @@ class Header:
                 f"image has {self.width}x{self.height} pixels, a bitstream holds 1x1 to {MAX_SIDE}x{MAX_SIDE}: "
                 "resize or split the image"
             )
-        if not 0 <= self.lmbda_index <= MAX_LMBDA_INDEX:
+        if not 0 <= self.quality_index <= MAX_QUALITY_INDEX:
             raise ValueError(
-                f"lambda index is {self.lmbda_index}, a bitstream holds 0 to {MAX_LMBDA_INDEX}: "
-                "renumber the models of the bundle"
+                f"index of the quality is {self.quality_index}, a bitstream holds 0 to {MAX_QUALITY_INDEX}: "
+                "choose another quality"
             )
 
 
@@ -110,7 +110,7 @@ def parse_header(bitstream: bytes) -> Header:
         height=height,
         width=width,
         gray=bool(fields >> _GRAY_SHIFT),
-        lmbda_index=fields >> _LMBDA_INDEX_SHIFT & _LMBDA_INDEX_MASK,
+        quality_index=fields >> _QUALITY_INDEX_SHIFT & _QUALITY_INDEX_MASK,
         coder=Coder(coder),
     )
 
@@ -170,7 +170,7 @@ def check_fingerprint(written_by: bytes, *, model: bytes) -> None:
 def _pack_header(header: Header) -> bytes:
     fields = (
         header.gray << _GRAY_SHIFT
-        | header.lmbda_index << _LMBDA_INDEX_SHIFT
+        | header.quality_index << _QUALITY_INDEX_SHIFT
         | VERSION << _VERSION_SHIFT
         | header.coder << _CODER_SHIFT
     )

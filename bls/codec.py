@@ -1,7 +1,7 @@
 """Images to bitstreams and back: the whole codec in one place.
 
-    y = analysis(x);  symbols = quantize(y);  bitstream = header + entropy_code(symbols) + checksum
-    symbols = entropy_decode(bitstream);  x_hat = synthesis(symbols)
+    y = analysis(x);  symbols = quantize(y * gain);  bitstream = header + entropy_code(symbols) + checksum
+    symbols = entropy_decode(bitstream);  x_hat = synthesis(symbols / gain)
 
 Ballé, Laparra, Simoncelli, "End-to-end Optimized Image Compression", ICLR 2017. `compress` and `decompress` do it in
 one call; the stages stand beside them for pipelines that overlap and time them. Every method may be called from
@@ -11,7 +11,7 @@ Letters in shapes: b batch, c latent channels, h and w image rows and columns, h
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,10 @@ from PIL import Image
 from torch import Tensor
 
 from bls import bitstream
-from bls.bitstream import BitstreamError, Coder, Header
-from bls.bundle import Bundle, FittedModel, load_bundle
-from bls.entropy import static as range_coder
-from bls.entropy.adaptive import coder as arithmetic_coder
-from bls.entropy.mixed import coder as mixed_coder
+from bls.bitstream import BitstreamError, Header
+from bls.bundle import Bundle, FittedNetwork, load_bundle, network_number
+from bls.entropy.coders import CODERS, coder_of
+from bls.ladder import QualityError, index_of, lmbda_of, quality_of
 from bls.pixels import Pixels, as_pixels, padded_shape, to_pixels, to_planes, to_uint8
 from bls.transforms.networks import DOWNSAMPLING
 from bls.transforms.precision import Precision, takes_bfloat16
@@ -39,23 +38,22 @@ MAX_PIXELS = 2**27
 
 
 class Codec:
-    """A bundle of fitted models, ready to compress and decompress."""
+    """A bundle of fitted networks, ready to compress and decompress."""
 
     def __init__(
         self, bundle: Bundle, *, device: str = "cpu", max_pixels: int = MAX_PIXELS, precision: Precision = "auto"
     ) -> None:
-        self._models = bundle.models
+        self._bundle = bundle
         self._device = torch.device(device)
         self._max_pixels = max_pixels
         self._precision = precision
-        self._transforms = {
-            quality: [
+        self._transforms = [
+            [
                 transform.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-                for transform in model.transforms()
+                for transform in network.weights.transforms()
             ]
-            for quality, model in bundle.models.items()
-        }
-        self._fingerprints = {quality: model.fingerprint for quality, model in bundle.models.items()}
+            for network in bundle.networks
+        ]
 
     @classmethod
     def load(
@@ -74,37 +72,47 @@ class Codec:
         return cls(load_bundle(bundle), device=device, max_pixels=max_pixels, precision=precision)
 
     @property
-    def qualities(self) -> tuple[int, ...]:
-        """The qualities that can be chosen: the lambda indices of the bundle, the lowest rate first."""
-        return tuple(sorted(self._models))
+    def bundle(self) -> Bundle:
+        """The networks."""
+        return self._bundle
 
-    def lmbda(self, quality: int) -> float:
-        """Return the weight of `lmbda * 255**2 * mse + bpp` that a quality was fitted for."""
-        return self._model(quality).lmbda
+    @property
+    def quality_range(self) -> tuple[float, float]:
+        """The lowest and the highest quality that can be chosen; `bundle.qualities` has gaps between, if any."""
+        return self._bundle.qualities[0].low, self._bundle.qualities[-1].high
 
-    def coders(self, quality: int) -> tuple[str, ...]:
-        """Return the names of a quality's entropy coders, the one with the smallest bitstreams first: the default."""
-        return self._model(quality).coders
-
-    def model_fingerprint(self, quality: int) -> bytes:
-        """Return the 8 bytes that bind a bitstream to the model of a quality."""
-        self._model(quality)
-        return self._fingerprints[quality]
-
-    def compress(self, image: Image.Image | Pixels, *, quality: int, coder: str | None = None) -> bytes:
-        """Compress one image: PIL (modes L and RGB) or uint8, (h, w) grayscale or (h, w, 3) RGB.
+    def lmbda(self, quality: float) -> float:
+        """Return the weight of a quality in `lmbda * 255**2 * mse + bpp`.
 
         Raises:
-            ValueError: the bundle has no such quality or coder, or the image is of another kind.
+            QualityError: the bundle does not serve it.
+        """
+        self._network(index_of(quality))
+        return lmbda_of(quality)
+
+    def model_fingerprint(self, quality: float) -> bytes:
+        """Return the 8 bytes that bind a bitstream to the network of a quality.
+
+        Raises:
+            QualityError: the bundle does not serve it.
+        """
+        return self._network(index_of(quality)).fingerprint
+
+    def compress(self, image: Image.Image | Pixels, *, quality: float, coder: str = CODERS[0]) -> bytes:
+        """Compress one image: PIL (modes L and RGB) or uint8, (h, w) grayscale or (h, w, 3) RGB.
+
+        `quality` is any number that the bundle serves, `coder` is `mixed`, `adaptive` or `static`.
+
+        Raises:
+            ValueError: there is no such quality or coder, or the image is of another kind.
         """
         return self.compress_batch([image], quality=quality, coder=coder)[0]
 
     def compress_batch(
-        self, images: Sequence[Image.Image | Pixels], *, quality: int, coder: str | None = None
+        self, images: Sequence[Image.Image | Pixels], *, quality: float, coder: str = CODERS[0]
     ) -> list[bytes]:
         """Compress several images; those of equal padded shapes go through the transform together."""
         pixels = [as_pixels(image) for image in images]
-        coder = coder or self.coders(quality)[0]
         headers = [make_header(x, quality=quality, coder=coder) for x in pixels]
         symbols = self.analyze(pixels, quality=quality)
         return [self.encode(q, header=header) for q, header in zip(symbols, headers, strict=True)]
@@ -121,41 +129,33 @@ class Codec:
         """Decompress several bitstreams; those of equal padded shapes and quality share the transform."""
         return self.synthesize([self.decode(item) for item in data])
 
-    def analyze(self, images: Sequence[Pixels], *, quality: int) -> list[Symbols]:
+    def analyze(self, images: Sequence[Pixels], *, quality: float) -> list[Symbols]:
         """Transform and quantise images to the symbols that are coded."""
-        model = self._model(quality)
+        index = index_of(quality)
+        network, (analysis, _) = self._network(index), self._transforms[self._number(index)]
+        gain = torch.from_numpy(network.gains.at(index)).to(self._device)[:, None, None]
         groups = defaultdict(list)
         for index, image in enumerate(images):
             groups[padded_shape(*image.shape[:2])].append(index)
 
         def quantized_latents(tile: Tensor) -> Tensor:
-            with self._autocast(quality):
-                y = self._transforms[quality][0](self._on_device(tile).float() / 255)
-            return quantize(y.float()).to(torch.int32).cpu()
+            with self._autocast(index):
+                y = analysis(self._on_device(tile).float() / 255)
+            return quantize(y.float() * gain).to(torch.int32).cpu()
 
         symbols: dict[int, Symbols] = {}
         for shape, indices in groups.items():
-            x = _batch([to_planes(images[i], shape, model.config.channels) for i in indices])
+            x = _batch([to_planes(images[i], shape, network.config.channels) for i in indices])
             with torch.inference_mode():
                 y_hat = analyze_tiled(quantized_latents, x)
             symbols |= zip(indices, y_hat.contiguous().numpy(), strict=True)
         return [symbols[index] for index in range(len(images))]
 
     def encode(self, symbols: Symbols, *, header: Header) -> bytes:
-        """Entropy code symbols into a bitstream; `header.lmbda_index` is the quality."""
-        model = self._model(header.lmbda_index)
-        if header.coder is Coder.STATIC:
-            payload = range_coder.encode(symbols, model.table)
-        elif header.coder is Coder.MIXED:
-            if model.mixed is None:
-                raise ValueError(
-                    f"bundle has no mixed coder for quality {header.lmbda_index}, it was written before there was one: "
-                    "choose the coder adaptive, or write the bundle again"
-                )
-            payload = mixed_coder.encode(symbols, model.adaptive, model.mixed)
-        else:
-            payload = arithmetic_coder.encode(symbols, model.adaptive)
-        return bitstream.pack(header, payload, fingerprint=self._fingerprints[header.lmbda_index])
+        """Entropy code symbols into a bitstream."""
+        network = self._network(header.quality_index)
+        coder = network.states_at(header.quality_index).coders[header.coder]
+        return bitstream.pack(header, coder.encode(symbols), fingerprint=network.fingerprint)
 
     def decode(self, data: bytes) -> tuple[Header, Symbols]:
         """Decode a bitstream to its header and symbols, without any float arithmetic.
@@ -164,43 +164,29 @@ class Codec:
             BitstreamError: as `decompress`.
         """
         header = bitstream.parse_header(data)
-        model = self._models.get(header.lmbda_index)
-        if model is None:
-            raise BitstreamError(
-                f"bitstream has quality {header.lmbda_index}, the bundle has {self.qualities}: "
-                "pass the bundle that wrote it"
-            )
-        header, payload = bitstream.unpack(data, fingerprint=self._fingerprints[header.lmbda_index])
+        try:
+            network = self._network(header.quality_index)
+        except QualityError as error:
+            raise BitstreamError(f"bitstream is of another bundle, pass the one that wrote it ({error})") from error
+        header, payload = bitstream.unpack(data, fingerprint=network.fingerprint)
         if header.height * header.width > self._max_pixels:
             raise BitstreamError(
                 f"image has {header.width}x{header.height} pixels, the limit is {self._max_pixels}: "
                 "load the codec with a larger max_pixels if you trust the source"
             )
         height, width = padded_shape(header.height, header.width)
-        shape = (model.config.latents, height // DOWNSAMPLING, width // DOWNSAMPLING)
-        if header.coder is Coder.STATIC:
-            return header, range_coder.decode(payload, shape, model.table)
-        if header.coder is Coder.MIXED:
-            if model.mixed is None:
-                raise BitstreamError(
-                    f"bitstream was written by the mixed coder, the bundle has none for quality {header.lmbda_index}: "
-                    "it is damaged, fetch it again"
-                )
-            return header, mixed_coder.decode(payload, shape, model.adaptive, model.mixed)
-        return header, arithmetic_coder.decode(payload, shape, model.adaptive)
+        shape = (network.config.latents, height // DOWNSAMPLING, width // DOWNSAMPLING)
+        coder = network.states_at(header.quality_index).coders[header.coder]
+        return header, coder.decode(payload, shape)
 
     def synthesize(self, decoded: Sequence[tuple[Header, Symbols]]) -> list[Pixels]:
         """Transform decoded symbols to images, as uint8 arrays."""
         groups = defaultdict(list)
         for index, (header, symbols) in enumerate(decoded):
-            groups[header.lmbda_index, header.gray, symbols.shape].append(index)
+            groups[header.quality_index, header.gray, symbols.shape].append(index)
         images: dict[int, Pixels] = {}
-        for (quality, gray, _), indices in groups.items():
-
-            def pixels(tile: Tensor, quality: int = quality, gray: bool = gray) -> Tensor:
-                with self._autocast(quality):
-                    x_hat = self._transforms[quality][1](self._on_device(tile).float())
-                return to_uint8(x_hat.float(), gray=gray).cpu()
+        for (quality_index, gray, _), indices in groups.items():
+            pixels = self._synthesis_of(quality_index, gray=gray)
 
             y_hat = _batch([torch.from_numpy(decoded[i][1]) for i in indices])
             with torch.inference_mode():
@@ -208,31 +194,42 @@ class Codec:
             images |= {i: to_pixels(p, decoded[i][0]) for i, p in zip(indices, planes, strict=True)}
         return [images[index] for index in range(len(decoded))]
 
-    def estimate_bits(self, symbols: Symbols, *, quality: int) -> float:
-        """Return the model's estimate of the payload: the ideal code length under the density's samples."""
-        return self._model(quality).table.code_length_bits(symbols)
+    def estimate_bits(self, symbols: Symbols, *, quality: float) -> float:
+        """Return the model's estimate of the payload: the ideal code length under the static table."""
+        index = index_of(quality)
+        return self._network(index).states_at(index).table.code_length_bits(symbols)
 
-    def _model(self, quality: int) -> FittedModel:
-        model = self._models.get(quality)
-        if model is None:
-            raise ValueError(f"quality is {quality}, the bundle has {self.qualities}: choose one of these")
-        return model
+    def _synthesis_of(self, quality_index: int, *, gray: bool) -> Callable[[Tensor], Tensor]:
+        """Return what turns a tile of symbols into pixels."""
+        _, synthesis = self._transforms[self._number(quality_index)]
+        gain = self._network(quality_index).gains.at(quality_index)
+        step = torch.from_numpy(1 / gain).to(self._device)[:, None, None]
 
-    def _autocast(self, quality: int) -> torch.autocast:
-        enabled = takes_bfloat16(self._precision, self._device, lmbda=self.lmbda(quality))
+        def pixels(tile: Tensor) -> Tensor:
+            with self._autocast(quality_index):
+                x_hat = synthesis(self._on_device(tile).float() * step)
+            return to_uint8(x_hat.float(), gray=gray).cpu()
+
+        return pixels
+
+    def _network(self, quality_index: int) -> FittedNetwork:
+        return self._bundle.network_at(quality_index)
+
+    def _number(self, quality_index: int) -> int:
+        return network_number(self._bundle.qualities, quality_index)
+
+    def _autocast(self, quality_index: int) -> torch.autocast:
+        enabled = takes_bfloat16(self._precision, self._device, lmbda=lmbda_of(quality_of(quality_index)))
         return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
 
     def _on_device(self, x: Tensor) -> Tensor:
         return x.to(self._device, memory_format=torch.channels_last)
 
 
-def make_header(image: Pixels, *, quality: int, coder: str) -> Header:
-    """Return the header of an image's bitstream; `coder` is `adaptive`, `static` or `mixed`."""
-    if coder.upper() not in Coder.__members__:
-        names = " or ".join(name.lower() for name in Coder.__members__)
-        raise ValueError(f"coder is {coder!r}, expected {names}")
+def make_header(image: Pixels, *, quality: float, coder: str) -> Header:
+    """Return the header of an image's bitstream; `coder` is `mixed`, `adaptive` or `static`."""
     height, width = image.shape[:2]
-    return Header(height, width, gray=image.ndim == 2, lmbda_index=quality, coder=Coder[coder.upper()])
+    return Header(height, width, gray=image.ndim == 2, quality_index=index_of(quality), coder=coder_of(coder))
 
 
 def _batch(tensors: Sequence[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import tyro
 
+from bls.entropy.coders import CODERS
 from jobs.options import check_at_least
 from pipeline import images
 from pipeline.baselines import Pixels
@@ -21,7 +22,6 @@ from pipeline.console.streams import write_line
 from pipeline.drawing import check_installed
 from pipeline.evaluate.relaxation import RelaxationCheck, markdown
 from pipeline.evaluate.relaxation_plot import plot_relaxation
-from pipeline.evaluate.worker import CODERS
 from pipeline.images import MAX_PIXELS
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import RELAXATION, to_parquet
@@ -93,7 +93,7 @@ def check_relaxation(config: CheckRelaxation) -> ExitCode:
         references = list(source.references())
         if not references:
             raise UsageError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
-    checks = [RelaxationCheck(bundle, quality, seed=config.seed) for quality in sorted(bundle.models)]
+    checks = [RelaxationCheck(bundle, quality, seed=config.seed) for quality in bundle.whole_qualities]
     good, rows, bad = [], [], []
     for item, x in _images(config, source, references, "analysed"):
         if x is None:

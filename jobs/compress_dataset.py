@@ -35,7 +35,7 @@ from pipeline.ledger.summary import Summary
 from pipeline.sources.opening import check_apart, open_source
 from pipeline.sources.reference import Columns, Source
 from pipeline.storage.uris import absolute, redact
-from pipeline.work.bundles import load_model
+from pipeline.work.bundles import load_network
 
 JOB = "compress"
 _NO_MS_SSIM = "none: not asked for, or no image has 161 pixels a side"
@@ -56,11 +56,10 @@ class CompressDataset:
     or Parquet file."""
     output: str
     """Folder to write to: a path or URI."""
-    quality: int = 4
-    """Index of lambda in the bundle: the field's ladder from 1 (smallest files) to 8 (best images)."""
-    coder: Literal["mixed", "adaptive", "static"] | None = None
-    """Entropy coder: mixed has the smallest bitstreams, adaptive is faster, static has tables alone; by default the
-    first of these that the bundle has."""
+    quality: float = 4
+    """From 1 (smallest files) to 8 (best images), any number between; whole numbers are the field's usual ladder."""
+    coder: Literal["mixed", "adaptive", "static"] = "mixed"
+    """Entropy coder: mixed has the smallest bitstreams, adaptive is faster, static has tables alone."""
     bundle: str | None = None
     """Folder of fitted models, a path or URI; without it the one that comes with the package."""
     num_workers: int | None = None
@@ -153,18 +152,15 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
 
 
 def _worker_config(config: CompressDataset) -> CompressionConfig:
-    """Return what a worker needs, with the coder and the fingerprint that the model has."""
-    model = load_model(config.bundle, config.quality)
-    coder = config.coder or model.coders[0]
-    if coder not in model.coders:
-        raise ValueError(f"--coder is {coder}, the bundle has {', '.join(model.coders)}: choose one of these")
+    """Return what a worker needs, with the fingerprint of the network."""
+    network = load_network(config.bundle, config.quality)
     return CompressionConfig(
         input=absolute(config.input),
         output=absolute(config.output),
         quality=config.quality,
-        coder=coder,
+        coder=config.coder,
         bundle=config.bundle and absolute(config.bundle),
-        model_fingerprint=model.fingerprint.hex(),
+        model_fingerprint=network.fingerprint.hex(),
         max_pixels=config.max_pixels,
         ms_ssim_share=config.ms_ssim_share,
         precision=config.precision,

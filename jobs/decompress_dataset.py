@@ -137,6 +137,7 @@ def _prepare(config: DecompressDataset) -> Work:
         image_format=config.format,
         bundle=config.bundle and absolute(config.bundle),
         quality=source.quality,
+        coder=source.manifest.settings["coder"],
         model_fingerprint=fingerprint,
         max_pixels=config.max_pixels,
         device="cuda" if config.gpus_per_worker > 0 else "cpu",

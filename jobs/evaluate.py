@@ -13,6 +13,8 @@ import tyro
 
 from bls.bundle import Bundle
 from bls.codec import Codec
+from bls.entropy.coders import CODERS
+from bls.ladder import quality_text
 from jobs.options import check_at_least
 from pipeline import baselines
 from pipeline.cluster.cluster import Cluster
@@ -25,7 +27,7 @@ from pipeline.evaluate import panels
 from pipeline.evaluate.curves import Point, read_reference
 from pipeline.evaluate.panel_pages import PanelWork
 from pipeline.evaluate.results import FILES, Report
-from pipeline.evaluate.worker import CODERS, EvaluationConfig, ShardEvaluator, ladders, read_rows
+from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, ladders, read_rows
 from pipeline.images import MAX_PIXELS
 from pipeline.ledger.output import Output, versions
 from pipeline.ledger.plan import freeze_plan, planned_shards
@@ -61,8 +63,8 @@ class Evaluate:
     """Folder to write to: a path or URI."""
     bundle: str | None = None
     """Folder of fitted models, a path or URI; without it the one that comes with the package."""
-    qualities: tuple[int, ...] = ()
-    """Qualities of the bundle to measure; without it all."""
+    qualities: tuple[float, ...] = ()
+    """Qualities to measure, any numbers from 1 to 8; by default the whole numbers that the bundle serves."""
     codecs: tuple[str, ...] | None = None
     """Codecs to compare with; without it all, and on panels one of each format."""
     panels: bool = False
@@ -198,12 +200,10 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
     )
 
 
-def _qualities(config: Evaluate, bundle: Bundle) -> tuple[int, ...]:
-    if unknown := set(config.qualities) - set(bundle.models):
-        raise ValueError(
-            f"--qualities has {min(unknown)}, the bundle has {sorted(bundle.models)}: choose some of these"
-        )
-    return config.qualities or tuple(bundle.models)
+def _qualities(config: Evaluate, bundle: Bundle) -> tuple[float, ...]:
+    for quality in config.qualities:
+        bundle.network(quality)
+    return config.qualities or bundle.whole_qualities
 
 
 def write_panels(config: Evaluate) -> ExitCode:
@@ -241,7 +241,7 @@ def _name(config: Evaluate) -> str:
     return str(open_folder(config.input)).rstrip("/").rpartition("/")[2]
 
 
-def _settings(config: Evaluate, source: Source, bundle: Bundle, qualities: Sequence[int]) -> dict[str, Any]:
+def _settings(config: Evaluate, source: Source, bundle: Bundle, qualities: Sequence[float]) -> dict[str, Any]:
     return {
         "input": str(source),
         "image_column": config.image_column,
@@ -268,7 +268,9 @@ def _print_result(config: Evaluate, summary: Report, result: Result) -> None:
     rows = [("images", f"{total.num_images - total.num_quarantined} measured, {total.num_quarantined} left out")]
     for point in summary.our_points:
         ms_ssim = "" if point["ms_ssim"] is None else f", MS-SSIM {point['ms_ssim']:.4f}"
-        rows.append((f"quality {point['setting']}", f"{point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB{ms_ssim}"))
+        rows.append(
+            (f"quality {quality_text(point['setting'])}", f"{point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB{ms_ssim}")
+        )
     for row in summary.bd_rates():
         if row["measure"] == "psnr_db" and row["bd_rate_percent"] is not None:
             published = " (published)" if row["is_published"] else ""

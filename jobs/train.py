@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tyro
 
-from bls.bundle import LMBDAS, MANIFEST, FittedModel, load_bundle, model_file, read_bundle, save_bundle
+from bls.bundle import MANIFEST, FittedNetwork, load_bundle, network_file, read_bundle, save_bundle
+from bls.ladder import QualityRange, check_disjoint, lmbda_of, quality_text
 from bls.training.trainer import TrainingConfig
 from bls.transforms.networks import TransformConfig
 from jobs.options import check_at_least
@@ -36,37 +37,37 @@ from pipeline.storage.folder import Folder
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import absolute, redact
 from pipeline.train.curve_plot import plot_training_curve
-from pipeline.train.fit import FitConfig
+from pipeline.train.fit import LMBDA_SCALES, FitConfig
 from pipeline.train.fitted import read_curve, read_fitted
 from pipeline.train.images import Images, read_images
 from pipeline.train.patches import PatchConfig
 from pipeline.train.resources import Milestones, Resources, cluster
-from pipeline.train.sweep import fit_models
-from pipeline.work.bundles import load_model
+from pipeline.train.sweep import fit_networks
+from pipeline.work.bundles import load_network
 
 CURVES, CURVES_PLOT = "training.parquet", "training.png"  # beside the models of a bundle
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Fit models to images, one per lmbda, with Ray Train, and write them as a bundle."""
+    """Fit networks to images, one per range of qualities, with Ray Train, and write them as a bundle."""
 
     data: tuple[str, ...]
     """Training images, any URIs that fsspec reads: folders, patterns, tars, Parquet files, lists (README, Use)."""
     output: str
-    """Folder of the bundle, a path or URI; models of other qualities that are already in it are kept."""
+    """Folder of the bundle, a path or URI; networks of other qualities that are already in it are kept."""
     storage: str
-    """Folder (any URI, seen by all nodes) for checkpoints and fitted models: what a killed run goes on from."""
+    """Folder (any URI, seen by all nodes) for checkpoints and fitted networks: what a killed run goes on from."""
     overwrite: bool = False
-    """Replace models of the same qualities in --output: what they compressed can then no longer be decoded."""
+    """Replace networks of the same qualities in --output: what they compressed can then no longer be decoded."""
     image_column: str | None = None
     """Of Parquet data: the column of images or of their URIs; without it the one that can only be it."""
-    lmbda: tuple[float, ...] = (LMBDAS[4],)
-    """Weights of `lmbda * 255**2 * mse + bpp`, one model each; the middle one is fitted first, the others from it."""
-    quality: tuple[int, ...] = ()
-    """Numbers of the models in the bundle; by default the place of each lmbda on the field's ladder (0.013 is 4)."""
+    qualities: tuple[str, ...] = ("4",)
+    """What to fit, a network each: a range of qualities such as 1:4.5, or a single quality such as 4, which is the
+    paper's way. A quality stands for the weight lmbda = 0.0018 * 100 ** ((quality - 1) / 7) in `lmbda * 255**2 * mse +
+    bpp`. The range nearest to 4 is fitted first, the others from it."""
     init: str = "klt"
-    """Where the first model starts: `klt`, or a fitted model as BUNDLE#QUALITY."""
+    """Where the first network starts: `klt`, or a fitted network as BUNDLE#QUALITY."""
     num_filters: int = 128
     """Filters per stage: 128 for the low rates, 192 for the high ones."""
     num_latents: int | None = None
@@ -74,9 +75,12 @@ class TrainConfig:
     channels: Literal[1, 3] = 3
     """1: grayscale, 3: RGB."""
     distortion: Literal["mse", "ms-ssim", "nlp"] = "mse"
-    """What to minimise beside the rate; for `ms-ssim` and `nlp` the lmbdas weigh other units, so choose them anew."""
+    """What to minimise beside the rate."""
+    lmbda_scale: float | None = None
+    """What every lmbda is multiplied by, as distortions have different units; by default 1 for mse, 2500 for ms-ssim,
+    300 for nlp."""
     steps: int = 6000
-    """Optimiser steps per model."""
+    """Optimiser steps per network."""
     batch_size: int = 8
     """Patches per step, of all workers together."""
     patch_size: int = 192
@@ -84,7 +88,7 @@ class TrainConfig:
     min_scale: float = 0.5
     """Images are downsampled by a random factor from this to 1."""
     learning_rate: float | None = None
-    """Of Adam, at its highest; without it 1e-3, and less by sqrt(0.013 / lmbda) where lmbda is above 0.013."""
+    """Of Adam, at its highest; by default 1e-3, and less where the middle of the range is above quality 4."""
     schedule: Literal["cosine", "plateau"] = "cosine"
     """`cosine`: warm-up, hold, decay; `plateau`: the paper's, divided by 10 whenever the loss stalls."""
     bfloat16: bool = False
@@ -119,34 +123,25 @@ class TrainConfig:
                 f"--evaluation-steps is {self.evaluation_steps}, expected a multiple of --checkpoint-steps "
                 f"{self.checkpoint_steps}"
             )
-        if not self.data or not self.lmbda:
-            raise ValueError("expected at least one --data folder and one --lmbda, e.g. --lmbda 0.013")
-        if self.quality and len(self.quality) != len(self.lmbda):
-            raise ValueError(f"{len(self.quality)} qualities for {len(self.lmbda)} lmbdas, expected one each")
-        if len(set(self.qualities())) != len(self.lmbda):
-            raise ValueError(f"qualities {self.qualities()} name a model twice: number the models with --quality")
+        if not self.data or not self.qualities:
+            raise ValueError("expected at least one --data folder and one of --qualities, such as 1:4.5")
+        check_disjoint(self.ranges())
         self.fits()
 
-    def qualities(self) -> tuple[int, ...]:
-        """Return the number of each model in the bundle."""
-        if self.quality:
-            return self.quality
-        ladder = {lmbda: quality for quality, lmbda in LMBDAS.items()}
-        unknown = [lmbda for lmbda in self.lmbda if lmbda not in ladder]
-        if unknown:
-            raise ValueError(f"lmbda {unknown[0]:g} is not on the ladder {LMBDAS}: number the models with --quality")
-        return tuple(ladder[lmbda] for lmbda in self.lmbda)
+    def ranges(self) -> list[QualityRange]:
+        """Return the qualities of each network."""
+        return [QualityRange.parse(text) for text in self.qualities]
 
     def fits(self) -> list[FitConfig]:
-        """Return the configuration of every model."""
+        """Return the configuration of every network."""
         return [
             FitConfig(
-                quality=quality,
+                qualities=qualities,
                 training=TrainingConfig(
-                    lmbda=lmbda,
+                    lmbda_scale=self.lmbda_scale or LMBDA_SCALES[self.distortion],
                     steps=self.steps,
                     schedule=self.schedule,
-                    learning_rate=self.learning_rate or default_learning_rate(lmbda),
+                    learning_rate=self.learning_rate or default_learning_rate(lmbda_of(qualities.middle)),
                     autocast=self.bfloat16,
                     seed=self.seed,
                 ),
@@ -155,11 +150,11 @@ class TrainConfig:
                 batch_size=self.batch_size,
                 distortion=self.distortion,
             )
-            for quality, lmbda in zip(self.qualities(), self.lmbda, strict=True)
+            for qualities in self.ranges()
         ]
 
     def transforms(self) -> TransformConfig:
-        """Return the architecture of all models."""
+        """Return the architecture of all networks."""
         num_latents = None if self.num_latents == self.num_filters else self.num_latents
         return TransformConfig(self.num_filters, num_latents, self.channels)
 
@@ -172,11 +167,11 @@ class TrainConfig:
 
 def default_learning_rate(lmbda: float) -> float:
     """Return a rate at which the loss falls from the KLT start on (docs/decisions/0009-learning-rate.md)."""
-    return 1e-3 * math.sqrt(min(1.0, LMBDAS[4] / lmbda))
+    return 1e-3 * math.sqrt(min(1.0, lmbda_of(4.0) / lmbda))
 
 
 def main(config: TrainConfig) -> ExitCode:
-    """Fit every model that the storage folder does not hold yet, and add all to the bundle."""
+    """Fit every network that the storage folder does not hold yet, and add all to the bundle."""
     storage, output = open_folder(config.storage), open_folder(config.output)
     with usage():
         check_installed("matplotlib", extra="train")
@@ -184,9 +179,9 @@ def main(config: TrainConfig) -> ExitCode:
         check_apart(config.output, *config.data)
         check_apart(config.storage, *config.data)
         start = _start(config)
-        check_replaceable(output, _files(config.qualities()), ours=_names_in_bundle(output))
+        check_replaceable(output, _files(config.ranges()), ours=_names_in_bundle(output))
         if not config.overwrite:
-            _check_nothing_is_lost(output, storage, config.qualities())
+            _check_nothing_is_lost(output, storage, config.ranges())
         for fit in config.fits():
             _check_settings(storage, fit, data=_data_names(config), init=_init_name(start))
     resources = config.resources()
@@ -194,7 +189,7 @@ def main(config: TrainConfig) -> ExitCode:
         with usage():
             images = read_images(source, config.fits()[0].patches, max_cached_gib=config.max_cached_gib)
         say(_images_text(images))
-        fitted = fit_models(
+        fitted = fit_networks(
             config.fits(),
             images,
             storage,
@@ -203,31 +198,31 @@ def main(config: TrainConfig) -> ExitCode:
             milestones=Milestones(config.checkpoint_steps, config.evaluation_steps),
             description=_describe(config, images, start),
         )
-        for model in fitted:
-            _add_to_bundle(output, model, storage)
-            say(f"quality {model.quality}: in {output}, fingerprint {model.fingerprint.hex()}")
+        for network in fitted:
+            _add_to_bundle(output, network, storage)
+            say(f"quality {network.qualities}: in {output}, fingerprint {network.fingerprint.hex()}")
     _print_summary(config)
     return ExitCode.DONE
 
 
-def _start(config: TrainConfig) -> FittedModel | None:
-    """Return the model that --init names, None for the KLT."""
+def _start(config: TrainConfig) -> FittedNetwork | None:
+    """Return the network that --init names, None for the KLT."""
     if config.init == "klt":
         return None
     folder, _, quality = config.init.rpartition("#")
-    if not folder or not quality.isdecimal():
-        raise ValueError(f"--init {config.init} names no model of a bundle: expected klt or BUNDLE#QUALITY")
-    start = load_model(folder, int(quality))
+    if not folder or not quality:
+        raise ValueError(f"--init {config.init} is not a network of a bundle: expected klt or BUNDLE#QUALITY")
+    start = load_network(folder, QualityRange.parse(quality).low)
     wanted = config.transforms()
     if start.config != wanted:
-        raise ValueError(f"--init {config.init} is a model of {start.config}, this run fits {wanted}")
+        raise ValueError(f"--init {config.init} is a network of {start.config}, this run fits {wanted}")
     return start
 
 
 def _check_settings(storage: Folder, fit: FitConfig, *, data: list[str], init: str) -> None:
-    """Note a model's settings when it is begun, and refuse to go on with others."""
+    """Note a network's settings when it is begun, and refuse to go on with others."""
     settings = {**json.loads(json.dumps(asdict(fit))), "data": data, "init": init}
-    name = f"quality-{fit.quality}.json"
+    name = f"quality-{fit.qualities.stem}.json"
     if storage.create(name, json.dumps(settings, indent=2).encode()):
         return
     begun = json.loads(storage.read(name))
@@ -239,18 +234,19 @@ def _check_settings(storage: Folder, fit: FitConfig, *, data: list[str], init: s
         )
 
 
-def _check_nothing_is_lost(output: Folder, storage: Folder, qualities: Sequence[int]) -> None:
-    """Refuse to replace models of a bundle, whose bitstreams nothing else decodes, by others than this storage's."""
+def _check_nothing_is_lost(output: Folder, storage: Folder, ranges: Sequence[QualityRange]) -> None:
+    """Refuse to replace networks of a bundle, whose bitstreams nothing else decodes, by others than this storage's."""
     if not output.holds(MANIFEST):
         return
-    models = read_bundle(output.read, str(output)).models
-    for quality in sorted(models.keys() & set(qualities)):
-        fitted = read_fitted(storage, quality)
-        if fitted is None or fitted.fingerprint != models[quality].fingerprint:
+    for network in read_bundle(output.read, str(output)).networks:
+        if not any(network.qualities.overlaps(each) for each in ranges):
+            continue
+        fitted = read_fitted(storage, network.qualities)
+        if fitted is None or fitted.fingerprint != network.fingerprint:
             raise ValueError(
-                f"--output {output} already has a model of quality {quality}, fingerprint "
-                f"{models[quality].fingerprint.hex()}, that --storage {storage} does not hold: give another --output "
-                "or --quality, or --overwrite to replace it; what it compressed can then no longer be decoded"
+                f"--output {output} already has a network of quality {network.qualities}, fingerprint "
+                f"{network.fingerprint.hex()}, that --storage {storage} does not hold: give another --output or "
+                "--qualities, or --overwrite to replace it; what it compressed can then no longer be decoded"
             )
 
 
@@ -268,12 +264,12 @@ def _data_names(config: TrainConfig) -> list[str]:
     return _names(config.data) + ([f"column {config.image_column}"] if config.image_column else [])
 
 
-def _init_name(start: FittedModel | None) -> str:
-    """Return where the first model starts, without the path to it."""
-    return "klt" if start is None else f"quality {start.quality} of {start.fingerprint.hex()}"
+def _init_name(start: FittedNetwork | None) -> str:
+    """Return where the first network starts, without the path to it."""
+    return "klt" if start is None else f"quality {start.qualities} of {start.fingerprint.hex()}"
 
 
-def _describe(config: TrainConfig, images: Images, start: FittedModel | None) -> dict[str, object]:
+def _describe(config: TrainConfig, images: Images, start: FittedNetwork | None) -> dict[str, object]:
     return {
         "code_version": version("bls-codec"),
         "data": config.description or ", ".join(_names(config.data)),
@@ -288,22 +284,22 @@ def _images_text(images: Images) -> str:
     return text if images.stream is None else f"{text}; training on a stream of {len(images.stream)}"
 
 
-def _add_to_bundle(output: Folder, fitted: FittedModel, storage: Folder) -> None:
-    """Add a model to the bundle, and its curve to the table and the plot beside it; the manifest is written last."""
+def _add_to_bundle(output: Folder, fitted: FittedNetwork, storage: Folder) -> None:
+    """Add a network to the bundle, and its curve to the table and the plot beside it; the manifest is written last."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in _names_in_bundle(output):
             if name != CURVES_PLOT:  # which is drawn anew
                 (folder / name).write_bytes(output.read(name))
-        models = dict(load_bundle(temporary).models) if (folder / MANIFEST).exists() else {}
-        models[fitted.quality] = fitted
-        save_bundle(folder, list(models.values()))
-        curves = [read_curve(storage, fitted.quality)]
+        present = load_bundle(temporary).networks if (folder / MANIFEST).exists() else ()
+        networks = [each for each in present if not each.qualities.overlaps(fitted.qualities)]
+        save_bundle(folder, [*networks, fitted])
+        curves = [read_curve(storage, fitted.qualities)]
         table_path = folder / CURVES
         if table_path.exists():
             others = pq.read_table(table_path)
-            curves.append(others.filter(pc.field("quality") != fitted.quality))
-        table = pa.concat_tables(curves).sort_by([("quality", "ascending"), ("step", "ascending")])
+            curves.append(others.filter(pc.field("qualities").isin([str(each.qualities) for each in networks])))
+        table = pa.concat_tables(curves).sort_by([("qualities", "ascending"), ("step", "ascending")])
         pq.write_table(table, table_path)
         (folder / CURVES_PLOT).write_bytes(plot_training_curve(table))
         paths = sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST)
@@ -311,16 +307,16 @@ def _add_to_bundle(output: Folder, fitted: FittedModel, storage: Folder) -> None
         write_results(output, files, ours=_names_in_bundle(output))
 
 
-def _files(qualities: Sequence[int]) -> list[str]:
+def _files(ranges: Sequence[QualityRange]) -> list[str]:
     """Return the names of all files that are written to the bundle."""
-    return [MANIFEST, CURVES, CURVES_PLOT, *map(model_file, qualities)]
+    return [MANIFEST, CURVES, CURVES_PLOT, *map(network_file, ranges)]
 
 
 def _names_in_bundle(output: Folder) -> list[str]:
     """Return the files of a bundle that is there; what else lies in the folder is left alone."""
     if not output.holds(MANIFEST):
         return []
-    files = [entry["file"] for entry in json.loads(output.read(MANIFEST))["models"]]
+    files = [entry["file"] for entry in json.loads(output.read(MANIFEST))["networks"]]
     return [MANIFEST, *files, *(name for name in (CURVES, CURVES_PLOT) if output.holds(name))]
 
 
@@ -328,7 +324,7 @@ def _print_summary(config: TrainConfig) -> None:
     bundle = redact(absolute(config.output) if "://" in config.output else config.output).rstrip("/")
     print_table([("bundle", bundle), ("training curve", f"{bundle}/{CURVES_PLOT}")])
     arguments = ("--input", config.data[0], "--output", "compressed-mine", "--bundle", bundle)
-    quality = ("--quality", str(config.qualities()[0]))
+    quality = ("--quality", quality_text(config.ranges()[0].low))
     print_commands([("Compress with it:", job_command("compress_dataset", *arguments, *quality))])
 
 

@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_Quality = TypeVar("_Quality")
 DPI = 150
 _STYLE: Any = {
     "font.size": 10,
@@ -101,7 +102,7 @@ def _spread(heights: Sequence[float], *, gap: float) -> list[float]:
     return moved
 
 
-def by_quality(qualities: Sequence[int]) -> list[tuple[int, Any]]:
+def by_quality(qualities: Sequence[_Quality]) -> list[tuple[_Quality, Any]]:
     """Give each quality its colour."""
     import matplotlib
 

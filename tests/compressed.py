@@ -19,7 +19,7 @@ def compress(images: Path, output: Path, bundle: Path, *, shard_size: int = 4, n
         quality=4,
         coder="adaptive",
         bundle=str(bundle),
-        model_fingerprint=load_bundle(bundle).models[4].fingerprint.hex(),
+        model_fingerprint=load_bundle(bundle).network(4).fingerprint.hex(),
         max_pixels=2**22,
     )
     source, folder = open_source(config.input), Output(config.output)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 from bls.bundle import save_bundle
-from tests.bundles import small_model
+from tests.bundles import small_network
 
 # A busy machine is no failure.
 settings.register_profile("bls", deadline=None)
@@ -21,5 +21,5 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a bundle of qualities 2 and 4 with 16 filters: a transform code that was never trained, small and fast."""
     folder = tmp_path_factory.mktemp("bundle")
-    save_bundle(folder, [small_model(quality, num_filters=16) for quality in (2, 4)])
+    save_bundle(folder, [small_network(quality, num_filters=16) for quality in (2, 4)])
     return folder

@@ -8,6 +8,7 @@ Letters in shapes: c channels, h and w rows and columns of latents.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -23,37 +24,43 @@ MAX_SUFFIX_BITS = 33
 """An escaped int32 is at most 2**33 (`ProbabilityTable.escaped`)."""
 
 
-def encode(symbols: Int32[np.ndarray, "c h w"], table: ProbabilityTable) -> bytes:
-    """Code symbols into a payload, within a few bytes of `table.code_length_bits`."""
-    assert len(symbols) == table.channels
-    encoder = stream.queue.RangeEncoder()
-    for c, plane in enumerate(symbols):
-        encoder.encode(table.entry(plane, c).ravel().astype(np.int32), _categorical(table.channel(c)))
-    escaped = np.concatenate([table.escaped(plane, c) for c, plane in enumerate(symbols)])
-    if len(escaped):
-        _encode_exp_golomb(encoder, escaped)
-    return bytes(encoder.get_compressed().astype(">u4").tobytes()).rstrip(b"\0")
+@dataclass(frozen=True)
+class StaticCoder:
+    """The entropy coder that knows the stored tables alone."""
 
+    table: ProbabilityTable
 
-def decode(payload: bytes, shape: tuple[int, int, int], table: ProbabilityTable) -> Int32[np.ndarray, "c h w"]:
-    """Decode the symbols of a payload.
+    def encode(self, symbols: Int32[np.ndarray, "c h w"]) -> bytes:
+        """Code symbols into a payload, within a few bytes of `table.code_length_bits`."""
+        table = self.table
+        assert len(symbols) == table.channels
+        encoder = stream.queue.RangeEncoder()
+        for c, plane in enumerate(symbols):
+            encoder.encode(table.entry(plane, c).ravel().astype(np.int32), _categorical(table.channel(c)))
+        escaped = np.concatenate([table.escaped(plane, c) for c, plane in enumerate(symbols)])
+        if len(escaped):
+            _encode_exp_golomb(encoder, escaped)
+        return bytes(encoder.get_compressed().astype(">u4").tobytes()).rstrip(b"\0")
 
-    Raises:
-        BitstreamError: the payload is not what `encode` writes for any symbols of this shape.
-    """
-    assert shape[0] == table.channels
-    words = np.frombuffer(payload + b"\0" * (-len(payload) % 4), ">u4").astype(np.uint32)
-    try:
-        result = _decode_symbols(stream.queue.RangeDecoder(words), shape, table)
-    except AssertionError as error:  # constriction's word for data that no encoder writes
-        raise BitstreamError(f"payload is damaged ({error}): fetch it again") from error
-    # The decoder reads zeros for ever past the end; only what the encoder writes for these symbols was complete.
-    if encode(result, table) != payload:
-        raise BitstreamError(
-            f"payload has {len(payload)} bytes that no {shape[0]}x{shape[1]}x{shape[2]} symbols are coded to: "
-            "it is truncated or damaged, fetch it again"
-        )
-    return result
+    def decode(self, payload: bytes, shape: tuple[int, int, int]) -> Int32[np.ndarray, "c h w"]:
+        """Decode the symbols of a payload.
+
+        Raises:
+            BitstreamError: the payload is not what `encode` writes for any symbols of this shape.
+        """
+        assert shape[0] == self.table.channels
+        words = np.frombuffer(payload + b"\0" * (-len(payload) % 4), ">u4").astype(np.uint32)
+        try:
+            result = _decode_symbols(stream.queue.RangeDecoder(words), shape, self.table)
+        except AssertionError as error:  # constriction's word for data that no encoder writes
+            raise BitstreamError(f"payload is damaged ({error}): fetch it again") from error
+        # The decoder reads zeros for ever past the end; only what the encoder writes for these symbols was complete.
+        if self.encode(result) != payload:
+            raise BitstreamError(
+                f"payload has {len(payload)} bytes that no {shape[0]}x{shape[1]}x{shape[2]} symbols are coded to: "
+                "it is truncated or damaged, fetch it again"
+            )
+        return result
 
 
 def _decode_symbols(

@@ -26,7 +26,7 @@ _NEIGHBOUR_WEIGHTS = (
 )
 
 
-def nlp(x: Float[Tensor, "b c h w"], x_hat: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+def nlp(x: Float[Tensor, "b c h w"], x_hat: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
     """Return the NLP distance of the images' luma: the mean over six levels of the root mean square difference.
 
     Images of any size work; below 17 pixels the coarse levels repeat the same few samples.
@@ -39,7 +39,7 @@ def nlp(x: Float[Tensor, "b c h w"], x_hat: Float[Tensor, "b c h w"]) -> Float[T
             torch.linalg.vector_norm(level - level_hat, dim=(1, 2, 3)) / level[0].numel() ** 0.5
             for level, level_hat in zip(levels, levels_hat, strict=True)
         ]
-    return torch.stack(distances).mean()
+    return torch.stack(distances).mean(0)
 
 
 def laplacian_pyramid(x: Float[Tensor, "b 1 h w"], *, num_levels: int) -> list[Tensor]:

@@ -1,12 +1,15 @@
-"""The density of the noisy latents: piecewise linear, one function per channel, fitted like a histogram.
+"""The density of the latents: piecewise linear, one function per channel, fitted like a histogram.
 
 Ballé, Laparra, Simoncelli (ICLR 2017), section 4 and appendix: 10 samples per unit, fitted on the expected
-log-likelihood by an optimiser of its own, renormalised every step. Here the maximum of that likelihood is tracked in
-closed form: a running histogram of the latents, convolved with the box that the uniform noise adds
-(docs/decisions/0003-density.md).
+log-likelihood by an optimiser of its own, renormalised every step. The paper fits the density of the latents with
+noise; here it is that of the latents themselves, and the noise is added in closed form: under a gain g the probability
+of a symbol is the integral over an interval of width 1 / g, so one density serves all gains. The maximum of the
+likelihood is tracked in closed form too, as a running histogram (docs/decisions/0003-density.md).
 
-Letters in shapes: b batch, c channels, h and w rows and columns of latents, k nodes.
+Letters in shapes: b batch, c channels, h and w rows and columns of latents, k nodes or integers.
 """
+
+import math
 
 import torch
 from jaxtyping import Float, Float64
@@ -22,40 +25,48 @@ MAX_HALF_RANGE = 4096
 
 
 class Density(nn.Module):
-    """Piecewise-linear density of `y_tilde = y + U(-1/2, 1/2)` per channel, on [-half_range, half_range]."""
+    """Piecewise-linear density of the latents `y` per channel, on [-half_range, half_range]."""
 
     histogram: Tensor
-    samples: Tensor
+    cumulative: Tensor
     num_updates: Tensor
 
     def __init__(self, channels: int, *, half_range: int = 16, momentum: float = 0.98) -> None:
         super().__init__()
         self.momentum = momentum
         num_nodes = 2 * half_range * SAMPLES_PER_UNIT + 1
-        self.register_buffer("histogram", torch.zeros(channels, num_nodes))
-        self.register_buffer("samples", torch.full((channels, num_nodes), 0.5 / half_range))
+        self.register_buffer("histogram", torch.full((channels, num_nodes), 0.5 / half_range))
+        self.register_buffer("cumulative", _integrate(self.histogram))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
 
     @property
     def half_range(self) -> int:
         """The support's upper end, an integer: nodes lie at multiples of 1/10 from -half_range to half_range."""
-        return (self.samples.shape[1] - 1) // (2 * SAMPLES_PER_UNIT)
+        return (self.histogram.shape[1] - 1) // (2 * SAMPLES_PER_UNIT)
 
-    def forward(self, y: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Return the density at every latent, at least `LIKELIHOOD_FLOOR`; differentiable in y, not in the samples."""
-        channel, node, fraction = self._locate(y)
-        left = self.samples[channel, node]
-        right = self.samples[channel, node + 1]
-        return (left + fraction * (right - left)).clamp_min(LIKELIHOOD_FLOOR)
+    def forward(
+        self, v: Float[Tensor, "b c h w"], gain: Float[Tensor, "#b c 1 1"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """Return the probability of an interval of width 1 around `v = y * gain`, at least `LIKELIHOOD_FLOOR`.
 
-    def bits(self, y: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Return `-log2` of the density: at integers the ideal code length, at noisy latents its relaxation."""
-        density: Tensor = self(y.float())
-        return -density.log2()
+        At integers it is the probability of the symbol, at `v + U(-1/2, 1/2)` the density of that. Differentiable in
+        `v` and the gain, not in the histogram.
+        """
+        low, high = v - 0.5, v + 0.5
+        if gain is not None:
+            low, high = low / gain, high / gain
+        return (self._integral(high) - self._integral(low)).clamp_min(LIKELIHOOD_FLOOR)
+
+    def bits(
+        self, v: Float[Tensor, "b c h w"], gain: Float[Tensor, "#b c 1 1"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """Return `-log2` of that: at integers the ideal code length, at noisy latents its relaxation."""
+        probability: Tensor = self(v.float(), gain)
+        return -probability.log2()
 
     @torch.no_grad()
     def update(self, y: Float[Tensor, "b c h w"], *, of_all_processes: bool = False) -> None:
-        """Move the density towards the latents (without noise) of one batch, or of all processes' parts of it.
+        """Move the density towards the latents (without gain and noise) of one batch, or of all processes' parts of it.
 
         An exponential moving average of `momentum`; a plain average of all batches so far while there are fewer, or
         for ever where momentum is 1.
@@ -72,18 +83,24 @@ class Density(nn.Module):
         counts *= SAMPLES_PER_UNIT / counts.sum(1, keepdim=True)  # each row now integrates to 1
         self.num_updates += 1
         self.histogram.lerp_(counts, max(1 - self.momentum, 1 / self.num_updates.item()))
-        self.samples.copy_(_add_box(self.histogram))
+        self.cumulative.copy_(_integrate(self.histogram))
 
     @torch.no_grad()
-    def reset(self) -> None:
-        """Forget all latents seen: the next update starts a new average."""
-        self.num_updates.zero_()
+    def probabilities(self, gain: Float[Tensor, " c"] | None = None) -> tuple[Float64[Tensor, "c k"], int]:
+        """Return the probabilities of the integers from `minimum` on under a gain, and `minimum`."""
+        gain = self.histogram.new_ones(len(self.histogram)) if gain is None else gain
+        reach = math.ceil(self.half_range * gain.max().item()) + 1
+        edges = torch.arange(-reach, reach + 2, device=gain.device).double() - 0.5
+        places = (edges / gain.double()[:, None])[None, :, None, :]
+        below = self._integral(places)[0, :, 0]
+        p = below.diff(dim=1).clamp_min(0)
+        return p / p.sum(1, keepdim=True), -reach
 
-    @torch.no_grad()
-    def probabilities(self) -> tuple[Float64[Tensor, "c k"], int]:
-        """Return the probabilities of the integers from `minimum` on, and `minimum`: the density's samples there."""
-        at_integers = self.samples[:, ::SAMPLES_PER_UNIT].double()
-        return at_integers / at_integers.sum(1, keepdim=True), -self.half_range
+    def _integral(self, y: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Return the density's integral up to each place."""
+        channel, node, fraction = self._locate(y)
+        left, right = self.histogram[channel, node], self.histogram[channel, node + 1]
+        return self.cumulative[channel, node] + fraction * (left + fraction * (right - left) / 2) / SAMPLES_PER_UNIT
 
     def _locate(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return channel, index of the node at or below, and the fraction of the way to the next, of every latent."""
@@ -97,20 +114,18 @@ class Density(nn.Module):
         """Widen the support to at least `half_range`; it grows by doubling, so that this is rare."""
         while self.half_range < half_range:
             extra = self.half_range * SAMPLES_PER_UNIT
-            for name in ("histogram", "samples"):
-                setattr(self, name, nn.functional.pad(getattr(self, name), (extra, extra)))
+            self.histogram = nn.functional.pad(self.histogram, (extra, extra))
+            self.cumulative = _integrate(self.histogram)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         """Take on the support of the state that is loaded."""
-        for name in ("histogram", "samples"):
+        for name in ("histogram", "cumulative"):
             if prefix + name in state_dict:
-                setattr(self, name, torch.zeros_like(state_dict[prefix + name], device=self.samples.device))
+                setattr(self, name, torch.zeros_like(state_dict[prefix + name], device=self.histogram.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _add_box(density: Float[Tensor, "c k"]) -> Float[Tensor, "c k"]:
-    """Convolve samples with the density of U(-1/2, 1/2): trapezoidal weights, so the integral stays exact."""
-    box = density.new_full((1, 1, SAMPLES_PER_UNIT + 1), 1 / SAMPLES_PER_UNIT)
-    box[..., 0] /= 2
-    box[..., -1] /= 2
-    return nn.functional.conv1d(density[:, None], box, padding=SAMPLES_PER_UNIT // 2)[:, 0]
+def _integrate(density: Float[Tensor, "c k"]) -> Float[Tensor, "c k"]:
+    """Return the integral up to each node: that of straight lines between the samples."""
+    cells = (density[:, 1:].double() + density[:, :-1]) / (2 * SAMPLES_PER_UNIT)
+    return nn.functional.pad(cells.cumsum(1), (1, 0)).float()

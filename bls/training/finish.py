@@ -1,6 +1,7 @@
-"""From a trained model to one that codes: tables from the density, the coder's initial states from training latents."""
+"""From a trained model to a network that codes: what the entropy coders start from, fitted to training latents."""
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -8,39 +9,57 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bls.bundle import FittedModel, half_precision_weights
+from bls.bundle import FittedNetwork, TransformWeights
 from bls.entropy.adaptive.fitting import fit_adaptive_model
+from bls.entropy.coders import StartingStates
 from bls.entropy.mixed.fitting import fit_mixed_model
 from bls.entropy.table import ProbabilityTable
+from bls.ladder import QualityRange, index_of
 from bls.training.density import Density
 from bls.training.model import Model
 from bls.transforms.quantization import quantize
 
+STATES_SPACING = 0.5
+"""Qualities between two points at which the coders' first states are stored, at most: the nearest one is taken."""
+
 
 @torch.no_grad()
-def make_fitted_model(
+def make_fitted_network(
     model: Model,
     batches: Iterable[Float[Tensor, "b c h w"]],
     *,
-    quality: int,
-    lmbda: float,
     training: Mapping[str, Any],
-) -> FittedModel:
-    """Round the weights to what a bundle stores, and fit density and coder anew to the latents these give.
+    states_spacing: float = STATES_SPACING,
+) -> FittedNetwork:
+    """Round the weights to what a bundle stores, and fit density and coders anew to the latents these give.
 
-    `batches` are whole training images, best some hundred: they are what the integers of the coder are made from.
+    `batches` are whole training images, best some hundred: they are what the integers of the coders are made from.
     """
-    weights = half_precision_weights(model.analysis, model.synthesis)
-    draft = FittedModel(quality, lmbda, model.config, weights, table=None, adaptive=None)  # type: ignore[arg-type]
-    analysis, _ = draft.transforms()
+    weights = TransformWeights.of(model.config, model.analysis, model.synthesis)
+    gains = model.gains.stored()
+    analysis, _ = weights.transforms()
     density = Density(model.config.latents, momentum=1.0)
-    symbols: list[np.ndarray] = []
+    latents: list[Tensor] = []
     for x in batches:
         y = analysis(x.to("cpu", torch.float32))
         density.update(y)
-        symbols.extend(quantize(y).to(torch.int32).numpy())
-    probabilities, minimum = density.probabilities()
+        latents.extend(y)
+    states = []
+    for quality in _points(model.qualities, states_spacing):
+        gain = torch.from_numpy(gains.at(index_of(quality)))
+        symbols = [quantize(y * gain[:, None, None]).to(torch.int32).numpy() for y in latents]
+        states.append(_fit_states(index_of(quality), density, gain, symbols))
+    return FittedNetwork(model.qualities, weights, gains, states, training)
+
+
+def _points(qualities: QualityRange, spacing: float) -> list[float]:
+    """Return the middles of equal parts of a range: no quality is further than half a part from one."""
+    edges = qualities.spread(spacing)
+    return edges if len(edges) == 1 else [(low + high) / 2 for low, high in pairwise(edges)]
+
+
+def _fit_states(index: int, density: Density, gain: Float[Tensor, " c"], symbols: list[np.ndarray]) -> StartingStates:
+    probabilities, minimum = density.probabilities(gain)
     table = ProbabilityTable.from_probabilities(probabilities.cpu().numpy(), minimum)
     adaptive = fit_adaptive_model(table, symbols)
-    mixed = fit_mixed_model(adaptive, symbols)
-    return FittedModel(quality, lmbda, model.config, weights, table, adaptive, training, mixed)
+    return StartingStates(index, table, adaptive, fit_mixed_model(adaptive, symbols))

@@ -1,9 +1,9 @@
-"""The trainable model: transforms and density, and the relaxed rate-distortion loss (ICLR 2017, section 4).
+"""The trainable model: transforms, gains and density, and the relaxed rate-distortion loss (ICLR 2017, section 4).
 
     loss = lmbda * 255**2 * mse + bpp          images in [0, 1]
 
-is the weight's meaning throughout this project. Letters in shapes: b batch, c image channels, h and w image size, n
-filters.
+is the weight's meaning throughout this project; each patch of a batch has a quality, and so a weight, of its own.
+Letters in shapes: b batch, c image channels, h and w image size, m latent channels, hl and wl latent size.
 """
 
 from typing import NamedTuple
@@ -12,31 +12,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bls.ladder import QualityRange, lmbda_of
 from bls.training.density import Density
 from bls.training.distortion import Distortion, mse_255
-from bls.training.noise import add_uniform_noise
+from bls.training.gains import Gains
+from bls.training.noise import add_uniform_noise, straight_through
 from bls.training.parallel import BatchPart
 from bls.transforms.networks import AnalysisTransform, SynthesisTransform, TransformConfig
 from bls.transforms.quantization import quantize
 
 
 class RelaxedLoss(NamedTuple):
-    """What one relaxed forward pass gives; scalars but for the latents."""
+    """What one relaxed forward pass gives; scalars but for the latents, means over the batch."""
 
     loss: Tensor
     bpp: Tensor
     distortion: Tensor
     mse_255: Tensor
     y: Tensor
-    """Latents before the noise, detached: what the density is updated with."""
+    """Latents before gain and noise, detached: what the density is updated with."""
 
 
 class Model(nn.Module):
-    """One fitted point of the rate-distortion curve: g_a, g_s, and the density of the latents."""
+    """A piece of the rate-distortion curve, or a point of it: g_a, g_s, the gains, and the density of the latents."""
 
-    def __init__(self, config: TransformConfig, *, half_range: int = 16) -> None:
+    def __init__(self, config: TransformConfig, qualities: QualityRange, *, half_range: int = 16) -> None:
         super().__init__()
         self.config = config
+        self.qualities = qualities
+        self.gains = Gains(config.latents, qualities)
         self.analysis = AnalysisTransform(config)
         self.synthesis = SynthesisTransform(config)
         self.density = Density(config.latents, half_range=half_range)
@@ -44,8 +48,9 @@ class Model(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b c h w"],
+        quality: Float[Tensor, " b"],
         *,
-        lmbda: float,
+        lmbda_scale: float = 1.0,
         distortion: Distortion = mse_255,
         generator: torch.Generator | None = None,
         part: BatchPart | None = None,
@@ -53,18 +58,33 @@ class Model(nn.Module):
     ) -> RelaxedLoss:
         """Return the relaxed loss of an image batch: uniform noise stands for rounding, the density for the coder.
 
-        With `rounding`, latents are rounded instead: the loss is no relaxed one, and only the synthesis has a gradient.
+        A network of a range sees rounded latents, through which the gradient passes as if they were not; the noise is
+        then in the rate alone (D. Minnen, S. Singh, "Channel-wise autoregressive entropy models", ICIP 2020).
+
+        `lmbda_scale` multiplies the weights of distortions that are not squared errors. The losses of a range's
+        qualities are weighted so that none dominates; of a single quality the weight is 1. With `rounding`, latents are
+        rounded instead of perturbed: the loss is then not relaxed, and only the synthesis transform gets a gradient.
         Of a `part` of a batch, all that the loss consists of is this part's share in the batch's: summed over the
         parts, it is what the whole batch gives, noise included.
         """
         part = part or BatchPart(0, len(x), len(x))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not rounding):
             y = self.analysis(x).float()
-        y_tilde = quantize(y) if rounding else add_uniform_noise(y, generator, part)
-        x_tilde = self.synthesis(y_tilde).float()
-        share = part.count / part.total
-        bpp = self.density.bits(y_tilde).sum() / (part.total * x.shape[2] * x.shape[3])
-        d = share * distortion(x, x_tilde)
+            gain = self.gains(quality)
+            v = y * gain
+        v_tilde = quantize(v) if rounding else add_uniform_noise(v, generator, part)
+        # At the lowest rate of a range, channels that only the highest uses would be nothing but noise.
+        decoded = v_tilde if self.qualities.is_single else straight_through(v)
+        x_tilde = self.synthesis(decoded / gain).float()
+        bpp = self.density.bits(v_tilde, gain).sum((1, 2, 3)) / (x.shape[2] * x.shape[3])
+        d = distortion(x, x_tilde)
+        lmbda = lmbda_of(quality)
+        loss = self._weight(lmbda) * (lmbda_scale * lmbda * d + bpp)
         with torch.no_grad():
-            mse = d if distortion is mse_255 else share * mse_255(x, x_tilde)
-        return RelaxedLoss(lmbda * d + bpp, bpp, d, mse, y.detach())
+            mse = d if distortion is mse_255 else mse_255(x, x_tilde)
+        loss, bpp, d, mse = (each.sum() / part.total for each in (loss, bpp, d, mse))
+        return RelaxedLoss(loss, bpp, d, mse, y.detach())
+
+    def _weight(self, lmbda: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Return the weight of a quality's loss: the loss itself grows about as the root of lambda."""
+        return (lmbda_of(self.qualities.middle) / lmbda).sqrt()

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bls.training.parallel import BatchPart
+from bls.transforms.quantization import quantize
 
 
 def add_uniform_noise(
@@ -17,3 +18,8 @@ def add_uniform_noise(
     part = part or BatchPart(0, len(y), len(y))
     noise = torch.rand((part.total, *y.shape[1:]), generator=generator, device=y.device, dtype=y.dtype)
     return y + part.take(noise) - 0.5
+
+
+def straight_through(y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return rounded latents whose gradient is that of the latents themselves."""
+    return y + (quantize(y) - y).detach()

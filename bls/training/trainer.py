@@ -15,12 +15,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bls.training.constraints import apply_constraints, parameterize_by_dct
 from bls.training.distortion import Distortion, mse_255
+from bls.training.gains import draw_qualities
 from bls.training.model import Model
 from bls.training.parallel import BatchPart, copy_from_first, sum_over_processes
 from bls.transforms.layers import Downsample, Upsample
@@ -31,8 +33,6 @@ from bls.transforms.precision import has_bfloat16
 class TrainingConfig:
     """What fixes the course of one fit, the batches aside."""
 
-    lmbda: float
-    """Weight of the distortion in `lmbda * 255**2 * mse + bpp`."""
     steps: int
     schedule: Literal["cosine", "plateau"] = "cosine"
     learning_rate: float = 1e-3
@@ -50,12 +50,14 @@ class TrainingConfig:
     rounding_fraction: float = 0.15
     """Part of the steps, at the end, that fit the synthesis alone to rounded latents, as it will see them; the analysis
     and with it the rate stay what they are (docs/decisions/0007-rounding.md)."""
+    lmbda_scale: float = 1.0
+    """What the ladder's weights are multiplied by, for distortions that are not squared errors."""
     seed: int = 0
-    """Of the quantisation noise."""
+    """Of the quantisation noise and the patches' qualities."""
 
     def __post_init__(self) -> None:
-        if self.lmbda <= 0:
-            raise ValueError(f"lmbda is {self.lmbda}, expected a positive weight such as 0.013")
+        if self.lmbda_scale <= 0:
+            raise ValueError(f"lmbda_scale is {self.lmbda_scale}, expected a positive number")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}, expected at least 1")
         for name in ("decay_fraction", "rounding_fraction"):
@@ -82,6 +84,8 @@ MIN_LEARNING_RATE = 1e-7
 """Where the paper's schedule ends."""
 ADAM_BETAS = (0.9, 0.99)
 """A shorter memory of the squares than Adam's default: the runs here are short, and the density moves along."""
+GAINS_SCALE = 4.0
+"""Of the learning rate for the gains' logarithms, which have a long way to go."""
 ROUNDING_RATE = 0.5
 """Where the learning rate begins again for rounded latents, as part of the highest."""
 
@@ -170,10 +174,12 @@ class Trainer:
         generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.step)
         if self.step == 0:
             self._start_density(x)
+        part = part or BatchPart(0, len(x), len(x))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             relaxed = self.model(
                 x,
-                lmbda=self.config.lmbda,
+                self._qualities(part),
+                lmbda_scale=self.config.lmbda_scale,
                 distortion=self.distortion,
                 generator=generator,
                 part=part,
@@ -192,6 +198,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
         apply_constraints(self.model, self.model.config)
+        self.model.gains.project()
         self.model.density.update(relaxed.y, of_all_processes=True)
         self.schedule.observe(loss)
         self.step += 1
@@ -213,6 +220,11 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         vars(self.schedule).update(state["schedule"])
 
+    def _qualities(self, part: BatchPart) -> Float[Tensor, " b"]:
+        """Return the quality of each patch of this step, which depends on nothing but the seed and the step."""
+        rng = np.random.default_rng((self.config.seed, self.step))
+        return part.take(draw_qualities(self.model.qualities, part.total, rng)).to(self.device)
+
     @torch.no_grad()
     def _start_density(self, x: Tensor) -> None:
         """Give the density the first batch's latents, so that the first rate is a rate."""
@@ -227,15 +239,19 @@ def _parameter_groups(model: Model) -> list[dict[str, Any]]:
     size: without a scale the one layer would hardly move while the other is torn apart.
     """
     last, first = model.analysis[-1], model.synthesis[0]
+    of_gains = [*model.gains.parameters()]
+    gains = {"params": of_gains, "scale": GAINS_SCALE}
     if not (isinstance(last, Downsample) and isinstance(first, Upsample)):  # the GDN at the latents holds the step
-        return [{"params": [*model.parameters()], "scale": 1.0}]
+        rest = [*model.analysis.parameters(), *model.synthesis.parameters()]
+        return [{"params": rest, "scale": 1.0}, gains]
     step = (first.weight.norm() / last.weight.norm()).sqrt().item()
     large = [*last.parameters()]
     small = [parameter for name, parameter in first.named_parameters() if name != "bias"]
-    scaled = {*large, *small}
+    scaled = {*large, *small, *of_gains}
     rest = [parameter for parameter in model.parameters() if parameter not in scaled]
     return [
         {"params": rest, "scale": 1.0},
         {"params": large, "scale": 1 / step},
         {"params": small, "scale": step},
+        gains,
     ]

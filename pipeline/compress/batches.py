@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from bls.bitstream import MAX_SIDE
 from bls.codec import Codec
+from bls.entropy.coders import CODERS, coder_of
 from bls.pixels import as_pixels
 from pipeline import images
 from pipeline.compress.coding import CodedItem, analyze, code, rate_and_distortion
 from pipeline.images import MAX_PIXELS, ImageError, SourceImage
 from pipeline.ledger.summary import OK
 from pipeline.storage.uris import absolute
-from pipeline.work.bundles import load_model
+from pipeline.work.bundles import load_network
 from pipeline.work.codec import BATCH_PIXELS, load_codec, num_pixels, shape_of, synthesize, try_out
 from pipeline.work.stages import batches
 
@@ -43,7 +44,7 @@ class _Config:
     """What says which codec a process holds."""
 
     bundle: str | None
-    quality: int
+    quality: float
     model_fingerprint: str
     device: str
     max_pixels: int
@@ -74,24 +75,23 @@ class CompressImages:
     def __init__(
         self,
         *,
-        quality: int,
+        quality: float,
         column: str = "image",
-        coder: str | None = None,
+        coder: str = CODERS[0],
         bundle: str | None = None,
         device: str = "cpu",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        model = load_model(bundle, quality)
-        if coder is not None and coder not in model.coders:
-            raise ValueError(f"coder is {coder!r}, expected {' or '.join(model.coders)}")
+        coder_of(coder)
+        network = load_network(bundle, quality)
         self._column = column
         self._config = _Config(
             bundle=bundle and absolute(bundle),
             quality=quality,
-            model_fingerprint=model.fingerprint.hex(),
+            model_fingerprint=network.fingerprint.hex(),
             device=device,
             max_pixels=max_pixels,
-            coder=coder or model.coders[0],
+            coder=coder,
         )
 
     def __call__(self, batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class CodedItem(Item):
     x_hat: Pixels | None = None
 
 
-def analyze(codec: Codec, batch: Sequence[CodedItem], *, quality: int) -> None:
+def analyze(codec: Codec, batch: Sequence[CodedItem], *, quality: float) -> None:
     """Transform and quantise the images of a batch."""
     good = [item for item in batch if item.ok]
     pixels = [item.image.pixels for item in good if item.image is not None]
@@ -34,7 +34,7 @@ def analyze(codec: Codec, batch: Sequence[CodedItem], *, quality: int) -> None:
         item.symbols = symbols
 
 
-def code(codec: Codec, item: CodedItem, *, quality: int, coder: str) -> None:
+def code(codec: Codec, item: CodedItem, *, quality: float, coder: str) -> None:
     """Encode the symbols, then decode what is going to be stored: from here on only that counts."""
     if item.ok:
         assert item.image is not None and item.symbols is not None

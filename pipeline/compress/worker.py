@@ -56,7 +56,7 @@ class CompressionConfig:
 
     input: str
     output: str
-    quality: int
+    quality: float
     coder: str
     bundle: str | None
     model_fingerprint: str
@@ -106,9 +106,10 @@ class ShardCompressor:
         )
         self._file_num_bytes = ExpectedCost(AHEAD_BYTES)
         self._model_columns = {
-            "lmbda_index": config.quality,
+            "quality": config.quality,
             "lmbda": self._codec.lmbda(config.quality),
             "model_fingerprint": config.model_fingerprint,
+            "analysis_fingerprint": self._codec.bundle.network(config.quality).analysis_fingerprint.hex(),
             "coder": config.coder,
         }
 

@@ -59,7 +59,8 @@ class DecompressionConfig:
     output: str
     image_format: str
     bundle: str | None
-    quality: int
+    quality: float
+    coder: str
     model_fingerprint: str
     max_pixels: int
     device: str = "cpu"
@@ -93,7 +94,7 @@ class ShardDecompressor:
         own_process(config.num_threads)
         self._config = config
         self._codec = load_codec(config)
-        try_out(self._codec, quality=config.quality, coder="adaptive")
+        try_out(self._codec, quality=config.quality, coder=config.coder)
         self._input = Output(config.input)
         self._output = Output(config.output)
         self._ahead = partial(

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from bls.codec import Codec
+from bls.ladder import quality_text
 from pipeline import images
 from pipeline.baselines import BASELINES, Pixels, library_versions
 from pipeline.console.text import markdown_table
@@ -36,7 +37,7 @@ class PanelWork:
 
     source: Source
     codec: Codec
-    qualities: Sequence[int]
+    qualities: Sequence[float]
     others: Sequence[str]
     corner: tuple[int, int] | None
     max_pixels: int
@@ -104,7 +105,7 @@ def section(panel: Panel, file: str) -> list[str]:
     """Return the lines of a page that show a panel: its picture, by the name of its file, and its numbers."""
     rows, columns = panel.crop
     return [
-        f"## {_text(panel.key)}, quality {panel.quality}",
+        f"## {_text(panel.key)}, quality {quality_text(panel.quality)}",
         "",
         f"![original and codecs]({file})",
         "",
@@ -151,7 +152,7 @@ def _rows(panel: Panel) -> list[list[str]]:
 
 def _name(row: Row) -> str:
     setting = BASELINES[row["codec"]].setting if row["codec"] in BASELINES else "quality"
-    return f"{row['codec']}, {setting} {row['setting']}"
+    return f"{row['codec']}, {setting} {quality_text(row['setting'])}"
 
 
 def _ms_ssim(row: Row) -> str:

@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 
 from bls.codec import Codec
+from bls.ladder import quality_text
 from bls.measures import images as measures
 from pipeline import baselines
 from pipeline.baselines import BASELINES, Pixels
@@ -41,7 +42,7 @@ class Panel:
     """An image at one of our qualities, ours first, and the region that is shown enlarged."""
 
     key: str
-    quality: int
+    quality: float
     original: Pixels
     decoded: Sequence[Decoded]
     crop: tuple[slice, slice]
@@ -54,7 +55,7 @@ class Panel:
     def file_name(self, number: int) -> str:
         """Return a name for its picture, unique by the number of its image."""
         stem = re.sub(r"[^A-Za-z0-9_-]+", "-", self.key.rpartition("/")[2].rpartition(".")[0] or self.key).strip("-")
-        return f"{number:03d}-{stem[:60]}-quality-{self.quality}.png"
+        return f"{number:03d}-{stem[:60]}-quality-{quality_text(self.quality)}.png"
 
 
 def make_panel(
@@ -62,7 +63,7 @@ def make_panel(
     *,
     key: str,
     codec: Codec,
-    quality: int,
+    quality: float,
     others: Iterable[str] = CODECS,
     corner: tuple[int, int] | None = None,
 ) -> Panel:
@@ -126,12 +127,12 @@ def _crop_shape(x: Pixels) -> tuple[int, int]:
     return min(CROP_SIDE, x.shape[0]), min(CROP_SIDE, x.shape[1])
 
 
-def _code_ours(x: Pixels, codec: Codec, quality: int) -> Decoded:
+def _code_ours(x: Pixels, codec: Codec, quality: float) -> Decoded:
     bitstream = codec.compress(x, quality=quality)
     return _decoded(x, codec.decompress(bitstream), codec=OURS, setting=quality, num_bytes=len(bitstream))
 
 
-def _decoded(x: Pixels, x_hat: Pixels, *, codec: str, setting: int, num_bytes: int) -> Decoded:
+def _decoded(x: Pixels, x_hat: Pixels, *, codec: str, setting: float, num_bytes: int) -> Decoded:
     bpp = measures.bpp(num_bytes, height=x.shape[0], width=x.shape[1])
     row = {"codec": codec, "setting": setting, "num_bytes": num_bytes, "bpp": bpp, **measure(x, x_hat)}
     return Decoded(row, x_hat)

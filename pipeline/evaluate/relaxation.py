@@ -15,8 +15,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from bls.bundle import Bundle, FittedModel
+from bls.bundle import Bundle
 from bls.codec import Codec
+from bls.entropy.coders import CODERS
+from bls.ladder import index_of, quality_text
 from bls.measures import images as measures
 from bls.pixels import padded_shape, to_planes
 from bls.training.density import Density
@@ -26,21 +28,22 @@ from bls.transforms.quantization import quantize
 from bls.transforms.tiling import analyze_tiled, synthesize_tiled
 from pipeline.baselines import Pixels
 from pipeline.console.text import markdown_table
-from pipeline.evaluate.worker import CODERS
 
 Row = dict[str, Any]
 
 
 class RelaxationCheck:
-    """Measures one model: first `fit` with every image, then `measure` each."""
+    """Measures one quality: first `fit` with every image, then `measure` each."""
 
-    def __init__(self, bundle: Bundle, quality: int, *, seed: int = 0) -> None:
+    def __init__(self, bundle: Bundle, quality: float, *, seed: int = 0) -> None:
         self.quality = quality
-        self._model: FittedModel = bundle.models[quality]
-        self._codec = Codec(Bundle({quality: self._model}))
-        self._analysis, self._synthesis = self._model.transforms()
+        network = bundle.network(quality)
+        self._config = network.config
+        self._codec = Codec(Bundle([network]))
+        self._analysis, self._synthesis = network.weights.transforms()
+        self._gain = torch.from_numpy(network.gains.at(index_of(quality)))[None, :, None, None]
         # Momentum 1: a plain average over all images.
-        self._density = Density(self._model.config.latents, momentum=1.0)
+        self._density = Density(network.config.latents, momentum=1.0)
         self._generator = torch.Generator().manual_seed(seed)
 
     @torch.inference_mode()
@@ -52,20 +55,20 @@ class RelaxationCheck:
     def measure(self, x: Pixels) -> Row:
         """Return error and rate of an image with noise and with rounding, and the rate of its bitstreams."""
         image = self._to_tensor(x)
-        y = self._analyze(image)
+        v = self._analyze(image) * self._gain
         height, width = x.shape[:2]
         row: Row = {"quality": self.quality, "width": width, "height": height}
-        for name, latents in (("noisy", add_uniform_noise(y, self._generator)), ("rounded", quantize(y))):
-            x_hat = synthesize_tiled(self._synthesis, latents)
+        for name, latents in (("noisy", add_uniform_noise(v, self._generator)), ("rounded", quantize(v))):
+            x_hat = synthesize_tiled(self._synthesis, latents / self._gain)
             row[f"{name}_mse_255"] = mse_255(image[..., :height, :width], x_hat[..., :height, :width]).item()
-            row[f"{name}_bpp"] = self._density.bits(latents).double().sum().item() / (height * width)
+            row[f"{name}_bpp"] = self._density.bits(latents, self._gain).double().sum().item() / (height * width)
         for coder in CODERS:
             num_bytes = len(self._codec.compress(x, quality=self.quality, coder=coder))
             row[f"{coder}_bpp"] = measures.bpp(num_bytes, height=height, width=width)
         return row
 
     def _to_tensor(self, x: Pixels) -> Tensor:
-        return to_planes(x, padded_shape(*x.shape[:2]), self._model.config.channels)[None].float() / 255
+        return to_planes(x, padded_shape(*x.shape[:2]), self._config.channels)[None].float() / 255
 
     def _analyze(self, image: Tensor) -> Tensor:
         y: Tensor = analyze_tiled(self._analysis, image)
@@ -124,7 +127,7 @@ def markdown(table: pa.Table, *, name: str, provenance: Row) -> str:
 
 def _cells(row: Row) -> list[str]:
     return [
-        str(row["quality"]),
+        quality_text(row["quality"]),
         str(row["num_images"]),
         f"{row['mse_bias_db']:+.2f} ± {row['mse_spread_db']:.2f} dB",
         f"{row['bpp_bias']:+.3f} ± {row['bpp_spread']:.3f} bpp, {row['noisy_percent']:+.1f} %",

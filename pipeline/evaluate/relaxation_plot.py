@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bls.ladder import quality_text
 from pipeline.drawing import by_quality, render
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def plot_relaxation(table: pa.Table, *, coders: Sequence[str], image_format: str
             _plain_numbers(axes)
             axes.set_title(title, loc="left", fontsize=11)
         first, _, last = figure.axes
-        _legend(first, [(f"quality {quality}", "o", colour) for quality, colour in by_quality(qualities)])
+        _legend(first, [(f"quality {quality_text(quality)}", "o", colour) for quality, colour in by_quality(qualities)])
         _legend(last, [(coder, marker, "#555555") for coder, marker in zip(coders, markers, strict=False)])
 
     return render(draw, size=(13.5, 4.8), image_format=image_format)

@@ -10,11 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bls.entropy.coders import CODERS
+from bls.ladder import quality_text
 from pipeline.baselines import BASELINES, Baseline, library_versions
 from pipeline.console.text import markdown_table
 from pipeline.evaluate.curve_plots import plot_rate_distortion
 from pipeline.evaluate.curves import MEASURES, Curve, Point, bd_rate_row, curves, mean_points, rate_at
-from pipeline.evaluate.worker import CODERS, our_name
+from pipeline.evaluate.worker import our_name
 from pipeline.ledger.summary import OK
 
 _LABELS = {"psnr_db": "PSNR in dB", "ms_ssim_db": "MS-SSIM in dB"}
@@ -74,7 +76,7 @@ class Report:
     @property
     def our_points(self) -> list[Point]:
         """Return our points with the best entropy coder, the lowest quality first."""
-        return sorted(self._of(self.our_codec), key=lambda point: int(point["setting"]))
+        return sorted(self._of(self.our_codec), key=lambda point: point["setting"])
 
     @property
     def _coders(self) -> list[str]:
@@ -164,7 +166,7 @@ class Report:
             rates = [by_key[our_name(coder), point["setting"]]["bpp"] for coder in self._coders]
             measures = [("psnr_db", ".2f"), ("psnr_luma_db", ".2f"), ("ms_ssim", ".4f"), ("nlpd", ".4f")]
             rows.append(
-                [str(point["setting"])]
+                [quality_text(point["setting"])]
                 + [f"{rate:.3f}" for rate in (*rates, point["estimated_bpp"])]
                 + [_number(point[name], spec) for name, spec in measures]
             )
@@ -186,7 +188,7 @@ class Report:
     def _equal_psnr_lines(self) -> list[str]:
         """Return the table of what the others need for the PSNR of each of our qualities."""
         ours, *others = self.curves("psnr_db")
-        heads = [f"quality {point['setting']}: {point['psnr_db']:.2f} dB" for point in self.our_points]
+        heads = [f"quality {quality_text(point['setting'])}: {point['psnr_db']:.2f} dB" for point in self.our_points]
         rows = [[f"**{ours.label}**", *(f"**{point['bpp']:.3f}**" for point in self.our_points)]]
         for other in others:
             rates = [rate_at(other, point["psnr_db"]) for point in self.our_points]

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bls.bitstream import Coder
 from bls.codec import Codec, make_header
+from bls.entropy.coders import CODERS
 from bls.measures import images as measures
 from pipeline import baselines, images
 from pipeline.baselines import BASELINES, Pixels
@@ -33,8 +33,6 @@ from pipeline.work.bundles import load_bundle
 from pipeline.work.codec import WorkerCrashError, other_bundle, own_process, try_out
 from pipeline.work.stages import Item
 
-CODERS = tuple(coder.name.lower() for coder in Coder)
-"""Every entropy coder gets rows of its own; the picture is the same."""
 OURS = "bls"
 
 Row = dict[str, Any]
@@ -51,7 +49,7 @@ class EvaluationConfig:
 
     input: str
     output: str
-    qualities: tuple[int, ...]
+    qualities: tuple[float, ...]
     codecs: tuple[str, ...]
     bundle: str | None
     bundle_fingerprint: str
@@ -62,7 +60,7 @@ class EvaluationConfig:
 
 
 class ShardEvaluator:
-    """Measure shards of image references.
+    """Measure shards of image references; every entropy coder gets rows of its own, the picture is the same.
 
     Raises:
         ValueError: the bundle is another, or the input is no source of images.
@@ -72,7 +70,7 @@ class ShardEvaluator:
         own_process(config.num_threads)
         self._config = config
         self._codec = _load_codec(config)
-        for coder in self._codec.coders(config.qualities[0]):
+        for coder in CODERS:
             try_out(self._codec, quality=config.qualities[0], coder=coder)
         self._source = open_source(config.input, config.columns)
         self._output = Output(config.output)
@@ -116,14 +114,14 @@ class ShardEvaluator:
         for rows in self._pool.map(lambda job: self._measure(x, source.row, *job), jobs):
             yield from rows
 
-    def _measure(self, x: Pixels, source: Row, codec: str, setting: int) -> list[Row]:
+    def _measure(self, x: Pixels, source: Row, codec: str, setting: float) -> list[Row]:
         """Code an image; return a row per entropy coder for our codec, one for the others."""
         item = Item(0, {**source, "codec": codec, "setting": setting})
         with item.stage("seconds"):
             if codec == OURS:
                 files, columns = self._code(x, setting)
             else:
-                data = baselines.encode(x, codec, setting)
+                data = baselines.encode(x, codec, int(setting))
                 files, columns = {codec: data}, measure(x, baselines.decode(data, gray=x.ndim == 2))
             height, width = x.shape[:2]
             return [
@@ -138,11 +136,10 @@ class ShardEvaluator:
             ]
         return [item.row]
 
-    def _code(self, x: Pixels, quality: int) -> tuple[dict[str, bytes], Row]:
+    def _code(self, x: Pixels, quality: float) -> tuple[dict[str, bytes], Row]:
         """Return the bitstream of each entropy coder, and the measures of the picture that all of them give."""
         (symbols,) = self._codec.analyze([x], quality=quality)
-        offered = self._codec.coders(quality)
-        headers = {coder: make_header(x, quality=quality, coder=coder) for coder in CODERS if coder in offered}
+        headers = {coder: make_header(x, quality=quality, coder=coder) for coder in CODERS}
         bitstreams = {coder: self._codec.encode(symbols, header=header) for coder, header in headers.items()}
         decoded = {coder: self._codec.decode(bitstream) for coder, bitstream in bitstreams.items()}
         for coder, (_, given) in decoded.items():

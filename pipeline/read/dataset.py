@@ -44,9 +44,9 @@ class CompressedDataset:
         self.markers = self.output.markers()
 
     @property
-    def quality(self) -> int:
+    def quality(self) -> float:
         """The quality it was compressed with."""
-        quality: int = self.manifest.settings["quality"]
+        quality: float = self.manifest.settings["quality"]
         return quality
 
     def select(self, *, keys: Collection[str] | None = None, where: str | None = None) -> Selection:

@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from bls.bitstream import BitstreamError, Header, parse_header
 from bls.codec import MAX_PIXELS, Codec, Symbols
+from bls.ladder import quality_text
 from pipeline.ledger.bitstream_rows import MADE_COLUMNS, carried_names, read_stored
 from pipeline.ledger.schema import BITSTREAMS, CARRIED
 from pipeline.read.dataset import CompressedDataset
 from pipeline.storage.folder import Folder
 from pipeline.storage.uris import absolute
-from pipeline.work.bundles import load_model
+from pipeline.work.bundles import load_network
 from pipeline.work.codec import BATCH_PIXELS, load_codec
 
 
@@ -28,7 +29,7 @@ class ReadingConfig:
     """How the images of a compressed dataset are read; `columns` None stands for key, image, size and all carried."""
 
     folder: Folder
-    quality: int
+    quality: float
     model_fingerprint: str
     columns: tuple[str, ...] | None = None
     bundle: str | None = None
@@ -38,17 +39,17 @@ class ReadingConfig:
 
 
 def check_bundle(dataset: CompressedDataset, bundle: str | None) -> str:
-    """Return the fingerprint of the model that compressed a dataset, if a bundle has it; None is the shipped bundle.
+    """Return the fingerprint of the network that decodes a dataset, if a bundle has it; None is the shipped bundle.
 
     Raises:
         ValueError: it has another of this quality, or none.
     """
-    fingerprint = load_model(bundle, dataset.quality).fingerprint.hex()
+    fingerprint = load_network(bundle, dataset.quality).fingerprint.hex()
     expected = dataset.manifest.settings["model_fingerprint"]
     if fingerprint != expected:
         raise ValueError(
-            f"{dataset.output} was compressed with model {expected}, quality {dataset.quality} of this bundle is "
-            f"{fingerprint}: pass the bundle that compressed it"
+            f"{dataset.output} was compressed with network {expected}, quality {quality_text(dataset.quality)} of this "
+            f"bundle is {fingerprint}: pass the bundle that compressed it"
         )
     return fingerprint
 

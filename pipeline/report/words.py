@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bls.ladder import quality_text
 from pipeline.console.text import num_bytes_text
 from pipeline.report.charts import STAGES, WAITING
 from pipeline.report.equal_quality import CODECS, Spread
@@ -74,8 +75,8 @@ def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
         rate = f"{total.num_images / times.seconds:,.1f} images per second"
         yield "Speed", f"{total.num_pixels / 1e6 / times.seconds:,.2f} MP/s", f"megapixels per second; {rate}"
     lmbda = "" if run.lmbda is None else f" (λ {run.lmbda:g})"
-    model = f"model {settings['model_fingerprint']}, entropy coder {settings['coder']}"
-    yield "Quality", f"{settings['quality']}{lmbda}", f"from 1, smallest, to 8, best; {model}"
+    model = f"network {settings['model_fingerprint']}, entropy coder {settings['coder']}"
+    yield "Quality", f"{quality_text(settings['quality'])}{lmbda}", f"from 1, smallest, to 8, best; {model}"
 
 
 def progress(run: RunReport) -> str:

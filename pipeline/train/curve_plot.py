@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def plot_training_curve(table: pa.Table, *, image_format: str = "png") -> bytes:
-    """Draw the course of a training, a line per quality: columns quality, step, loss, estimated_bpp, psnr_db."""
+    """Draw the course of a training, a line per network: columns qualities, step, loss, estimated_bpp, psnr_db."""
     rows = table.to_pylist()
-    qualities = sorted({row["quality"] for row in rows})
+    qualities = sorted({row["qualities"] for row in rows})
     panels = (("loss", "loss"), ("estimated_bpp", "estimated bits per pixel"), ("psnr_db", "PSNR in dB"))
 
     def draw(figure: "Figure") -> None:
         for axes, (column, label) in zip(figure.subplots(3, 1, sharex=True), panels, strict=True):
             labels = []
             for quality, colour in by_quality(qualities):
-                chosen = sorted((row["step"], row[column]) for row in rows if row["quality"] == quality)
+                chosen = sorted((row["step"], row[column]) for row in rows if row["qualities"] == quality)
                 steps, values = zip(*chosen, strict=True)
                 marker = "o" if len(steps) == 1 else ""
                 axes.plot(steps, values, color=colour, linewidth=1.4, marker=marker)

@@ -1,4 +1,4 @@
-"""The fit of one model, from its start to what goes into a bundle: batches in, curve and fitted model out.
+"""The fit of one network, from its start to what goes into a bundle: batches in, curve and fitted model out.
 
 Knows no cluster: `pipeline/train/sweep.py` runs it in every worker of a Ray Train job, and it is tested without.
 """
@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from bls.bundle import Bundle, FittedModel
+from bls.bundle import Bundle, FittedNetwork
 from bls.codec import Codec
+from bls.ladder import MAX_QUALITY, QualityRange, lmbda_of
 from bls.measures import images as quality
 from bls.measures.nlp import nlp
 from bls.training import distortion
-from bls.training.finish import make_fitted_model
+from bls.training.finish import STATES_SPACING, make_fitted_network
 from bls.training.klt import initialize_from_klt, quantizer_step, scale_latents
 from bls.training.model import Model
 from bls.training.parallel import BatchPart
@@ -26,6 +27,8 @@ from bls.transforms.networks import TransformConfig
 from pipeline.train.patches import PatchConfig, PatchSet
 
 DISTORTIONS = {"mse": distortion.mse_255, "ms-ssim": distortion.ms_ssim, "nlp": nlp}
+LMBDA_SCALES = {"mse": 1.0, "ms-ssim": 2500.0, "nlp": 300.0}
+"""What the ladder's weights are multiplied by: at quality 4 each distortion then weighs about as much as the MSE."""
 START_PATCHES = 128
 """Patches whose principal components a fit starts from."""
 STEPS_PER_POINT = 20
@@ -38,9 +41,9 @@ CODER_IMAGES = 600
 
 @dataclass(frozen=True)
 class FitConfig:
-    """All that decides how one model comes out, its images and its start aside."""
+    """All that decides how one network comes out, its images and its start aside."""
 
-    quality: int
+    qualities: QualityRange
     training: TrainingConfig
     model: TransformConfig
     patches: PatchConfig
@@ -58,7 +61,7 @@ class Sample:
 
 
 class Fit:
-    """One model on its way; every process of a data-parallel fit holds one."""
+    """One network on its way; every process of a data-parallel fit holds one."""
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class Fit:
         sample: Sample,
         part: BatchPart,
         *,
-        start: FittedModel | None = None,
+        start: FittedNetwork | None = None,
         device: str = "cpu",
     ) -> None:
         torch.manual_seed(config.training.seed)
@@ -97,7 +100,7 @@ class Fit:
         metrics = self.trainer.train_step(x, self._part)
         self._window.append(metrics)
         if metrics.step % STEPS_PER_POINT == 0 or self.is_done:
-            self._points.append({"quality": self.config.quality, **mean_of(self._window)})
+            self._points.append({"qualities": str(self.config.qualities), **mean_of(self._window)})
             self._window = []
         return metrics
 
@@ -106,13 +109,16 @@ class Fit:
         return list(self._points)
 
     def evaluate(self) -> tuple[float, float]:
-        """Return bpp and PSNR of real bitstreams of the held-out images, and note them in the curve."""
-        draft = self.fitted_model(max_images=DRAFT_IMAGES)
-        codec = Codec(Bundle({draft.quality: draft}))
+        """Return bpp and PSNR of real bitstreams of the held-out images, and note them in the curve.
+
+        Means over the images, each at the middle of the range.
+        """
+        draft = self.fitted_network(max_images=DRAFT_IMAGES, states_spacing=MAX_QUALITY)
+        codec, middle = Codec(Bundle([draft])), draft.qualities.middle
         rates, psnrs = [], []
         for image in self._sample.held_out:
             x = image[:, :, 0] if image.shape[2] == 1 else image
-            bitstream = codec.compress(x, quality=draft.quality)
+            bitstream = codec.compress(x, quality=middle)
             rates.append(quality.bpp(len(bitstream), height=x.shape[0], width=x.shape[1]))
             psnrs.append(quality.psnr_db(quality.mse_255(x, codec.decompress(bitstream))))
         bpp, psnr_db = float(np.mean(rates)), float(np.mean(psnrs))
@@ -120,16 +126,19 @@ class Fit:
             self._points[-1].update(held_out_bpp=bpp, held_out_psnr_db=psnr_db)
         return bpp, psnr_db
 
-    def fitted_model(
-        self, *, max_images: int = CODER_IMAGES, description: Mapping[str, Any] | None = None
-    ) -> FittedModel:
-        """Return what goes into a bundle, the coder fitted to whole images of the sample."""
-        return make_fitted_model(
+    def fitted_network(
+        self,
+        *,
+        max_images: int = CODER_IMAGES,
+        states_spacing: float = STATES_SPACING,
+        description: Mapping[str, Any] | None = None,
+    ) -> FittedNetwork:
+        """Return what goes into a bundle, the coders fitted to whole images of the sample."""
+        return make_fitted_network(
             self.trainer.model,
             self._sample.patches.whole_images(max_images),
-            quality=self.config.quality,
-            lmbda=self.config.training.lmbda,
             training={**describe(self.config), **(description or {})},
+            states_spacing=states_spacing,
         )
 
     def state_bytes(self) -> bytes:
@@ -148,25 +157,30 @@ class Fit:
 
 
 def _klt_start(config: FitConfig, sample: Sample) -> Model:
-    model = Model(config.model)
+    model = Model(config.model, config.qualities)
     patches = sample.patches.batch(config.training.steps, BatchPart(0, START_PATCHES, START_PATCHES))
-    initialize_from_klt(model, patches, lmbda=config.training.lmbda)
+    initialize_from_klt(model, patches, lmbda=lmbda_of(config.qualities.high))
     return model
 
 
-def _start_from(start: FittedModel, config: FitConfig) -> Model:
-    """Return a fitted model, its quantiser's step made right for another lambda."""
-    model = Model(config.model)
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in start.weights.items()}, strict=False)
-    # Lambdas of different distortions weigh different units: then the step stays what it is.
-    if start.training.get("distortion", "mse") == config.distortion:
-        scale_latents(model, quantizer_step(config.training.lmbda) / quantizer_step(start.lmbda))
+def _start_from(start: FittedNetwork, config: FitConfig) -> Model:
+    """Return a fitted model, its gains kept for the same range, else its quantiser's step made right for another."""
+    model = Model(config.model, config.qualities)
+    analysis, synthesis = start.weights.transforms()
+    model.analysis.load_state_dict(analysis.state_dict())
+    model.synthesis.load_state_dict(synthesis.state_dict())
+    if start.qualities == config.qualities:
+        model.gains.load(start.gains)
+    else:
+        steps = [quantizer_step(lmbda_of(qualities.high)) for qualities in (config.qualities, start.qualities)]
+        scale_latents(model, steps[0] / steps[1])
     return model
 
 
 def describe(config: FitConfig) -> dict[str, Any]:
     """Return the configuration as it is kept in a bundle."""
     return {
+        "qualities": str(config.qualities),
         "distortion": config.distortion,
         "batch_size": config.batch_size,
         "patches": asdict(config.patches),

@@ -1,6 +1,6 @@
-"""Fitted models and their training curves in the storage folder of a train job; no Ray.
+"""Fitted networks and their training curves in the storage folder of a train job; no Ray.
 
-fitted/quality-4/   a bundle of one model, and its curve; done.json comes last
+fitted/quality-1-4.5/   a bundle of one network, and its curve; done.json comes last
 """
 
 import io
@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bls.bundle import MANIFEST, FittedModel, read_bundle, save_bundle
+from bls.bundle import MANIFEST, FittedNetwork, read_bundle, save_bundle
+from bls.ladder import QualityRange
 from pipeline.ledger.schema import TRAINING_CURVE, to_parquet
 from pipeline.storage.folder import Folder
 
@@ -21,29 +22,30 @@ CURVE = "curve.parquet"
 DONE = "done.json"
 
 
-def write_fitted(storage: Folder, model: FittedModel, curve: Sequence[Mapping[str, Any]], *, step: int) -> None:
-    """Keep a model with its curve: rows of `pipeline.ledger.schema.TRAINING_CURVE`."""
-    folder = _folder(storage, model.quality)
+def write_fitted(storage: Folder, network: FittedNetwork, curve: Sequence[Mapping[str, Any]], *, step: int) -> None:
+    """Keep a network with its curve: rows of `pipeline.ledger.schema.TRAINING_CURVE`."""
+    folder = _folder(storage, network.qualities)
     with tempfile.TemporaryDirectory() as temporary:
-        save_bundle(Path(temporary), [model])
+        save_bundle(Path(temporary), [network])
         for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == MANIFEST):
             folder.write(path.name, path.read_bytes())
-    folder.write(CURVE, to_parquet(curve, TRAINING_CURVE, metadata={"quality": model.quality}))
+    folder.write(CURVE, to_parquet(curve, TRAINING_CURVE, metadata={"qualities": str(network.qualities)}))
     folder.write(DONE, json.dumps({"step": step}).encode())
 
 
-def read_fitted(storage: Folder, quality: int) -> FittedModel | None:
-    """Return a model that was fitted before, None where there is none."""
-    folder = _folder(storage, quality)
+def read_fitted(storage: Folder, qualities: QualityRange) -> FittedNetwork | None:
+    """Return a network that was fitted before, None where there is none."""
+    folder = _folder(storage, qualities)
     if not folder.holds(DONE):
         return None
-    return read_bundle(folder.read, str(folder)).models[quality]
+    (network,) = read_bundle(folder.read, str(folder)).networks
+    return network
 
 
-def read_curve(storage: Folder, quality: int) -> pa.Table:
-    """Return the training curve of a fitted model."""
-    return pq.read_table(io.BytesIO(_folder(storage, quality).read(CURVE)))
+def read_curve(storage: Folder, qualities: QualityRange) -> pa.Table:
+    """Return the training curve of a fitted network."""
+    return pq.read_table(io.BytesIO(_folder(storage, qualities).read(CURVE)))
 
 
-def _folder(storage: Folder, quality: int) -> Folder:
-    return storage.child(f"fitted/quality-{quality}")
+def _folder(storage: Folder, qualities: QualityRange) -> Folder:
+    return storage.child(f"fitted/quality-{qualities.stem}")

@@ -1,20 +1,20 @@
-"""Fits on a Ray cluster: images read by tasks, one Ray Train run per model, models of a sweep one from another.
+"""Fits on a Ray cluster: images read by tasks, one Ray Train run per network, those of a sweep one from another.
 
-The only file of the train job that imports Ray. A sweep begins in the middle of its lambdas; from there each model
+The only file of the train job that imports Ray. A sweep begins in the middle of its qualities; from there each network
 starts from its neighbour, upwards and downwards side by side where the cluster has room. The storage folder holds what
 a run needs that goes on where another was killed:
 
-    quality-4/          checkpoints of a model, written by Ray Train
-    quality-4.json      the settings it was begun with
-    fitted/quality-4/   the fitted model and its curve (pipeline/train/fitted.py)
+    quality-1-4.5/          checkpoints of a network, written by Ray Train
+    quality-1-4.5.json      the settings it was begun with
+    fitted/quality-1-4.5/   the fitted network and its curve (pipeline/train/fitted.py)
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bls.bundle import FittedModel
+from bls.bundle import FittedNetwork
+from bls.ladder import QualityRange
 from pipeline.console.exits import WorkError, describe_error
 from pipeline.console.printing import say
 from pipeline.console.text import reasons_text
@@ -30,64 +30,62 @@ from pipeline.train.images import Images
 from pipeline.train.resources import Milestones, Resources
 from pipeline.train.worker import FitJob, train_in_worker
 
-MIDDLE_LMBDA = 0.013
-"""A sweep from the KLT begins at the lambda nearest to this one, the middle of the field's ladder; one from a fitted
-model at the nearest to that model's."""
+MIDDLE_QUALITY = 4.0
+"""A sweep from the KLT begins at the range nearest to this quality; one from a fitted network nearest to its range."""
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def fit_models(
+def fit_networks(
     configs: Sequence[FitConfig],
     images: Images,
     storage: Folder,
     *,
-    start: FittedModel | None,
+    start: FittedNetwork | None,
     resources: Resources,
     milestones: Milestones,
     description: Mapping[str, Any],
-) -> Iterator[FittedModel]:
-    """Fit every model that the storage folder does not hold yet; yield each when it is there.
+) -> Iterator[FittedNetwork]:
+    """Fit every network that the storage folder does not hold yet; yield each when it is there.
 
     Raises:
         WorkError: a fit diverged, or its workers were lost too often.
     """
-    by_quality = {config.quality: config for config in configs}
-    fitted = {quality: model for quality in by_quality if (model := read_fitted(storage, quality)) is not None}
+    by_range = {config.qualities: config for config in configs}
+    fitted = {each: network for each in by_range if (network := read_fitted(storage, each)) is not None}
     yield from fitted.values()
     board: Any = ray.remote(num_cpus=0)(_Board).remote()
-    middle = MIDDLE_LMBDA if start is None else start.lmbda
-    parents = neighbours({config.quality: config.training.lmbda for config in configs}, middle=middle)
+    parents = neighbours(list(by_range), middle=MIDDLE_QUALITY if start is None else start.qualities.middle)
     run: Any = ray.remote(num_cpus=0, max_retries=0)(_run)
-    running: dict[Any, int] = {}
+    running: dict[Any, QualityRange] = {}
     while len(fitted) < len(configs):
-        for quality, parent in parents.items():
-            if quality in fitted or quality in running.values() or (parent is not None and parent not in fitted):
+        for qualities, parent in parents.items():
+            if qualities in fitted or qualities in running.values() or (parent is not None and parent not in fitted):
                 continue
             origin = start if parent is None else fitted[parent]
-            job = FitJob(by_quality[quality], images, origin, resources, milestones, storage, description, board)
-            running[run.remote(job)] = quality
+            job = FitJob(by_range[qualities], images, origin, resources, milestones, storage, description, board)
+            running[run.remote(job)] = qualities
         done, _ = ray.wait(list(running), timeout=SECONDS_BETWEEN_LOOKS)
         for line in ray.get(board.take.remote()):
             say(line)
         for reference in done:
-            quality = running.pop(reference)
+            qualities = running.pop(reference)
             try:
                 reason = ray.get(reference)
             except ray.exceptions.RayError as error:
-                raise WorkError(f"quality {quality} cannot be fitted: {describe_error(error)}") from error
-            model = read_fitted(storage, quality)
-            if model is None:
-                raise WorkError(f"quality {quality}: {reason}")
-            fitted[quality] = model
-            yield model
+                raise WorkError(f"quality {qualities} cannot be fitted: {describe_error(error)}") from error
+            network = read_fitted(storage, qualities)
+            if network is None:
+                raise WorkError(f"quality {qualities}: {reason}")
+            fitted[qualities] = network
+            yield network
     if dropped := ray.get(board.dropped.remote()):
         say(f"left out of the stream, each time that it came up: {reasons_text(dropped)}")
 
 
-def neighbours(lmbdas: Mapping[int, float], *, middle: float) -> dict[int, int | None]:
-    """Return which quality each one starts from: its neighbour towards the middle, None for the one nearest to it."""
-    order = sorted(lmbdas, key=lambda quality: lmbdas[quality])
-    first = min(order, key=lambda quality: abs(math.log(lmbdas[quality] / middle)))
+def neighbours(ranges: Sequence[QualityRange], *, middle: float) -> dict[QualityRange, QualityRange | None]:
+    """Return which range each one starts from: its neighbour towards the middle, None for the one nearest to it."""
+    order = sorted(ranges)
+    first = min(order, key=lambda qualities: abs(qualities.middle - middle))
     at = order.index(first)
     upwards = {order[i]: order[i - 1] for i in range(at + 1, len(order))}
     downwards = {order[i]: order[i + 1] for i in range(at - 1, -1, -1)}
@@ -95,7 +93,7 @@ def neighbours(lmbdas: Mapping[int, float], *, middle: float) -> dict[int, int |
 
 
 def _run(job: FitJob) -> str | None:
-    """Run the fit of one model; return what went wrong with the fit itself."""
+    """Run the fit of one network; return what went wrong with the fit itself."""
     resources = job.resources
     filesystem, path = job.storage.to_arrow()
     num_workers: Any = resources.num_workers
@@ -111,7 +109,7 @@ def _run(job: FitJob) -> str | None:
             resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if resources.use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
-            name=f"quality-{job.config.quality}",
+            name=f"quality-{job.config.qualities.stem}",
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=resources.max_worker_failures),

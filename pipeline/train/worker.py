@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bls.bundle import FittedModel
+from bls.bundle import FittedNetwork
 from bls.training.parallel import BatchPart
 from pipeline.storage.folder import Folder
 from pipeline.train.fit import Fit, FitConfig, Sample, mean_of
@@ -35,7 +35,7 @@ class FitJob:
 
     config: FitConfig
     images: Images
-    start: FittedModel | None
+    start: FittedNetwork | None
     resources: Resources
     milestones: Milestones
     storage: Folder
@@ -68,7 +68,7 @@ def train_in_worker(loop_config: dict[str, FitJob]) -> str | None:
         return str(error)
     if rank == 0:
         reporter.post("fitting tables and coder to whole images")
-        write_fitted(job.storage, fit.fitted_model(description=job.description), fit.curve(), step=fit.step)
+        write_fitted(job.storage, fit.fitted_network(description=job.description), fit.curve(), step=fit.step)
     return None
 
 
@@ -124,7 +124,7 @@ class _Reporter:
 
     def post(self, text: str) -> None:
         if self._is_first:
-            self._job.board.post.remote(f"quality {self._job.config.quality}  {text}")
+            self._job.board.post.remote(f"quality {self._job.config.qualities}  {text}")
 
     def add(self, metrics: Any) -> None:
         self._window.append(metrics)

@@ -1,13 +1,13 @@
 """Bundles of models from any storage."""
 
 from bls import bundle
-from bls.bundle import Bundle, FittedModel
+from bls.bundle import Bundle, FittedNetwork
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import absolute
 
 
-def load_bundle(uri: str | None, *, quality: int | None = None) -> Bundle:
-    """Read and verify the bundle at a path or URI, or one model of it; None stands for the one of the package.
+def load_bundle(uri: str | None, *, quality: float | None = None) -> Bundle:
+    """Read and verify the bundle at a path or URI, or the network of one quality; None stands for the shipped one.
 
     Raises:
         BundleError: as `bls.bundle.load_bundle`.
@@ -18,10 +18,10 @@ def load_bundle(uri: str | None, *, quality: int | None = None) -> Bundle:
     return bundle.read_bundle(folder.read, str(folder), quality=quality)
 
 
-def load_model(uri: str | None, quality: int) -> FittedModel:
-    """Read and verify one model of a bundle.
+def load_network(uri: str | None, quality: float) -> FittedNetwork:
+    """Read and verify the network of a bundle that serves a quality.
 
     Raises:
         BundleError: as `load_bundle`.
     """
-    return load_bundle(uri, quality=quality).models[quality]
+    return load_bundle(uri, quality=quality).network(quality)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from bls.codec import Codec
+from bls.ladder import quality_text
 from bls.pixels import padded_shape
 from bls.transforms.precision import Precision
 from pipeline.work.bundles import load_bundle
@@ -45,7 +46,7 @@ class CodecConfig(Protocol):
     @property
     def bundle(self) -> str | None: ...
     @property
-    def quality(self) -> int: ...
+    def quality(self) -> float: ...
     @property
     def model_fingerprint(self) -> str: ...
     @property
@@ -58,13 +59,15 @@ def load_codec(config: CodecConfig, *, precision: Precision = "auto") -> Codec:
     """Load the model that a job was begun with; what else the bundle holds does not matter.
 
     Raises:
-        ValueError: the bundle has another model of this quality, or none.
+        ValueError: the bundle has another network for this quality, or none.
     """
     bundle = load_bundle(config.bundle, quality=config.quality)
     codec = Codec(bundle, device=config.device, max_pixels=config.max_pixels, precision=precision)
     fingerprint = codec.model_fingerprint(config.quality).hex()
     if fingerprint != config.model_fingerprint:
-        raise other_bundle(f"model {config.quality}", fingerprint, config.model_fingerprint)
+        raise other_bundle(
+            f"the network of quality {quality_text(config.quality)}", fingerprint, config.model_fingerprint
+        )
     return codec
 
 
@@ -76,7 +79,7 @@ def other_bundle(what: str, fingerprint: str, expected: str) -> ValueError:
     )
 
 
-def try_out(codec: Codec, *, quality: int, coder: str) -> None:
+def try_out(codec: Codec, *, quality: float, coder: str) -> None:
     """Code an image before the first one that counts: what fails here would fail for all and quarantine them.
 
     It also loads or compiles what is compiled on first use, which belongs to no image's times.

@@ -15,9 +15,10 @@ from PIL import Image
 from skimage import data
 
 from bls.bundle import save_bundle
+from bls.entropy.coders import CODERS
 from jobs import evaluate
-from pipeline.evaluate.worker import CODERS, our_name
-from tests.bundles import small_model
+from pipeline.evaluate.worker import our_name
+from tests.bundles import small_network
 
 pytestmark = pytest.mark.integration
 
@@ -129,7 +130,7 @@ def test_wrong_usage_is_refused(
 
 def test_the_relaxation_is_checked(photographs: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
-    save_bundle(bundle, [small_model(4)])
+    save_bundle(bundle, [small_network(4)])
     folders = ("--input", photographs, "--output", tmp_path / "out", "--bundle", bundle)
     done = run("check_relaxation", *folders)
     assert done.returncode == 3, done.stderr

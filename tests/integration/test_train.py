@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from bls.bundle import load_bundle
-from bls.codec import Codec
 from tests.images import random_fields
 
 pytestmark = pytest.mark.integration
@@ -93,25 +92,25 @@ def _is_worker(pid: int) -> bool:
 
 def curve(output: Path, quality: int) -> list[dict[str, float]]:
     rows = pq.read_table(output / "bundle" / "training.parquet").to_pylist()
-    return [row for row in rows if row["quality"] == quality]
+    return [row for row in rows if row["qualities"] == str(quality)]
 
 
 def test_a_sweep_of_two_workers_is_killed_resumed_and_used(photographs: Path, tmp_path: Path) -> None:
-    sweep = ("--lmbda", 0.0067, 0.013, "--num-workers", 2, "--steps", 160)
+    sweep = ("--qualities", "2:3", "4", "--num-workers", 2, "--steps", 160)
     with started(photographs, tmp_path, *sweep) as process:
         wait_for(process, "quality 4  step 80")
     done = train(photographs, tmp_path, *sweep)
     assert done.returncode == 0, done.stderr
     assert "going on from step" in done.stderr and "held-out images" in done.stderr
     assert "1 not_an_image" in done.stderr
-    assert Codec.load(tmp_path / "bundle").qualities == (3, 4)
+    assert [str(each) for each in load_bundle(tmp_path / "bundle").qualities] == ["2:3", "4"]
     assert (tmp_path / "bundle" / "training.png").read_bytes().startswith(b"\x89PNG")
     compress = (sys.executable, ROOT / "jobs" / "compress_dataset.py", "--bundle", tmp_path / "bundle", "--quality", 4)
     images = ("--input", photographs, "--output", tmp_path / "compressed", "--num-workers", 1)
     compressed = subprocess.run([*map(str, (*compress, *images))], capture_output=True, text=True, timeout=600)
     assert compressed.returncode == 3, compressed.stderr  # one image is broken
     # An undisturbed run of one worker has the same curve.
-    alone = train(photographs, tmp_path / "alone", "--lmbda", 0.013, "--steps", 160)
+    alone = train(photographs, tmp_path / "alone", "--qualities", "4", "--steps", 160)
     assert alone.returncode == 0, alone.stderr
     expected = [row["loss"] for row in curve(tmp_path / "alone", 4)]
     assert len(expected) == 8
@@ -142,12 +141,13 @@ def test_a_set_that_does_not_fit_into_memory_is_streamed(photographs: Path, tmp_
     assert done.returncode == 0, done.stderr
     assert "training on a stream" in done.stderr
     assert "left out of the stream" in done.stderr and "not_an_image" in done.stderr.split("left out of the stream")[1]
-    assert Codec.load(tmp_path / "bundle").qualities == (4,)
+    assert [str(each) for each in load_bundle(tmp_path / "bundle").qualities] == ["4"]
 
 
 def test_wrong_usage_is_refused(photographs: Path, tmp_path: Path) -> None:
     for arguments, message in (
-        (("--lmbda", 0.5), "number the models with --quality"),
+        (("--qualities", "1:4", "3:8"), "qualities 1:4 and 3:8 overlap"),
+        (("--qualities", "0.99"), "expected a number from 1 to 8"),
         (("--init", "nowhere#4"), "nowhere"),
         (("--evaluation-steps", 30), "a multiple of --checkpoint-steps"),
         (("--num-workers", 8), "--batch-size is 4"),

@@ -7,6 +7,8 @@ third use. The interval is `bls.entropy.interval`'s; docs/entropy-coding.md deri
 Letters in shapes: c channels, h and w rows and columns of latents, k contexts, d decisions.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Int32, UInt64
 from numba import njit
@@ -58,24 +60,30 @@ FAST_RATE, SLOW_RATE = np.uint64(4), np.uint64(7)
 FRACTION_BITS, MAX_ACTIVITY = np.uint64(ACTIVITY_FRACTION_BITS), np.uint64(len(CONTEXT_OF_ACTIVITY) - 1)
 
 
-def encode(symbols: Int32[np.ndarray, "c h w"], model: AdaptiveModel) -> bytes:
-    """Code symbols into a payload."""
-    assert len(symbols) == model.channels and symbols.dtype == np.int32
-    words, _ = _code(ENCODE, np.empty(256, np.uint32), writable(symbols), _states(model), _integers(model))
-    return to_payload(words)
+@dataclass(frozen=True)
+class AdaptiveCoder:
+    """The entropy coder whose probabilities start from a model and adapt."""
 
+    model: AdaptiveModel
 
-def decode(payload: bytes, shape: tuple[int, int, int], model: AdaptiveModel) -> Int32[np.ndarray, "c h w"]:
-    """Decode the symbols of a payload.
+    def encode(self, symbols: Int32[np.ndarray, "c h w"]) -> bytes:
+        """Code symbols into a payload."""
+        model = self.model
+        assert len(symbols) == model.channels and symbols.dtype == np.int32
+        words, _ = _code(ENCODE, np.empty(256, np.uint32), writable(symbols), _states(model), _integers(model))
+        return to_payload(words)
 
-    Raises:
-        BitstreamError: the payload is not what `encode` writes for any symbols of this shape.
-    """
-    assert shape[0] == model.channels
-    symbols = np.empty(shape, np.int32)
-    _, is_complete = _code(DECODE, to_words(payload), symbols, _states(model), _integers(model))
-    check_payload(payload, shape, is_complete=is_complete)
-    return symbols
+    def decode(self, payload: bytes, shape: tuple[int, int, int]) -> Int32[np.ndarray, "c h w"]:
+        """Decode the symbols of a payload.
+
+        Raises:
+            BitstreamError: the payload is not what `encode` writes for any symbols of this shape.
+        """
+        assert shape[0] == self.model.channels
+        symbols = np.empty(shape, np.int32)
+        _, is_complete = _code(DECODE, to_words(payload), symbols, _states(self.model), _integers(self.model))
+        check_payload(payload, shape, is_complete=is_complete)
+        return symbols
 
 
 def count_decisions(

@@ -7,6 +7,8 @@ from each decision which models to trust (`bls.entropy.mixed.logits`). The same 
 Letters in shapes: c channels, h and w rows and columns of latents, n states, i inputs of the mixer, d decisions.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Int32, Int64, UInt64
 from numba import njit
@@ -91,25 +93,30 @@ MAX_IN_TOTAL = 15
 """A magnitude counts so much at most in the total over all channels."""
 
 
-def encode(symbols: Int32[np.ndarray, "c h w"], adaptive: AdaptiveModel, model: MixedModel) -> bytes:
-    """Code symbols into a payload."""
-    return learn(symbols, adaptive, model, _mixer_weights(model), LEARNING_SHIFT)
+@dataclass(frozen=True)
+class MixedCoder:
+    """The entropy coder that mixes six models, the adaptive coder's among them."""
 
+    adaptive: AdaptiveModel
+    model: MixedModel
 
-def decode(
-    payload: bytes, shape: tuple[int, int, int], adaptive: AdaptiveModel, model: MixedModel
-) -> Int32[np.ndarray, "c h w"]:
-    """Decode the symbols of a payload.
+    def encode(self, symbols: Int32[np.ndarray, "c h w"]) -> bytes:
+        """Code symbols into a payload."""
+        words = _encode(symbols, self.adaptive, self.model, _mixer_weights(self.model), LEARNING_SHIFT)
+        return to_payload(words)
 
-    Raises:
-        BitstreamError: the payload is not what `encode` writes for any symbols of this shape.
-    """
-    assert shape[0] == model.channels == adaptive.channels
-    symbols = np.empty(shape, np.int32)
-    mixing = _states(adaptive, model), _mixer_weights(model), LEARNING_SHIFT
-    _, is_complete = _code(DECODE, to_words(payload), symbols, mixing, _integers(adaptive, model))
-    check_payload(payload, shape, is_complete=is_complete)
-    return symbols
+    def decode(self, payload: bytes, shape: tuple[int, int, int]) -> Int32[np.ndarray, "c h w"]:
+        """Decode the symbols of a payload.
+
+        Raises:
+            BitstreamError: the payload is not what `encode` writes for any symbols of this shape.
+        """
+        assert shape[0] == self.model.channels == self.adaptive.channels
+        symbols = np.empty(shape, np.int32)
+        mixing = _states(self.adaptive, self.model), _mixer_weights(self.model), LEARNING_SHIFT
+        _, is_complete = _code(DECODE, to_words(payload), symbols, mixing, _integers(self.adaptive, self.model))
+        check_payload(payload, shape, is_complete=is_complete)
+        return symbols
 
 
 def learn(
@@ -118,12 +125,23 @@ def learn(
     model: MixedModel,
     mixer_weights: Int64[np.ndarray, " cdi"],
     shift: int,
-) -> bytes:
-    """Code symbols with these weights of the mixer, which are left as they were learnt; larger shifts learn slower."""
+) -> None:
+    """Let the mixer's weights learn from symbols, in place; larger shifts learn slower."""
+    _encode(symbols, adaptive, model, mixer_weights, shift)
+
+
+def _encode(
+    symbols: Int32[np.ndarray, "c h w"],
+    adaptive: AdaptiveModel,
+    model: MixedModel,
+    mixer_weights: Int64[np.ndarray, " cdi"],
+    shift: int,
+) -> np.ndarray:
+    """Return the words of the payload; the mixer's weights are left as they were learnt."""
     assert len(symbols) == model.channels == adaptive.channels and symbols.dtype == np.int32
     mixing = _states(adaptive, model), mixer_weights, shift
     words, _ = _code(ENCODE, np.empty(256, np.uint32), writable(symbols), mixing, _integers(adaptive, model))
-    return to_payload(words)
+    return np.asarray(words)
 
 
 def count_decisions(

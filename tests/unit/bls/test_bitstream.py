@@ -12,7 +12,7 @@ from bls.bitstream import BitstreamError, Coder, Header
 DOCUMENT = Path(__file__).parents[3] / "docs" / "bitstream.md"
 FINGERPRINT = bytes.fromhex("3f2a91bc00112233")
 OTHER_FINGERPRINT = bytes.fromhex("91bc3f2a00112233")
-HEADER = Header(height=512, width=768, gray=True, lmbda_index=4, coder=Coder.ADAPTIVE)
+HEADER = Header(height=512, width=768, gray=True, quality_index=1024, coder=Coder.ADAPTIVE)
 PAYLOAD = bytes(range(64))
 BITSTREAM = bitstream.pack(HEADER, PAYLOAD, fingerprint=FINGERPRINT)
 FILE = bitstream.pack_file(BITSTREAM, fingerprint=FINGERPRINT)
@@ -23,7 +23,7 @@ headers = st.builds(
     height=st.integers(1, 65535),
     width=st.integers(1, 65535),
     gray=st.booleans(),
-    lmbda_index=st.integers(0, 65535),
+    quality_index=st.integers(0, 65535),
     coder=st.sampled_from(Coder),
 )
 
@@ -55,10 +55,10 @@ def test_document_example_is_what_the_code_writes() -> None:
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        (Header(height=1, width=2, gray=False, lmbda_index=0, coder=Coder.ADAPTIVE), "00010002 000010"),
-        (Header(height=256, width=65535, gray=False, lmbda_index=1, coder=Coder.STATIC), "0100ffff 000094"),
-        (Header(height=1, width=1, gray=False, lmbda_index=0, coder=Coder.MIXED), "00010001 000018"),
-        (Header(height=65535, width=1, gray=True, lmbda_index=65535, coder=Coder.STATIC), "ffff0001 ffff94"),
+        (Header(height=1, width=2, gray=False, quality_index=0, coder=Coder.ADAPTIVE), "00010002 000010"),
+        (Header(height=256, width=65535, gray=False, quality_index=1, coder=Coder.STATIC), "0100ffff 000094"),
+        (Header(height=1, width=1, gray=False, quality_index=0, coder=Coder.MIXED), "00010001 000018"),
+        (Header(height=65535, width=1, gray=True, quality_index=65535, coder=Coder.STATIC), "ffff0001 ffff94"),
     ],
 )
 def test_header_bytes(header: Header, expected: str) -> None:
@@ -159,9 +159,9 @@ def test_header_with_a_valid_checksum_parses_or_raises(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"height": 0}, {"width": 65536}, {"lmbda_index": -1}, {"lmbda_index": 65536}], ids=str
+    "changed", [{"height": 0}, {"width": 65536}, {"quality_index": -1}, {"quality_index": 65536}], ids=str
 )
 def test_header_rejects_what_does_not_fit(changed: dict[str, int]) -> None:
-    fields = {"height": 1, "width": 1, "lmbda_index": 0} | changed
+    fields = {"height": 1, "width": 1, "quality_index": 0} | changed
     with pytest.raises(ValueError, match="a bitstream holds"):
         Header(**fields, gray=False, coder=Coder.STATIC)

@@ -1,20 +1,25 @@
 """Bundles: what is written is what is loaded, and what is damaged is named."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bls.bundle import LMBDAS, MANIFEST, BundleError, load_bundle, save_bundle, shipped_bundle
-from tests.bundles import small_model
+from bls.bundle import MANIFEST, Bundle, BundleError, load_bundle, read_bundle, save_bundle, shipped_bundle
+from tests.bundles import small_network
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle")
-    save_bundle(path, [small_model(4), small_model(2)])
+    save_bundle(path, [small_network(4), small_network(2)])
     return path
 
 
@@ -25,27 +30,27 @@ def _copy(folder: Path, to: Path) -> Path:
 
 
 def test_a_bundle_comes_back_as_it_was(folder: Path) -> None:
-    bundle, model = load_bundle(folder), small_model(4)
-    assert sorted(bundle.models) == [2, 4]
-    loaded = bundle.models[4]
+    bundle, model = load_bundle(folder), small_network(4)
+    assert [str(each) for each in bundle.qualities] == ["2", "4"]
+    loaded = bundle.network(4)
     assert loaded.to_bytes() == model.to_bytes() and loaded.fingerprint == model.fingerprint
-    assert loaded.config == model.config and loaded.lmbda == model.lmbda
-    for name, value in model.weights.items():
-        np.testing.assert_array_equal(loaded.weights[name], value)
+    assert loaded.config == model.config and loaded.qualities == model.qualities
+    for name, value in model.weights.analysis.items():
+        np.testing.assert_array_equal(loaded.weights.analysis[name], value)
 
 
 def test_one_model_of_a_bundle_is_read_alone(tmp_path: Path) -> None:
-    save_bundle(tmp_path, [small_model(2), small_model(4)])
+    save_bundle(tmp_path, [small_network(2), small_network(4)])
     (tmp_path / "quality-2.safetensors").unlink()
-    assert load_bundle(tmp_path, quality=4).models[4].fingerprint == small_model(4).fingerprint
-    with pytest.raises(BundleError, match=r"quality is 3, the bundle has \[2, 4\]: choose one of these"):
+    assert load_bundle(tmp_path, quality=4).network(4).fingerprint == small_network(4).fingerprint
+    with pytest.raises(BundleError, match=r"quality is 3, the bundle serves 2, 4: choose one of these"):
         load_bundle(tmp_path, quality=3)
 
 
 def test_fingerprints_follow_the_content() -> None:
-    assert small_model(4).fingerprint == small_model(4).fingerprint
-    assert small_model(4).fingerprint != small_model(4, seed=1).fingerprint
-    assert len(small_model(4).fingerprint) == 8
+    assert small_network(4).fingerprint == small_network(4).fingerprint
+    assert small_network(4).fingerprint != small_network(4, seed=1).fingerprint
+    assert len(small_network(4).fingerprint) == 8
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
@@ -67,24 +72,82 @@ def test_a_damaged_file_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_a_model_whose_parts_do_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
     manifest = json.loads((_copy(folder, tmp_path) / MANIFEST).read_text())
-    manifest["models"][0]["config"]["num_filters"] += 1
+    manifest["networks"][0]["config"]["num_filters"] += 1
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="expected the same of each"):
+    with pytest.raises(BundleError, match="has other parameters than its architecture"):
         load_bundle(tmp_path)
 
 
-def test_a_bundle_without_the_mixed_coder_comes_back_without(tmp_path: Path) -> None:
-    save_bundle(tmp_path, [replace(small_model(4), mixed=None)])
-    assert load_bundle(tmp_path).models[4].mixed is None
+def test_coders_of_other_channels_are_refused() -> None:
+    network, other = small_network(4), small_network(4, num_filters=6)
+    with pytest.raises(ValueError, match="has 12 latents, its gains and coders are for 6, 12"):
+        replace(network, states=other.states)
+    with pytest.raises(ValueError, match="expected the same of each"):
+        replace(network.states[0], mixed=other.states[0].mixed)
 
 
-def test_a_mixed_coder_of_other_channels_is_refused(tmp_path: Path) -> None:
-    save_bundle(tmp_path, [replace(small_model(4), mixed=small_model(4, num_filters=6).mixed)])
-    with pytest.raises(BundleError, match="12 channels to adapt and 6 to mix"):
-        load_bundle(tmp_path)
+def test_the_fingerprint_is_of_what_decodes() -> None:
+    network = small_network(3, 5)
+    analysis = {name: value * np.float16(0.5) for name, value in network.weights.analysis.items()}
+    upgraded = replace(network, weights=replace(network.weights, analysis=analysis))
+    assert upgraded.fingerprint == network.fingerprint
+    assert upgraded.analysis_fingerprint != network.analysis_fingerprint
+    finer = replace(network.gains, log_gain=network.gains.log_gain * np.float32(0.9))
+    assert replace(network, gains=finer).fingerprint != network.fingerprint
+    assert replace(network, states=network.states[:1]).fingerprint != network.fingerprint
 
 
-@pytest.mark.parametrize("text", ["{", '{"format": 99, "models": []}'])
+def test_the_nearest_states_are_taken_and_of_two_the_lower() -> None:
+    network = small_network(3, 5)
+    assert [states.index for states in network.states] == [832, 960, 1088, 1216]
+    assert [network.states_at(index).index for index in (768, 896, 897, 1280)] == [832, 832, 960, 1216]
+
+
+def test_two_networks_of_the_same_quality_are_refused() -> None:
+    with pytest.raises(ValueError, match="qualities 3:5 and 4 overlap"):
+        Bundle([small_network(4), small_network(3, 5)])
+    with pytest.raises(ValueError, match="without networks"):
+        Bundle([])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(folder: Path, tmp_path: Path, value: float) -> None:
+    network = small_network(4)
+    synthesis = {name: array.copy() for name, array in network.weights.synthesis.items()}
+    synthesis["0.weight"].flat[3] = value
+    with pytest.raises(ValueError, match=r"synthesis\.0\.weight is not finite float16"):
+        replace(network.weights, synthesis=synthesis)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_hostile_bundle_is_an_error_of_its_own(data: st.DataObject) -> None:
+    """Whatever is changed in manifest or file, loading ends in a bundle or in `BundleError`."""
+    files = dict(_files_of_a_bundle())
+    name = data.draw(st.sampled_from(sorted(files)))
+    content = bytearray(files[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, min(len(content), 4000) - 1))
+        content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    files[name] = bytes(content)
+
+    def read(file: str) -> bytes:
+        if file not in files:
+            raise FileNotFoundError(file)
+        return files[file]
+
+    with suppress(BundleError):
+        read_bundle(read, "bundle")
+
+
+@cache
+def _files_of_a_bundle() -> tuple[tuple[str, bytes], ...]:
+    with TemporaryDirectory() as folder:
+        save_bundle(Path(folder), [small_network(4, num_filters=4)])
+        return tuple((path.name, path.read_bytes()) for path in Path(folder).iterdir())
+
+
+@pytest.mark.parametrize("text", ["{", '{"format": 99, "networks": []}'])
 def test_a_manifest_of_another_format_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(BundleError, match=r"copy the bundle again|reads format"):
@@ -93,18 +156,16 @@ def test_a_manifest_of_another_format_is_refused(tmp_path: Path, text: str) -> N
 
 def test_a_file_that_leads_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     manifest = json.loads((_copy(folder, tmp_path) / MANIFEST).read_text())
-    manifest["models"][0]["file"] = "../quality-2.safetensors"
+    manifest["networks"][0]["file"] = "../quality-2.safetensors"
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="expected a file beside it"):
         load_bundle(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["default", "perceptual"])
-def test_shipped_bundles_hold_all_coders_and_their_training_curve(name: str) -> None:
-    folder = shipped_bundle().parent / name
-    models = load_bundle(folder).models
-    assert tuple(models) == ((1, 2, 3, 4, 5, 6, 7, 8) if name == "default" else (4,))
-    for quality, model in models.items():
-        assert model.coders == ("mixed", "adaptive", "static")
-        assert model.lmbda == LMBDAS[quality] or model.training["distortion"] == "ms-ssim"
-    assert (folder / "training.parquet").stat().st_size > 1000
+def test_shipped_bundles_are_whole() -> None:
+    folders = sorted(path.parent for path in shipped_bundle().parent.glob(f"*/{MANIFEST}"))
+    assert shipped_bundle() in folders
+    for folder in folders:
+        load_bundle(folder)
+        assert (folder / "training.parquet").stat().st_size > 1000
+    assert [load_bundle().qualities[0].low, load_bundle().qualities[-1].high] == [1, 8]

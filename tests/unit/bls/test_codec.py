@@ -2,7 +2,7 @@
 
 import functools
 import zlib
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,25 +10,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.numpy import load
 
 from bls import bitstream
 from bls.bitstream import BitstreamError
 from bls.bundle import Bundle
 from bls.codec import Codec, make_header
+from bls.entropy.coders import CODERS
+from bls.ladder import QualityError
 from bls.measures.luma import LUMA_WEIGHTS
 from bls.pixels import padded_shape
 from bls.transforms.precision import Precision, takes_bfloat16
 from bls.transforms.quantization import quantize
-from tests.bundles import small_model
+from tests.bundles import small_network
 from tests.images import random_fields
-
-CODERS = ("adaptive", "static", "mixed")
 
 
 @functools.cache
 def _codec(seed: int = 0) -> Codec:
-    return Codec(Bundle({quality: small_model(quality, seed=seed) for quality in (2, 4)}))
+    return Codec(Bundle([small_network(quality, seed=seed) for quality in (2, 4)]))
 
 
 def _image(height: int, width: int, *, gray: bool = False) -> np.ndarray:
@@ -54,13 +53,13 @@ def test_decoded_symbols_are_the_quantised_latents(coder: str) -> None:
     (symbols,) = codec.analyze([x], quality=2)
     header, decoded = codec.decode(codec.encode(symbols, header=make_header(x, quality=2, coder=coder)))
     np.testing.assert_array_equal(decoded, symbols)
-    assert (header.height, header.width, header.gray, header.lmbda_index) == (70, 90, False, 2)
+    assert (header.height, header.width, header.gray, header.quality_index) == (70, 90, False, 512)
 
 
 def test_a_higher_quality_costs_more_and_errs_less() -> None:
     codec, x = _codec(), _image(128, 128)
     sizes, errors = [], []
-    for quality in codec.qualities:
+    for quality in (2, 4):
         data = codec.compress(x, quality=quality)
         sizes.append(len(data))
         errors.append(np.square(x - codec.decompress(data).astype(float)).mean())
@@ -95,7 +94,7 @@ def test_grayscale_is_replicated_and_comes_back_as_luma() -> None:
 
 
 def test_a_grayscale_model_codes_grayscale_only() -> None:
-    codec = Codec(Bundle({4: small_model(channels=1)}))
+    codec = Codec(Bundle([small_network(channels=1)]))
     gray = _image(32, 32, gray=True)
     assert codec.decompress(codec.compress(gray, quality=4)).shape == (32, 32)
     with pytest.raises(ValueError, match="the model codes grayscale"):
@@ -118,24 +117,37 @@ def test_other_images_are_refused_with_what_is_expected(image: Image.Image | np.
 
 
 def test_unknown_quality_and_coder_name_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"quality is 3, the bundle has \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"quality is 3, the bundle serves 2, 4"):
         _codec().compress(_image(16, 16), quality=3)
-    with pytest.raises(ValueError, match="expected adaptive or static or mixed"):
+    with pytest.raises(ValueError, match="expected mixed, adaptive, static"):
         _codec().compress(_image(16, 16), quality=4, coder="zip")
 
 
-def test_a_bundle_without_the_mixed_coder_refuses_it_and_keeps_its_fingerprint() -> None:
-    model = small_model(4)
-    old = replace(model, mixed=None)
-    assert old.fingerprint != model.fingerprint
-    assert not any(name.startswith("mixed.") for name in load(old.to_bytes()))
-    codec, x = Codec(Bundle({4: old})), _image(20, 20)
-    with pytest.raises(ValueError, match=r"bundle has no mixed coder for quality 4.*choose the coder adaptive"):
-        codec.compress(x, quality=4, coder="mixed")
-    header = make_header(x, quality=4, coder="mixed")
-    with pytest.raises(BitstreamError, match="written by the mixed coder, the bundle has none for quality 4"):
-        codec.decompress(bitstream.pack(header, b"", fingerprint=codec.model_fingerprint(4)))
-    assert codec.decompress(codec.compress(x, quality=4)).shape == x.shape
+def test_any_quality_of_a_range_is_coded() -> None:
+    codec, x = Codec(Bundle([small_network(2), small_network(3, 5)])), _image(128, 128)
+    assert codec.quality_range == (2, 5)
+    sizes, errors = [], []
+    for quality in (3, 3.25, 3.5, 4, 4.5, 5):
+        data = codec.compress(x, quality=quality)
+        assert codec.decode(data)[0].quality_index == round(256 * quality)
+        sizes.append(len(data))
+        errors.append(np.square(x - codec.decompress(data).astype(float)).mean())
+    assert sizes == sorted(sizes) and errors == sorted(errors, reverse=True)
+    assert codec.lmbda(4.0) == pytest.approx(0.013, rel=0.01)
+
+
+def test_a_batch_of_several_qualities_is_decoded() -> None:
+    codec, x = Codec(Bundle([small_network(2), small_network(3, 5)])), _image(40, 50)
+    streams = [codec.compress(x, quality=quality) for quality in (4.37, 2, 3, 4.37)]
+    alone = [codec.decompress(stream) for stream in streams]
+    for together, single in zip(codec.decompress_batch(streams), alone, strict=True):
+        assert np.abs(together.astype(int) - single).max() <= 1
+
+
+@pytest.mark.parametrize("quality", [0.99, 8.01, float("nan"), float("inf"), "4", None, True])
+def test_a_quality_that_is_none_is_named(quality: Any) -> None:
+    with pytest.raises(QualityError, match="expected a number from 1 to 8"):
+        _codec().compress(_image(16, 16), quality=quality)
 
 
 @pytest.mark.parametrize("coder", CODERS)
@@ -161,14 +173,14 @@ def test_every_truncation_is_detected(coder: str) -> None:
 def test_another_models_bitstream_is_refused() -> None:
     with pytest.raises(BitstreamError, match="another model wrote it"):
         _codec(seed=1).decompress(_codec().compress(_image(16, 16), quality=4))
-    other = Codec(Bundle({2: small_model(2)}))
-    with pytest.raises(BitstreamError, match=r"has quality 4, the bundle has \(2,\)"):
+    other = Codec(Bundle([small_network(2)]))
+    with pytest.raises(BitstreamError, match=r"quality is 4, the bundle serves 2"):
         other.decompress(_codec().compress(_image(16, 16), quality=4))
 
 
 def _forged(height: int, width: int, coder: int, payload: bytes) -> bytes:
     """Return a bitstream with a valid checksum: what a hostile sender could make."""
-    fields = 4 << 7 | bitstream.VERSION << 4 | coder << 2
+    fields = 4 * 256 << 7 | bitstream.VERSION << 4 | coder << 2
     body = height.to_bytes(2, "big") + width.to_bytes(2, "big") + fields.to_bytes(3, "big") + payload
     return body + zlib.crc32(_codec().model_fingerprint(4) + body).to_bytes(4, "big")
 
@@ -210,7 +222,7 @@ def test_an_image_over_the_tile_size_is_coded_without_seams() -> None:
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_each_precision_decodes_what_the_other_encoded(precision: Precision) -> None:
-    bundle = Bundle({4: small_model(4)})
+    bundle = Bundle([small_network(4)])
     codec, exact, x = Codec(bundle, precision=precision), Codec(bundle, precision="float32"), _image(128, 128)
     data = codec.compress(x, quality=4)
     assert len(data) == pytest.approx(len(exact.compress(x, quality=4)), rel=0.03)

@@ -25,7 +25,7 @@ from pipeline.ledger.output import Output
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
-from tests.bundles import small_model
+from tests.bundles import small_network
 from tests.images import random_fields
 
 
@@ -200,7 +200,7 @@ def test_a_bundle_that_gained_a_model_is_the_same_to_an_output(
 ) -> None:
     compress()
     before = snapshot(tmp_path / "out")
-    save_bundle(tmp_path / "grown", [*load_bundle(tiny_bundle).models.values(), small_model(6)])
+    save_bundle(tmp_path / "grown", [*load_bundle(tiny_bundle).networks, small_network(6)])
     assert compress("--bundle", tmp_path / "grown") == 3  # as before: one image is no image
     assert snapshot(tmp_path / "out") == before
 
@@ -221,7 +221,7 @@ def test_an_output_that_was_begun_otherwise_is_refused(
     if change == "inputs":
         shutil.copy(photographs / "0.png", photographs / "new.png")
     elif change == "bundle":
-        save_bundle(tmp_path / "other", [small_model(4, num_filters=16, seed=9)])
+        save_bundle(tmp_path / "other", [small_network(4, num_filters=16, seed=9)])
         arguments = ("--bundle", tmp_path / "other")
     elif change == "quality":
         arguments = ("--quality", 2)

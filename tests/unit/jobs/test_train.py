@@ -8,23 +8,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from bls.bundle import load_bundle, save_bundle
+from bls.ladder import QualityRange
 from jobs.train import CURVES, CURVES_PLOT, TrainConfig, _add_to_bundle, _check_nothing_is_lost, _print_summary
 from pipeline.storage.folder import list_names
 from pipeline.storage.opening import open_folder
 from pipeline.train.fitted import write_fitted
-from tests.bundles import small_model
+from tests.bundles import small_network
 
 
 @pytest.mark.parametrize("scheme", ["", "memory://"])
 def test_models_are_added_to_a_bundle_and_what_is_there_is_kept(tmp_path: Path, scheme: str) -> None:
     output, storage = open_folder(f"{scheme}{tmp_path}/bundle"), open_folder(f"{scheme}{tmp_path}/storage")
     output.write("notes.txt", b"mine")
-    models = [small_model(quality) for quality in (4, 2)]
-    models.append(small_model(4, seed=1))
+    models = [small_network(4), small_network(2), small_network(3.5, 5)]  # the last one takes the place of the first
     for step, model in enumerate(models):
         curve: list[dict[str, Any]] = [
             {
-                "quality": model.quality,
+                "qualities": str(model.qualities),
                 "step": 10 * step + n,
                 "loss": 2.0 - n,
                 "estimated_bpp": 1.0,
@@ -38,33 +38,29 @@ def test_models_are_added_to_a_bundle_and_what_is_there_is_kept(tmp_path: Path, 
     assert output.read("notes.txt") == b"mine"
     assert output.read(CURVES_PLOT).startswith(b"\x89PNG")
     rows = pq.read_table(io.BytesIO(output.read(CURVES))).to_pylist()
-    assert [(row["quality"], row["step"]) for row in rows] == [(2, 10), (2, 11), (4, 20), (4, 21)]
+    assert [(row["qualities"], row["step"]) for row in rows] == [("2", 10), ("2", 11), ("3.5:5", 20), ("3.5:5", 21)]
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in list_names(output):
         (copy / name).write_bytes(output.read(name))
-    fitted = load_bundle(copy).models
-    assert {quality: model.fingerprint for quality, model in fitted.items()} == {
-        2: models[1].fingerprint,
-        4: models[2].fingerprint,
-    }
+    assert [each.fingerprint for each in load_bundle(copy).networks] == [each.fingerprint for each in models[1:]]
 
 
 def test_a_model_that_compressed_something_is_not_replaced_unasked(tmp_path: Path) -> None:
     output, storage = open_folder(f"{tmp_path}/bundle"), open_folder(f"{tmp_path}/storage")
-    _check_nothing_is_lost(output, storage, [2, 4])  # there is no bundle yet
-    ours, other = small_model(4), small_model(4, seed=1)
+    _check_nothing_is_lost(output, storage, [QualityRange(2, 2), QualityRange(4, 4)])  # there is no bundle yet
+    ours, other = small_network(4), small_network(4, seed=1)
     save_bundle(tmp_path / "bundle", [ours])
-    _check_nothing_is_lost(output, storage, [2])
+    _check_nothing_is_lost(output, storage, [QualityRange(2, 2)])
     with pytest.raises(
         ValueError, match=f"quality 4, fingerprint {ours.fingerprint.hex()}, that --storage .* not hold"
     ):
-        _check_nothing_is_lost(output, storage, [2, 4])
+        _check_nothing_is_lost(output, storage, [QualityRange(2, 2), QualityRange(4, 4)])
     write_fitted(storage, ours, [], step=1)
-    _check_nothing_is_lost(output, storage, [2, 4])  # a finished run again
+    _check_nothing_is_lost(output, storage, [QualityRange(2, 2), QualityRange(4, 4)])  # a finished run again
     write_fitted(storage, other, [], step=1)
     with pytest.raises(ValueError, match="or --overwrite to replace it"):
-        _check_nothing_is_lost(output, storage, [4])
+        _check_nothing_is_lost(output, storage, [QualityRange(4, 4)])
 
 
 @pytest.mark.parametrize(

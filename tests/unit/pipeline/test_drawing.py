@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from bls.entropy.coders import CODERS
 from pipeline import drawing as plots
 from pipeline.evaluate.curve_plots import plot_rate_distortion
 from pipeline.evaluate.curves import Curve
 from pipeline.evaluate.relaxation_plot import plot_relaxation
-from pipeline.evaluate.worker import CODERS
 from pipeline.train.curve_plot import plot_training_curve
 
 CURVES = [
@@ -43,8 +43,8 @@ def training_table() -> pa.Table:
     for quality in (2, 4):
         for step in range(1, 200, 10):
             loss = quality + math.exp(-step / 50)
-            rows.append(dict(quality=quality, step=step, loss=loss, estimated_bpp=loss / 3, psnr_db=30 - loss))
-    rows.append(dict(quality=6, step=1, loss=3.0, estimated_bpp=1.0, psnr_db=30.0))  # has only begun
+            rows.append(dict(qualities=str(quality), step=step, loss=loss, estimated_bpp=loss / 3, psnr_db=30 - loss))
+    rows.append(dict(qualities="6", step=1, loss=3.0, estimated_bpp=1.0, psnr_db=30.0))  # has only begun
     return pa.Table.from_pylist(rows)
 
 

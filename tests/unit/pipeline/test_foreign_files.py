@@ -21,7 +21,7 @@ from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.images import check_bundle
 from pipeline.sources.opening import check_apart
-from tests.bundles import small_model
+from tests.bundles import small_network
 from tests.datasets import Sample, pixels, write_dataset
 
 FOREIGN = b"somebody's"
@@ -40,7 +40,7 @@ def snapshot(root: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
-    save_bundle(folder, [small_model()])
+    save_bundle(folder, [small_network()])
     return folder
 
 
@@ -67,10 +67,14 @@ JOBS: dict[str, Callable[[Path, Path, Path], int]] = {
         ["--input", str(x), "--output", f"{out}/report.html", "--bundle", str(bundle), "--overwrite"]
     ),
     "train": lambda x, out, _: exit_code(
-        lambda: train.main(train.TrainConfig(data=(str(x),), storage=f"{out}-storage", output=str(out), lmbda=(0.013,)))
+        lambda: train.main(
+            train.TrainConfig(data=(str(x),), storage=f"{out}-storage", output=str(out), qualities=("4",))
+        )
     ),
     "train storage": lambda x, out, _: exit_code(
-        lambda: train.main(train.TrainConfig(data=(str(x),), storage=str(out), output=f"{out}-bundle", lmbda=(0.013,)))
+        lambda: train.main(
+            train.TrainConfig(data=(str(x),), storage=str(out), output=f"{out}-bundle", qualities=("4",))
+        )
     ),
 }
 OVERLAPS = {
@@ -182,6 +186,7 @@ def test_restoring_replaces_its_own_images_only(tmp_path: Path, bundle: Path) ->
         image_format="png",
         bundle=str(bundle),
         quality=4,
+        coder="mixed",
         model_fingerprint=check_bundle(dataset, str(bundle)),
         max_pixels=2**22,
     )

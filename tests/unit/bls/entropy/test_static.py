@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bls.bitstream import BitstreamError
-from bls.entropy import static as range_coder
+from bls.entropy.static import StaticCoder
 from bls.entropy.table import ProbabilityTable
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "entropy-coding.md"
@@ -39,7 +39,7 @@ TABLES = {
 }
 """Of three channels each."""
 SYMBOLS = np.array([[[0, 1, -1, 0, 0, 9]], [[2, 0, -3, 0, 70, 1]], [[INT32.min, 4, -11, INT32.max, 0, 6]]], np.int32)
-PAYLOAD = range_coder.encode(SYMBOLS, TABLES["laplacian"])
+PAYLOAD = StaticCoder(TABLES["laplacian"]).encode(SYMBOLS)
 
 tables = st.sampled_from(sorted(TABLES)).map(TABLES.__getitem__)
 values = st.integers(-4, 4) | st.integers(INT32.min, INT32.max) | st.sampled_from([INT32.min, INT32.max, INT32.max - 1])
@@ -98,7 +98,7 @@ def encode_in_python(symbols: np.ndarray, table: ProbabilityTable) -> bytes:
 @example(SYMBOLS, TABLES["int32_ends"])
 @example(SYMBOLS, TABLES["improbable"])
 def test_decode_inverts_encode(symbols: np.ndarray, table: ProbabilityTable) -> None:
-    decoded = range_coder.decode(range_coder.encode(symbols, table), symbols.shape, table)
+    decoded = StaticCoder(table).decode(StaticCoder(table).encode(symbols), symbols.shape)
     assert decoded.dtype == np.int32
     assert np.array_equal(decoded, symbols)
 
@@ -106,12 +106,12 @@ def test_decode_inverts_encode(symbols: np.ndarray, table: ProbabilityTable) -> 
 @given(symbol_arrays, tables)
 @example(SYMBOLS, TABLES["improbable"])
 def test_payload_is_that_of_exact_integers(symbols: np.ndarray, table: ProbabilityTable) -> None:
-    assert range_coder.encode(symbols, table) == encode_in_python(symbols, table)
+    assert StaticCoder(table).encode(symbols) == encode_in_python(symbols, table)
 
 
 def test_payload_of_many_words_is_that_of_exact_integers() -> None:
     symbols = np.random.default_rng(0).laplace(scale=9, size=(3, 16, 24)).round().astype(np.int32)
-    assert range_coder.encode(symbols, TABLES["laplacian"]) == encode_in_python(symbols, TABLES["laplacian"])
+    assert StaticCoder(TABLES["laplacian"]).encode(symbols) == encode_in_python(symbols, TABLES["laplacian"])
 
 
 def test_document_example_is_what_the_code_writes() -> None:
@@ -122,7 +122,7 @@ def test_document_example_is_what_the_code_writes() -> None:
     assert row and payload and frequencies
     table = table_of((-2, [int(f) for f in re.findall(r"\d+", frequencies[1])]))
     symbols = np.array([[[int(value) for value in row[1].split()]]], np.int32)
-    assert range_coder.encode(symbols, table) == bytes.fromhex(payload[1])
+    assert StaticCoder(table).encode(symbols) == bytes.fromhex(payload[1])
 
 
 @given(payloads, st.tuples(st.just(3), st.integers(1, 3), st.integers(1, 3)), tables)
@@ -132,10 +132,10 @@ def test_any_bytes_decode_to_what_is_coded_to_them_or_raise(
     payload: bytes, shape: tuple[int, int, int], table: ProbabilityTable
 ) -> None:
     try:
-        symbols = range_coder.decode(payload, shape, table)
+        symbols = StaticCoder(table).decode(payload, shape)
     except BitstreamError:
         return
-    assert range_coder.encode(symbols, table) == payload
+    assert StaticCoder(table).encode(symbols) == payload
 
 
 def test_truncated_or_flipped_payload_never_gives_the_symbols() -> None:
@@ -144,22 +144,22 @@ def test_truncated_or_flipped_payload_never_gives_the_symbols() -> None:
     ]
     for damaged in [*flipped, *(PAYLOAD[:length] for length in range(len(PAYLOAD)))]:
         try:
-            symbols = range_coder.decode(damaged, SYMBOLS.shape, TABLES["laplacian"])
+            symbols = StaticCoder(TABLES["laplacian"]).decode(damaged, SYMBOLS.shape)
         except BitstreamError:
             continue
         assert not np.array_equal(symbols, SYMBOLS)
-        assert range_coder.encode(symbols, TABLES["laplacian"]) == damaged
+        assert StaticCoder(TABLES["laplacian"]).encode(symbols) == damaged
 
 
 @pytest.mark.parametrize("tail", [b"\0", b"\0\0\0\0", b"\x01", b"\xff" * 4, bytes(40) + b"\x01"], ids=len)
 def test_appended_bytes_are_detected(tail: bytes) -> None:
     with pytest.raises(BitstreamError, match="bytes that no 3x1x6 symbols are coded to: it is truncated or damaged"):
-        range_coder.decode(PAYLOAD + tail, SYMBOLS.shape, TABLES["laplacian"])
+        StaticCoder(TABLES["laplacian"]).decode(PAYLOAD + tail, SYMBOLS.shape)
 
 
 def test_data_beyond_the_last_entry_is_damaged() -> None:
     with pytest.raises(BitstreamError, match=r"payload is damaged \(.*\): fetch it again"):
-        range_coder.decode(b"\xff" * 64, SYMBOLS.shape, TABLES["laplacian"])
+        StaticCoder(TABLES["laplacian"]).decode(b"\xff" * 64, SYMBOLS.shape)
 
 
 def test_escape_beyond_int32_is_damaged() -> None:
@@ -167,19 +167,19 @@ def test_escape_beyond_int32_is_damaged() -> None:
     encoder.put(2**24 - 256, 256)  # the escape of (0, [65535, 1])
     encoder.put(2**24 - 14, 14)  # the longest prefix: 33 suffix bits
     with pytest.raises(BitstreamError, match="symbol beyond int32: it is damaged, fetch it again"):
-        range_coder.decode(encoder.payload(), (1, 1, 1), table_of((0, [65535, 1])))
+        StaticCoder(table_of((0, [65535, 1]))).decode(encoder.payload(), (1, 1, 1))
 
 
 def test_first_entries_alone_need_no_bytes() -> None:
     symbols = np.broadcast_to(TABLES["laplacian"].minimum[:, None, None], (3, 7, 5)).astype(np.int32)
-    assert range_coder.encode(symbols, TABLES["laplacian"]) == b""
-    assert np.array_equal(range_coder.decode(b"", (3, 7, 5), TABLES["laplacian"]), symbols)
+    assert StaticCoder(TABLES["laplacian"]).encode(symbols) == b""
+    assert np.array_equal(StaticCoder(TABLES["laplacian"]).decode(b"", (3, 7, 5)), symbols)
 
 
 def test_symbols_of_any_layout_are_coded_alike() -> None:
     strided = np.asfortranarray(SYMBOLS)
     strided.flags.writeable = False
-    assert range_coder.encode(strided, TABLES["laplacian"]) == PAYLOAD
+    assert StaticCoder(TABLES["laplacian"]).encode(strided) == PAYLOAD
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.5, 2.0, 20.0])
@@ -188,15 +188,15 @@ def test_coded_bits_are_the_ideal_code_length(scale: float) -> None:
     rng = np.random.default_rng(0)
     drawn = rng.choice(int(table.num_symbols[0]) + 1, size=(1, 200, 250), p=table.channel(0) / 65536)
     symbols = (drawn + table.minimum[0]).astype(np.int32)  # an escape is the integer above the maximum
-    coded_bits = 8 * len(range_coder.encode(symbols, table))
+    coded_bits = 8 * len(StaticCoder(table).encode(symbols))
     assert abs(coded_bits - table.code_length_bits(symbols)) < 0.005 * coded_bits + 64
 
 
 def test_threads_code_alike() -> None:
     symbols = np.random.default_rng(1).laplace(scale=2, size=(8, 3, 20, 30)).round().astype(np.int32)
-    expected = [range_coder.encode(image, TABLES["laplacian"]) for image in symbols]
+    expected = [StaticCoder(TABLES["laplacian"]).encode(image) for image in symbols]
     with ThreadPoolExecutor(4) as pool:
-        coded = list(pool.map(lambda image: range_coder.encode(image, TABLES["laplacian"]), symbols))
-        decoded = list(pool.map(lambda p: range_coder.decode(p, symbols[0].shape, TABLES["laplacian"]), coded))
+        coded = list(pool.map(lambda image: StaticCoder(TABLES["laplacian"]).encode(image), symbols))
+        decoded = list(pool.map(lambda p: StaticCoder(TABLES["laplacian"]).decode(p, symbols[0].shape), coded))
     assert coded == expected
     assert np.array_equal(np.stack(decoded), symbols)

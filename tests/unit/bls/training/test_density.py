@@ -1,4 +1,4 @@
-"""The density: it is one, it follows its samples, and its values at the integers are the probabilities of rounding."""
+"""The density: it is one, it follows its latents, and its intervals have the probabilities of rounding at any gain."""
 
 import math
 
@@ -26,19 +26,32 @@ def _fitted(y: Tensor) -> Density:
 @pytest.mark.parametrize("scale", [0.05, 1.0, 30.0])
 def test_density_integrates_to_one(scale: float) -> None:
     density = _fitted(_laplacian(scale))
-    assert density.samples.min() >= 0
+    assert density.histogram.min() >= 0
     # Piecewise linear, zero at both ends: the trapezoidal rule is exact.
-    torch.testing.assert_close(density.samples.sum(1) / SAMPLES_PER_UNIT, torch.ones(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(density.histogram.sum(1) / SAMPLES_PER_UNIT, torch.ones(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(density.cumulative[:, -1], torch.ones(2), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("gain", [0.3, 1.0])
 @pytest.mark.parametrize("scale", [0.05, 0.5, 5.0])
-def test_samples_at_the_integers_are_the_probabilities_of_rounding(scale: float) -> None:
+def test_intervals_have_the_probabilities_of_rounding(scale: float, gain: float) -> None:
     y = _laplacian(scale)
-    probabilities, minimum = _fitted(y).probabilities()
+    density, gains = _fitted(y), torch.tensor([gain, 0.8 * gain])
+    probabilities, minimum = density.probabilities(gains)
+    symbols = quantize(y * gains[:, None, None])
     for n in range(-3, 4):
-        frequency = (quantize(y) == n).float().mean((0, 2, 3))
+        frequency = (symbols == n).float().mean((0, 2, 3))
         torch.testing.assert_close(probabilities[:, n - minimum].float(), frequency, atol=4e-3, rtol=0)
+        at = density(torch.full((1, 2, 1, 1), float(n)), gains[None, :, None, None])[0, :, 0, 0]
+        torch.testing.assert_close(at, probabilities[:, n - minimum].float().clamp_min(LIKELIHOOD_FLOOR))
     np.testing.assert_allclose(probabilities.sum(1).numpy(), 1, atol=1e-12)
+
+
+def test_a_smaller_gain_saves_its_logarithm_where_quantisation_is_fine() -> None:
+    y = _laplacian(20.0)
+    density, gain = _fitted(y), torch.full((1, 2, 1, 1), 0.25)
+    saved = density.bits(y).mean() - density.bits(y * gain, gain).mean()
+    assert saved.item() == pytest.approx(2, abs=0.02)
 
 
 @pytest.mark.parametrize("scale", [0.3, 3.0, 20.0])

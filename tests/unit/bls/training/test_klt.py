@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from bls.ladder import QualityRange
 from bls.training.klt import initialize_from_klt, quantizer_step, scale_latents
 from bls.training.model import Model
 from bls.transforms.networks import TransformConfig
@@ -21,7 +22,7 @@ def x() -> torch.Tensor:
 
 def _started(x: torch.Tensor, *, latent_gdn: bool = False) -> Model:
     torch.manual_seed(0)
-    model = Model(TransformConfig(num_filters=64, latent_gdn=latent_gdn, unit_norm=latent_gdn))
+    model = Model(TransformConfig(num_filters=64, latent_gdn=latent_gdn, unit_norm=latent_gdn), QualityRange(4, 4))
     initialize_from_klt(model, x, lmbda=LMBDA)
     return model
 
@@ -42,7 +43,7 @@ def test_start_reconstructs_far_better_than_random(x: torch.Tensor, latent_gdn: 
     model = _started(x, latent_gdn=latent_gdn)
     error = (model.synthesis(model.analysis(x)) - x).square().mean() / x.var()
     torch.manual_seed(0)
-    random = Model(model.config)
+    random = Model(model.config, model.qualities)
     random_error = (random.synthesis(random.analysis(x)) - x).square().mean() / x.var()
     assert error < 0.2 and random_error > 0.9
 

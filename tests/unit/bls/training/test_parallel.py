@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import distributed
 
+from bls.ladder import QualityRange
 from bls.training.klt import initialize_from_klt
 from bls.training.model import Model
 from bls.training.parallel import BatchPart
@@ -27,12 +28,12 @@ def fit(rank: int, world_size: int, folder: Path) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     torch.manual_seed(rank)  # processes that start differently are made equal
     x = random_fields(BATCH, 64, seed=2)
-    model = Model(TransformConfig(num_filters=16))
+    model = Model(TransformConfig(num_filters=16), QualityRange(3, 4))
     initialize_from_klt(model, x, lmbda=0.013)
     if rank == 0:
         torch.manual_seed(0)
         initialize_from_klt(model, x, lmbda=0.013)
-    trainer = Trainer(model, TrainingConfig(lmbda=0.013, steps=STEPS, warmup_steps=2))
+    trainer = Trainer(model, TrainingConfig(steps=STEPS, warmup_steps=2))
     part = BatchPart.of_rank(rank, world_size, BATCH)
     losses = [trainer.train_step(part.take(x), part).loss for _ in range(STEPS)]
     torch.save({"losses": losses, "model": model.state_dict()}, folder / f"{rank}.pt")

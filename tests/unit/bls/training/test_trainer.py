@@ -2,14 +2,15 @@
 
 import copy
 import itertools
-from dataclasses import replace
 from typing import cast
 
 import pytest
 import torch
 
+from bls.ladder import QualityRange, lmbda_of
 from bls.training.klt import initialize_from_klt
 from bls.training.model import Model
+from bls.training.parallel import BatchPart
 from bls.training.trainer import (
     MIN_LEARNING_RATE,
     CosineSchedule,
@@ -23,7 +24,7 @@ from bls.transforms.networks import TransformConfig
 from bls.transforms.quantization import quantize
 from tests.images import random_fields
 
-CONFIG = TrainingConfig(lmbda=0.013, steps=40, warmup_steps=2, autocast=False)
+CONFIG = TrainingConfig(steps=40, warmup_steps=2, autocast=False)
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,11 @@ def x() -> torch.Tensor:
     return random_fields(4, 64, seed=2)
 
 
-def _trainer(x: torch.Tensor, config: TrainingConfig = CONFIG) -> Trainer:
+def _trainer(x: torch.Tensor, config: TrainingConfig = CONFIG, *, low: float = 4, high: float | None = None) -> Trainer:
     torch.manual_seed(0)
-    model = Model(TransformConfig(num_filters=16))
-    initialize_from_klt(model, x, lmbda=config.lmbda)
+    qualities = QualityRange(low, low if high is None else high)
+    model = Model(TransformConfig(num_filters=16), qualities)
+    initialize_from_klt(model, x, lmbda=lmbda_of(qualities.high))
     return Trainer(model, config)
 
 
@@ -55,13 +57,13 @@ def test_loss_falls_and_constraints_hold(x: torch.Tensor) -> None:
 def test_loss_is_the_weighted_sum_of_what_is_reported(x: torch.Tensor) -> None:
     metrics = _trainer(x).train_step(x)
     mse_255 = 255**2 / 10 ** (metrics.psnr_db / 10)
-    assert metrics.loss == pytest.approx(CONFIG.lmbda * mse_255 + metrics.estimated_bpp, rel=1e-4)
+    assert metrics.loss == pytest.approx(lmbda_of(4.0) * mse_255 + metrics.estimated_bpp, rel=1e-4)
 
 
-@pytest.mark.parametrize("lmbda", [0.0018, 0.18])
-def test_filters_on_both_sides_of_the_latents_move_alike(x: torch.Tensor, lmbda: float) -> None:
+@pytest.mark.parametrize("quality", [1, 8])
+def test_filters_on_both_sides_of_the_latents_move_alike(x: torch.Tensor, quality: float) -> None:
     """Whatever the quantiser's step, which makes the ones large and the others small."""
-    trainer = _trainer(x, replace(CONFIG, lmbda=lmbda))
+    trainer = _trainer(x, low=quality)
 
     def filters() -> list[torch.Tensor]:
         layers = (trainer.model.analysis[-1], trainer.model.synthesis[0])
@@ -75,7 +77,7 @@ def test_filters_on_both_sides_of_the_latents_move_alike(x: torch.Tensor, lmbda:
 
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 def test_a_resumed_run_repeats_an_undisturbed_one(x: torch.Tensor, schedule: str) -> None:
-    config = TrainingConfig(lmbda=0.013, steps=8, autocast=False, schedule=schedule, plateau_window=3)  # type: ignore[arg-type]
+    config = TrainingConfig(steps=8, autocast=False, schedule=schedule, plateau_window=3)  # type: ignore[arg-type]
     undisturbed = _trainer(x, config)
     expected = _train(undisturbed, x, 8)
     first = _trainer(x, config)
@@ -89,7 +91,7 @@ def test_a_resumed_run_repeats_an_undisturbed_one(x: torch.Tensor, schedule: str
 def test_bfloat16_trains_about_as_well(x: torch.Tensor) -> None:
     loss = {}
     for autocast in (False, True):
-        trainer = _trainer(x, TrainingConfig(lmbda=0.013, steps=10, warmup_steps=2))
+        trainer = _trainer(x, TrainingConfig(steps=10, warmup_steps=2))
         trainer.autocast = autocast  # also where bfloat16 is emulated
         loss[autocast] = _train(trainer, x, 10)[-1].loss
     assert loss[True] == pytest.approx(loss[False], rel=0.03)
@@ -105,7 +107,7 @@ def test_a_diverged_run_says_so(x: torch.Tensor) -> None:
 
 
 def test_cosine_schedule_warms_up_holds_and_decays() -> None:
-    config = TrainingConfig(lmbda=0.01, steps=120, warmup_steps=10, learning_rate=1.0, rounding_fraction=1 / 6)
+    config = TrainingConfig(steps=120, warmup_steps=10, learning_rate=1.0, rounding_fraction=1 / 6)
     rates = [CosineSchedule(config).learning_rate(step) for step in range(120)]
     assert rates[0] == pytest.approx(0.1) and rates[10] == rates[59] == 1.0
     assert rates[80] == pytest.approx(0.5) and rates[99] < 0.002
@@ -115,7 +117,7 @@ def test_cosine_schedule_warms_up_holds_and_decays() -> None:
 
 
 def test_rounded_latents_at_the_end_fit_the_synthesis_alone(x: torch.Tensor) -> None:
-    trainer = _trainer(x, TrainingConfig(lmbda=0.0035, steps=30, warmup_steps=2, rounding_fraction=0.5))
+    trainer = _trainer(x, TrainingConfig(steps=30, warmup_steps=2, rounding_fraction=0.5), low=2)
     _train(trainer, x, 15)
     before = copy.deepcopy(trainer.model.state_dict())
     metrics = _train(trainer, x, 15)
@@ -129,8 +131,30 @@ def test_rounded_latents_at_the_end_fit_the_synthesis_alone(x: torch.Tensor) -> 
     assert metrics[-1].psnr_db == pytest.approx(-10 * (x - x_hat).square().mean().log10().item(), abs=0.1)
 
 
+def test_a_range_is_fitted_at_all_its_qualities(x: torch.Tensor) -> None:
+    trainer = _trainer(x, low=2, high=5)
+    before = trainer.model.gains.log_gain.detach().clone()
+    drawn = [trainer._qualities(BatchPart(0, 4, 4)) for trainer.step in range(20)]
+    assert min(map(torch.min, drawn)) < 2.1 and max(map(torch.max, drawn)) > 4.9
+    # Every batch has a quality from each quarter of the range, and parts of it are parts.
+    assert all(((each - 2) / 0.75).int().tolist() == [0, 1, 2, 3] for each in drawn)
+    assert torch.equal(trainer._qualities(BatchPart(1, 2, 4)), drawn[-1][1:3])
+    trainer.step = 0
+    metrics = _train(trainer, x, 40)
+    assert metrics[-1].loss < 0.9 * metrics[0].loss
+    after = trainer.model.gains.log_gain.detach()
+    assert not torch.equal(after, before)
+    assert (after.diff(dim=0) >= 0).all() and (after <= 0).all()
+
+
+def test_of_a_single_quality_the_loss_is_not_weighted_and_the_gain_is_one(x: torch.Tensor) -> None:
+    model = _trainer(x).model
+    assert model.gains.log_gain.numel() == 0
+    assert torch.equal(model.gains(torch.full((3,), 4.0)), torch.ones(3, 16, 1, 1))
+
+
 def test_plateau_schedule_divides_by_ten_when_the_loss_stalls() -> None:
-    schedule = PlateauSchedule(TrainingConfig(lmbda=0.01, steps=100, learning_rate=1e-4, plateau_window=2))
+    schedule = PlateauSchedule(TrainingConfig(steps=100, learning_rate=1e-4, plateau_window=2))
     for loss in (3.0, 3.0, 2.0, 2.0):
         schedule.observe(loss)
     assert schedule.learning_rate(4) == 1e-4
@@ -142,7 +166,7 @@ def test_plateau_schedule_divides_by_ten_when_the_loss_stalls() -> None:
     assert schedule.learning_rate(0) == MIN_LEARNING_RATE
 
 
-@pytest.mark.parametrize("settings", [{"lmbda": 0.0}, {"steps": 0}, {"decay_fraction": 1.5}])
+@pytest.mark.parametrize("settings", [{"lmbda_scale": 0.0}, {"steps": 0}, {"decay_fraction": 1.5}])
 def test_an_impossible_configuration_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
-        TrainingConfig(**{"lmbda": 0.01, "steps": 1, **settings})  # type: ignore[arg-type]
+        TrainingConfig(**{"steps": 1, **settings})  # type: ignore[arg-type]

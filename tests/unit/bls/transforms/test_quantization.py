@@ -5,7 +5,7 @@ import torch
 
 from bls.training.noise import add_uniform_noise
 from bls.transforms.quantization import quantize
-from tests.bundles import small_model
+from tests.bundles import small_network
 from tests.images import random_fields
 
 
@@ -23,7 +23,7 @@ def test_noise_is_uniform_and_follows_its_generator() -> None:
 
 
 def test_error_with_noise_stands_for_the_error_of_rounding() -> None:
-    analysis, synthesis = small_model(6).transforms()
+    analysis, synthesis = small_network(6).weights.transforms()
     x = random_fields(4, 128, seed=11)
     with torch.inference_mode():
         y = analysis(x)

@@ -70,7 +70,7 @@ def config(photographs: Path, tiny_bundle: Path, tmp_path: Path) -> CompressionC
         quality=QUALITY,
         coder="adaptive",
         bundle=str(tiny_bundle),
-        model_fingerprint=load_bundle(tiny_bundle).models[QUALITY].fingerprint.hex(),
+        model_fingerprint=load_bundle(tiny_bundle).network(QUALITY).fingerprint.hex(),
         max_pixels=100_000,
     )
 
@@ -98,6 +98,7 @@ def decompression(config: CompressionConfig, output: Path, image_format: str = "
         image_format=image_format,
         bundle=config.bundle,
         quality=config.quality,
+        coder=config.coder,
         model_fingerprint=config.model_fingerprint,
         max_pixels=config.max_pixels,
     )
@@ -160,7 +161,7 @@ def test_files_tell_how_they_were_made(config: CompressionConfig, shard: Shard) 
     marker = ShardCompressor(config).run(shard)
     for kind in ("metrics", "bitstreams"):
         metadata = pq.read_schema(f"{config.output}/{marker.files[kind]}").metadata
-        assert json.loads(metadata[b"lmbda_index"]) == QUALITY
+        assert json.loads(metadata[b"quality"]) == QUALITY
         assert metadata[b"model_fingerprint"].decode() == config.model_fingerprint
 
 
@@ -433,7 +434,7 @@ def test_large_files_are_not_fetched_many_at_a_time(
 
 
 def test_other_qualities_are_refused(config: CompressionConfig) -> None:
-    with pytest.raises(ValueError, match=r"quality is 8, the bundle has \[2, 4\]"):
+    with pytest.raises(ValueError, match=r"quality is 8, the bundle serves 2, 4"):
         ShardCompressor(replace(config, quality=8))
 
 

@@ -40,6 +40,7 @@ def restore(dataset: Output, bundle: Path, output: Path, container: Container, r
         image_format="png",
         bundle=str(bundle),
         quality=4,
+        coder="mixed",
         model_fingerprint=Codec.load(bundle).model_fingerprint(4).hex(),
         max_pixels=10_000,
         container=container,

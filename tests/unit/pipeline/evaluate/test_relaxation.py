@@ -6,8 +6,8 @@ import pytest
 
 from bls.bundle import Bundle, load_bundle
 from bls.codec import Codec
+from bls.entropy.coders import CODERS
 from pipeline.evaluate.relaxation import RelaxationCheck, markdown, summary_rows
-from pipeline.evaluate.worker import CODERS
 from pipeline.ledger.schema import RELAXATION
 from tests.images import random_fields
 

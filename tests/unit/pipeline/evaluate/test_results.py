@@ -5,10 +5,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from bls.entropy.coders import CODERS
 from pipeline.baselines import BASELINES
 from pipeline.evaluate.curves import read_reference
 from pipeline.evaluate.results import Report
-from pipeline.evaluate.worker import CODERS, our_name
+from pipeline.evaluate.worker import our_name
 from pipeline.ledger.schema import EVALUATION
 
 REFERENCE = b"codec,bpp,psnr_rgb_db,ms_ssim\njpeg-420,0.2,26,0.8\njpeg-420,0.4,30,0.9\njpeg-420,1.6,36,0.98\n"

@@ -10,9 +10,10 @@ from PIL import Image
 
 from bls.bundle import load_bundle
 from bls.codec import Codec
+from bls.entropy.coders import CODERS
 from bls.measures import images as measures
 from pipeline.baselines import BASELINES
-from pipeline.evaluate.worker import CODERS, EvaluationConfig, ShardEvaluator, measure, our_name, read_rows, summarize
+from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, measure, our_name, read_rows, summarize
 from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.shard import Shard
 from pipeline.sources.opening import open_source

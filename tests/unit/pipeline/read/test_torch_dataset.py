@@ -15,7 +15,7 @@ from bls.codec import Codec
 from pipeline.ledger.output import Output
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.torch_dataset import CompressedImages
-from tests.bundles import small_model
+from tests.bundles import small_network
 from tests.datasets import MAP, STRUCT, Sample, pixels, write_dataset
 
 NUM_IMAGES = [3, 1, 4, 2]
@@ -67,16 +67,16 @@ def test_images_come_decoded_with_what_was_carried(dataset: Output, tiny_bundle:
 
 
 def test_any_bundle_with_the_model_reads_it(dataset: Output, tiny_bundle: Path, tmp_path: Path) -> None:
-    models = load_bundle(tiny_bundle).models
-    save_bundle(tmp_path / "grown", [*models.values(), small_model(6)])
+    low, high = load_bundle(tiny_bundle).networks
+    save_bundle(tmp_path / "grown", [low, high, small_network(6)])
     samples = CompressedImages(str(dataset), bundle=str(tmp_path / "grown"), columns=["image"])
     expected = CompressedImages(str(dataset), bundle=str(tiny_bundle), columns=["image"])
     assert all(np.array_equal(a["image"], b["image"]) for a, b in zip(samples, expected, strict=True))
-    save_bundle(tmp_path / "exchanged", [models[2], small_model(4, seed=9)])
-    with pytest.raises(ValueError, match=r"was compressed with model .*, quality 4 of this bundle is .*: pass"):
+    save_bundle(tmp_path / "exchanged", [low, small_network(4, seed=9)])
+    with pytest.raises(ValueError, match=r"was compressed with network .*, quality 4 of this bundle is .*: pass"):
         CompressedImages(str(dataset), bundle=str(tmp_path / "exchanged"))
-    save_bundle(tmp_path / "without", [models[2]])
-    with pytest.raises(ValueError, match=r"quality is 4, the bundle has \[2\]"):
+    save_bundle(tmp_path / "without", [low])
+    with pytest.raises(ValueError, match=r"quality is 4, the bundle serves 2"):
         CompressedImages(str(dataset), bundle=str(tmp_path / "without"))
 
 

@@ -3,22 +3,24 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from bls.bundle import Bundle
 from bls.codec import Codec
+from bls.ladder import QualityRange
 from bls.training.parallel import BatchPart
 from bls.training.trainer import TrainingConfig
 from bls.transforms.networks import TransformConfig
 from pipeline.train.fit import STEPS_PER_POINT, Fit, FitConfig, Sample
 from pipeline.train.patches import PatchConfig, PatchSet
-from tests.bundles import small_model
+from tests.bundles import small_network
 from tests.images import random_fields
 
 STEPS = STEPS_PER_POINT + 5
 CONFIG = FitConfig(
-    quality=4,
-    training=TrainingConfig(lmbda=0.013, steps=STEPS, warmup_steps=2),
+    qualities=QualityRange(4, 4),
+    training=TrainingConfig(steps=STEPS, warmup_steps=2),
     model=TransformConfig(num_filters=12),
     patches=PatchConfig(patch_size=64),
     batch_size=2,
@@ -42,13 +44,13 @@ def test_a_resumed_fit_repeats_an_undisturbed_one(sample: Sample) -> None:
     run(undisturbed, sample, STEPS)
     killed = Fit(CONFIG, sample, PART)
     run(killed, sample, 13)
-    resumed = Fit(CONFIG, sample, PART, start=small_model())  # all that counts must come from the state
+    resumed = Fit(CONFIG, sample, PART, start=small_network())  # all that counts must come from the state
     resumed.load_state_bytes(killed.state_bytes())
     assert resumed.step == 13
     run(resumed, sample, STEPS)
     assert resumed.is_done and resumed.curve() == undisturbed.curve()
     assert [point["step"] for point in resumed.curve()] == [STEPS_PER_POINT, STEPS]
-    assert resumed.fitted_model().fingerprint == undisturbed.fitted_model().fingerprint
+    assert resumed.fitted_network().fingerprint == undisturbed.fitted_network().fingerprint
 
 
 def test_an_evaluation_measures_real_bitstreams_and_disturbs_nothing(sample: Sample) -> None:
@@ -56,7 +58,7 @@ def test_an_evaluation_measures_real_bitstreams_and_disturbs_nothing(sample: Sam
     for fit in (evaluated, alone):
         run(fit, sample, STEPS_PER_POINT)
     bpp, psnr_db = evaluated.evaluate()
-    codec = Codec(Bundle({4: evaluated.fitted_model()}))
+    codec = Codec(Bundle([evaluated.fitted_network()]))
     x = sample.held_out[0]
     assert bpp == pytest.approx(8 * len(codec.compress(x, quality=4)) / (x.shape[0] * x.shape[1]), rel=0.02)
     assert 15 < psnr_db < 60
@@ -67,15 +69,28 @@ def test_an_evaluation_measures_real_bitstreams_and_disturbs_nothing(sample: Sam
 
 
 def test_a_fit_starts_from_a_neighbour(sample: Sample) -> None:
-    start = Fit(CONFIG, sample, PART).fitted_model()
-    finer = dataclasses.replace(CONFIG, quality=6, training=dataclasses.replace(CONFIG.training, lmbda=0.0483))
+    start = Fit(CONFIG, sample, PART).fitted_network()
+    finer = dataclasses.replace(CONFIG, qualities=QualityRange(5, 6))
     fit = Fit(finer, sample, PART, start=start)
     # The first loss is that of a good start, not of a random one.
     klt = Fit(finer, sample, PART).train_step(sample.patches.batch(0, PART)).loss
     assert fit.train_step(sample.patches.batch(0, PART)).loss == pytest.approx(klt, rel=0.1)
 
 
+def test_a_range_goes_on_with_its_gains(sample: Sample) -> None:
+    config = dataclasses.replace(CONFIG, qualities=QualityRange(3, 5))
+    fit = Fit(config, sample, PART)
+    run(fit, sample, STEPS_PER_POINT)
+    network = fit.fitted_network()
+    again = Fit(config, sample, PART, start=network).fitted_network()
+    np.testing.assert_array_equal(again.gains.log_gain, network.gains.log_gain)
+    codec = Codec(Bundle([network]))
+    sizes = [len(codec.compress(sample.held_out[0], quality=quality)) for quality in (3, 3.5, 4, 4.5, 5)]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+    assert fit.evaluate()[0] > 0 and fit.curve()[-1]["qualities"] == "3:5"
+
+
 def test_what_a_bundle_says_of_its_fit_can_be_written(sample: Sample) -> None:
-    training = Fit(CONFIG, sample, PART).fitted_model(description={"data": "fields"}).training
-    assert training["data"] == "fields" and training["lmbda"] == 0.013 and training["patches"]["patch_size"] == 64
+    training = Fit(CONFIG, sample, PART).fitted_network(description={"data": "fields"}).training
+    assert training["data"] == "fields" and training["qualities"] == "4" and training["patches"]["patch_size"] == 64
     assert json.loads(json.dumps(training)) == training

@@ -2,16 +2,17 @@
 
 from itertools import pairwise
 
+from bls.ladder import QualityRange
 from pipeline.sources.reference import ImageReference
 from pipeline.train.images import IMAGES_PER_TASK, shuffled
 from pipeline.train.sweep import neighbours
 
 
 def test_models_start_from_their_neighbour_towards_the_middle() -> None:
-    lmbdas = {1: 0.0018, 2: 0.0035, 4: 0.013, 6: 0.0483, 8: 0.18}
-    assert neighbours(lmbdas, middle=0.013) == {4: None, 6: 4, 8: 6, 2: 4, 1: 2}
-    assert neighbours(lmbdas, middle=0.2) == {8: None, 6: 8, 4: 6, 2: 4, 1: 2}
-    assert neighbours({3: 0.0067}, middle=0.013) == {3: None}
+    a, b, c, d = (QualityRange.parse(text) for text in ("1:2", "3:4.5", "5", "6:8"))
+    assert neighbours([d, a, c, b], middle=4) == {b: None, c: b, d: c, a: b}
+    assert neighbours([a, b, c, d], middle=7.5) == {d: None, c: d, b: c, a: b}
+    assert neighbours([a], middle=4) == {a: None}
 
 
 def test_images_are_shuffled_but_rows_of_parquet_files_in_runs() -> None:

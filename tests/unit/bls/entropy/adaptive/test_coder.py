@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bls.bitstream import BitstreamError
 from bls.entropy.adaptive import coder as arithmetic_coder
+from bls.entropy.adaptive.coder import AdaptiveCoder
 from bls.entropy.adaptive.fitting import fit_adaptive_model
 from bls.entropy.adaptive.model import AdaptiveModel
 from bls.entropy.interval import MAX_WORDS_PER_SYMBOL
@@ -39,10 +40,10 @@ DOCUMENT = Path(__file__).parents[5] / "docs" / "entropy-coding.md"
 def assert_canonical(payload: bytes, shape: tuple[int, int, int], model: AdaptiveModel) -> None:
     """Assert that a payload is rejected, or the one that its symbols are coded to."""
     try:
-        symbols = arithmetic_coder.decode(payload, shape, model)
+        symbols = AdaptiveCoder(model).decode(payload, shape)
     except BitstreamError:
         return
-    assert arithmetic_coder.encode(symbols, model) == payload
+    assert AdaptiveCoder(model).encode(symbols) == payload
 
 
 @given(symbol_arrays, models)
@@ -50,7 +51,7 @@ def assert_canonical(payload: bytes, shape: tuple[int, int, int], model: Adaptiv
 @example(SYMBOLS, MODELS["heaviest"])
 @example(SYMBOLS, MODELS["improbable"])
 def test_decode_inverts_encode(symbols: np.ndarray, model: AdaptiveModel) -> None:
-    decoded = arithmetic_coder.decode(arithmetic_coder.encode(symbols, model), symbols.shape, model)
+    decoded = AdaptiveCoder(model).decode(AdaptiveCoder(model).encode(symbols), symbols.shape)
     assert decoded.dtype == np.int32
     assert np.array_equal(decoded, symbols)
 
@@ -59,7 +60,7 @@ def test_decode_inverts_encode(symbols: np.ndarray, model: AdaptiveModel) -> Non
 @example(SYMBOLS, ENDS)
 @example(SYMBOLS, MODELS["random_long"])
 def test_payload_is_that_of_exact_integers(symbols: np.ndarray, model: AdaptiveModel) -> None:
-    assert arithmetic_coder.encode(symbols, model) == encode_in_python(symbols, model).payload()
+    assert AdaptiveCoder(model).encode(symbols) == encode_in_python(symbols, model).payload()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -68,9 +69,9 @@ def test_payload_of_many_words_is_that_of_exact_integers(name: str, shape: tuple
     model, rng = MODELS[name], np.random.default_rng(0)
     offsets = rng.laplace(scale=rng.choice([0.3, 3.0, 200.0], size=(3, *shape))).round()
     symbols = np.clip(offsets + model.mode[:, None, None], INT32.min, INT32.max).astype(np.int32)
-    payload = arithmetic_coder.encode(symbols, model)
+    payload = AdaptiveCoder(model).encode(symbols)
     assert payload == encode_in_python(symbols, model).payload()
-    assert np.array_equal(arithmetic_coder.decode(payload, symbols.shape, model), symbols)
+    assert np.array_equal(AdaptiveCoder(model).decode(payload, symbols.shape), symbols)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -99,7 +100,7 @@ def test_document_example_is_what_the_code_writes() -> None:
     assert row and payload and frequencies
     model = AdaptiveModel.from_table(table_of((-2, [int(f) for f in re.findall(r"\d+", frequencies[1])])))
     symbols = np.array([[[int(value) for value in row[1].split()]]], np.int32)
-    assert arithmetic_coder.encode(symbols, model) == bytes.fromhex(payload[1])
+    assert AdaptiveCoder(model).encode(symbols) == bytes.fromhex(payload[1])
 
 
 @given(payloads, st.tuples(st.just(3), st.integers(1, 3), st.integers(1, 12)), models)
@@ -117,11 +118,11 @@ def test_number_outside_the_first_interval_is_rejected() -> None:
     for _ in range(300):
         payload = b"\xff" * rng.integers(8, 13) + rng.bytes(8)
         with pytest.raises(BitstreamError, match="bytes that no 40x4x4 symbols are coded to"):
-            arithmetic_coder.decode(payload, (40, 4, 4), model)
+            AdaptiveCoder(model).decode(payload, (40, 4, 4))
 
 
 def test_truncated_or_flipped_payload_never_gives_the_symbols() -> None:
-    payload = arithmetic_coder.encode(SYMBOLS, MODELS["random"])
+    payload = AdaptiveCoder(MODELS["random"]).encode(SYMBOLS)
     number, num_bytes = int.from_bytes(payload, "big"), len(payload)
     flipped = [(number ^ 1 << bit).to_bytes(num_bytes, "big") for bit in range(8 * num_bytes)]
     for damaged in [*flipped, *(payload[:length] for length in range(num_bytes))]:
@@ -130,15 +131,15 @@ def test_truncated_or_flipped_payload_never_gives_the_symbols() -> None:
 
 @pytest.mark.parametrize("tail", [b"\0", b"\0\0\0\0", b"\x01", b"\xff" * 4, bytes(40) + b"\x01"], ids=len)
 def test_appended_bytes_are_detected(tail: bytes) -> None:
-    payload = arithmetic_coder.encode(SYMBOLS, PLAIN)
+    payload = AdaptiveCoder(PLAIN).encode(SYMBOLS)
     with pytest.raises(BitstreamError, match="bytes that no 3x1x6 symbols are coded to: it is truncated or damaged"):
-        arithmetic_coder.decode(payload + tail, SYMBOLS.shape, PLAIN)
+        AdaptiveCoder(PLAIN).decode(payload + tail, SYMBOLS.shape)
 
 
 def test_yes_for_ever_is_damaged() -> None:
     # A payload of zeros answers yes to all: no symbol of int32 is that far.
     with pytest.raises(BitstreamError):
-        arithmetic_coder.decode(b"", (3, 2, 2), LONG)
+        AdaptiveCoder(LONG).decode(b"", (3, 2, 2))
 
 
 @pytest.mark.parametrize("num_zeros", [0, 1, 4, 200])
@@ -147,9 +148,9 @@ def test_carry_runs_through_all_words_before_it(num_zeros: int) -> None:
     table = laplacian(0.8, 2.0, 5.0)
     model = with_random_integers(AdaptiveModel.from_table(table), seed=3, highest_weight=200)
     payload = b"\x80" + b"\0" * num_zeros + b"\x35" * (num_zeros > 0)
-    symbols = arithmetic_coder.decode(payload, (3, 16, 20), model)
+    symbols = AdaptiveCoder(model).decode(payload, (3, 16, 20))
     reference = encode_in_python(symbols, model)
-    assert arithmetic_coder.encode(symbols, model) == reference.payload() == payload
+    assert AdaptiveCoder(model).encode(symbols) == reference.payload() == payload
     if num_zeros == 0:
         assert reference.low >> 64 == 2 ** (32 * reference.num_words - 1) - 1  # all words are to be carried through
         assert reference.num_words > 50
@@ -160,9 +161,9 @@ def test_carry_runs_through_all_words_before_it(num_zeros: int) -> None:
 def test_words_grow_with_what_they_hold() -> None:
     rng = np.random.default_rng(0)
     symbols = rng.integers(INT32.min, INT32.max, size=(3, 50, 60), dtype=np.int32)
-    payload = arithmetic_coder.encode(symbols, LONG)
+    payload = AdaptiveCoder(LONG).encode(symbols)
     assert len(payload) > 3 * 50 * 60 * 7
-    assert np.array_equal(arithmetic_coder.decode(payload, symbols.shape, LONG), symbols)
+    assert np.array_equal(AdaptiveCoder(LONG).decode(payload, symbols.shape), symbols)
 
 
 def test_dearest_symbol_fits_where_room_is_made_for_it() -> None:
@@ -175,18 +176,18 @@ def test_dearest_symbol_fits_where_room_is_made_for_it() -> None:
 
 
 def test_symbols_and_models_of_any_layout_are_coded_alike() -> None:
-    expected = arithmetic_coder.encode(SYMBOLS, MODELS["random"])
+    expected = AdaptiveCoder(MODELS["random"]).encode(SYMBOLS)
     for order in ("C", "F"):
         read_only = np.array(SYMBOLS, order=order)
         stored = {name: np.array(array, order=order) for name, array in MODELS["random"].to_arrays().items()}
         for array in (read_only, *stored.values()):
             array.flags.writeable = False
-        assert arithmetic_coder.encode(read_only, AdaptiveModel.from_arrays(stored)) == expected
+        assert AdaptiveCoder(AdaptiveModel.from_arrays(stored)).encode(read_only) == expected
 
 
 def test_one_model_codes_any_number_of_times() -> None:
     before = {name: array.copy() for name, array in MODELS["random"].to_arrays().items()}
-    first, second = (arithmetic_coder.encode(SYMBOLS, MODELS["random"]) for _ in range(2))
+    first, second = (AdaptiveCoder(MODELS["random"]).encode(SYMBOLS) for _ in range(2))
     assert first == second
     assert all(np.array_equal(array, before[name]) for name, array in MODELS["random"].to_arrays().items())
 
@@ -194,10 +195,10 @@ def test_one_model_codes_any_number_of_times() -> None:
 def test_threads_code_alike() -> None:
     model = MODELS["random"]
     symbols = np.random.default_rng(1).laplace(scale=2, size=(16, 3, 40, 60)).round().astype(np.int32)
-    expected = [arithmetic_coder.encode(image, model) for image in symbols]
+    expected = [AdaptiveCoder(model).encode(image) for image in symbols]
     with ThreadPoolExecutor(4) as pool:
-        coded = list(pool.map(lambda image: arithmetic_coder.encode(image, model), symbols))
-        decoded = list(pool.map(lambda payload: arithmetic_coder.decode(payload, symbols[0].shape, model), coded))
+        coded = list(pool.map(lambda image: AdaptiveCoder(model).encode(image), symbols))
+        decoded = list(pool.map(lambda payload: AdaptiveCoder(model).decode(payload, symbols[0].shape), coded))
     assert coded == expected
     assert np.array_equal(np.stack(decoded), symbols)
 
@@ -206,7 +207,7 @@ def test_threads_code_alike() -> None:
 def test_adaptation_costs_little_where_there_is_nothing_to_learn(scale: float) -> None:
     table = laplacian(scale, radius=1 + int(10 * scale))
     symbols = draw(table, (150, 200))
-    coded_bits = 8 * len(arithmetic_coder.encode(symbols, AdaptiveModel.from_table(table)))
+    coded_bits = 8 * len(AdaptiveCoder(AdaptiveModel.from_table(table)).encode(symbols))
     ideal_bits = table.code_length_bits(symbols)
     assert 0.99 * ideal_bits < coded_bits < 1.03 * ideal_bits + 0.01 * symbols.size
 
@@ -223,5 +224,5 @@ def test_contexts_gain_where_magnitudes_cluster() -> None:
         np.bincount(np.concatenate([i[c].ravel() for i in training]) - low, minlength=high - low + 1) for c in range(3)
     ]
     table = ProbabilityTable.from_probabilities(np.stack(counts).astype(float), int(low))
-    adaptive_bits = 8 * len(arithmetic_coder.encode(other, fit_adaptive_model(table, training)))
+    adaptive_bits = 8 * len(AdaptiveCoder(fit_adaptive_model(table, training)).encode(other))
     assert adaptive_bits < 0.9 * table.code_length_bits(other)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bls.entropy.adaptive import coder as arithmetic_coder
+from bls.entropy.adaptive.coder import AdaptiveCoder
 from bls.entropy.adaptive.fitting import fit_adaptive_model
 from bls.entropy.adaptive.model import NEIGHBOURS, AdaptiveModel
 from bls.entropy.estimates import PRIOR_COUNT
@@ -114,8 +115,8 @@ def test_constant_channel_is_fitted(value: int) -> None:
     symbols[1, 3, 3] = 5
     table = ProbabilityTable.from_probabilities(np.array([[1.0], [1.0]]), value)
     model = fit_adaptive_model(table, [symbols])
-    payload = arithmetic_coder.encode(symbols, model)
-    assert np.array_equal(arithmetic_coder.decode(payload, symbols.shape, model), symbols)
+    payload = AdaptiveCoder(model).encode(symbols)
+    assert np.array_equal(AdaptiveCoder(model).decode(payload, symbols.shape), symbols)
     assert len(payload) < 16
 
 
@@ -129,7 +130,7 @@ def test_fit_codes_other_images_of_the_kind_in_fewer_bits() -> None:
     training, other = [image() for _ in range(10)], image()
     table = table_for(np.concatenate([*training, other], 1))
     num_bytes = [
-        len(arithmetic_coder.encode(other, model))
+        len(AdaptiveCoder(model).encode(other))
         for model in (AdaptiveModel.from_table(table), fit_adaptive_model(table, training))
     ]
     assert num_bytes[1] < 0.9 * num_bytes[0]

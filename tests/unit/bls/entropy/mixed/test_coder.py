@@ -10,6 +10,7 @@ from bls.bitstream import BitstreamError
 from bls.entropy.adaptive import coder as arithmetic_coder
 from bls.entropy.adaptive.model import NEIGHBOURS, AdaptiveModel
 from bls.entropy.mixed import coder as mixed_coder
+from bls.entropy.mixed.coder import MixedCoder
 from bls.entropy.mixed.model import (
     FIRST_COUNT,
     NUM_TERMS,
@@ -76,17 +77,17 @@ def wild_symbols(adaptive: AdaptiveModel, shape: tuple[int, int], *, seed: int =
 def assert_canonical(payload: bytes, shape: tuple[int, int, int], pair: tuple[AdaptiveModel, MixedModel]) -> None:
     """Assert that a payload is rejected, or the one that its symbols are coded to."""
     try:
-        symbols = mixed_coder.decode(payload, shape, *pair)
+        symbols = MixedCoder(*pair).decode(payload, shape)
     except BitstreamError:
         return
-    assert mixed_coder.encode(symbols, *pair) == payload
+    assert MixedCoder(*pair).encode(symbols) == payload
 
 
 @given(symbol_arrays, pairs)
 @example(SYMBOLS, PAIRS["large"])
 @example(SYMBOLS, PAIRS["extreme"])
 def test_decode_inverts_encode(symbols: np.ndarray, pair: tuple[AdaptiveModel, MixedModel]) -> None:
-    decoded = mixed_coder.decode(mixed_coder.encode(symbols, *pair), symbols.shape, *pair)
+    decoded = MixedCoder(*pair).decode(MixedCoder(*pair).encode(symbols), symbols.shape)
     assert decoded.dtype == np.int32
     assert np.array_equal(decoded, symbols)
 
@@ -96,23 +97,23 @@ def test_decode_inverts_encode(symbols: np.ndarray, pair: tuple[AdaptiveModel, M
 @example(SYMBOLS, PAIRS["long"])
 @example(SYMBOLS, PAIRS["extreme"])
 def test_payload_is_that_of_exact_integers(symbols: np.ndarray, pair: tuple[AdaptiveModel, MixedModel]) -> None:
-    assert mixed_coder.encode(symbols, *pair) == encode_mixed_in_python(symbols, *pair).payload()
+    assert MixedCoder(*pair).encode(symbols) == encode_mixed_in_python(symbols, *pair).payload()
 
 
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (9, 13)], ids=str)
 def test_payload_of_many_words_is_that_of_exact_integers(name: str, shape: tuple[int, int]) -> None:
     symbols = wild_symbols(PAIRS[name][0], shape)
-    payload = mixed_coder.encode(symbols, *PAIRS[name])
+    payload = MixedCoder(*PAIRS[name]).encode(symbols)
     assert payload == encode_mixed_in_python(symbols, *PAIRS[name]).payload()
-    assert np.array_equal(mixed_coder.decode(payload, symbols.shape, *PAIRS[name]), symbols)
+    assert np.array_equal(MixedCoder(*PAIRS[name]).decode(payload, symbols.shape), symbols)
 
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_coded_length_is_the_sum_of_the_models_own_code_lengths(name: str) -> None:
     symbols = wild_symbols(PAIRS[name][0], (12, 20))
     coder = encode_mixed_in_python(symbols, *PAIRS[name])
-    coded_bits = 8 * len(mixed_coder.encode(symbols, *PAIRS[name]))
+    coded_bits = 8 * len(MixedCoder(*PAIRS[name]).encode(symbols))
     # What rounding drops from a yes goes to the no, so an unlikely model may gain by it.
     assert abs(coded_bits - coder.bits) < 0.001 * coder.bits + 9
 
@@ -144,7 +145,7 @@ def test_any_bytes_decode_to_what_is_coded_to_them_or_raise(
 
 
 def test_truncated_or_flipped_payload_never_gives_the_symbols() -> None:
-    payload = mixed_coder.encode(SYMBOLS, *PAIRS["small"])
+    payload = MixedCoder(*PAIRS["small"]).encode(SYMBOLS)
     number, num_bytes = int.from_bytes(payload, "big"), len(payload)
     flipped = [(number ^ 1 << bit).to_bytes(num_bytes, "big") for bit in range(8 * num_bytes)]
     for damaged in [*flipped, *(payload[:length] for length in range(num_bytes))]:
@@ -153,32 +154,32 @@ def test_truncated_or_flipped_payload_never_gives_the_symbols() -> None:
 
 @pytest.mark.parametrize("tail", [b"\0", b"\0\0\0\0", b"\x01", b"\xff" * 4, bytes(40) + b"\x01"], ids=len)
 def test_appended_bytes_are_detected(tail: bytes) -> None:
-    payload = mixed_coder.encode(SYMBOLS, *PAIRS["small"])
+    payload = MixedCoder(*PAIRS["small"]).encode(SYMBOLS)
     with pytest.raises(BitstreamError, match="bytes that no 3x1x6 symbols are coded to: it is truncated or damaged"):
-        mixed_coder.decode(payload + tail, SYMBOLS.shape, *PAIRS["small"])
+        MixedCoder(*PAIRS["small"]).decode(payload + tail, SYMBOLS.shape)
 
 
 def test_number_outside_the_first_interval_is_rejected() -> None:
     with pytest.raises(BitstreamError):
-        mixed_coder.decode(b"\xff" * 8 + b"\x35", (3, 4, 4), *PAIRS["small"])
+        MixedCoder(*PAIRS["small"]).decode(b"\xff" * 8 + b"\x35", (3, 4, 4))
 
 
 def test_one_model_of_any_layout_codes_alike_any_number_of_times() -> None:
     adaptive, model = PAIRS["small"]
-    expected = mixed_coder.encode(SYMBOLS, adaptive, model)
+    expected = MixedCoder(adaptive, model).encode(SYMBOLS)
     stored = {f.name: np.array(getattr(model, f.name), order="F") for f in fields(model)}
     for array in stored.values():
         array.flags.writeable = False
     for _ in range(2):
-        assert mixed_coder.encode(SYMBOLS, adaptive, MixedModel.from_arrays(stored)) == expected
+        assert MixedCoder(adaptive, MixedModel.from_arrays(stored)).encode(SYMBOLS) == expected
 
 
 def test_threads_code_alike() -> None:
     pair = PAIRS["small"]
     symbols = [wild_symbols(pair[0], (20, 30), seed=seed) for seed in range(8)]
-    expected = [mixed_coder.encode(image, *pair) for image in symbols]
+    expected = [MixedCoder(*pair).encode(image) for image in symbols]
     with ThreadPoolExecutor(4) as pool:
-        coded = list(pool.map(lambda image: mixed_coder.encode(image, *pair), symbols))
-        decoded = list(pool.map(lambda payload: mixed_coder.decode(payload, symbols[0].shape, *pair), coded))
+        coded = list(pool.map(lambda image: MixedCoder(*pair).encode(image), symbols))
+        decoded = list(pool.map(lambda payload: MixedCoder(*pair).decode(payload, symbols[0].shape), coded))
     assert coded == expected
     assert all(np.array_equal(a, b) for a, b in zip(decoded, symbols, strict=True))

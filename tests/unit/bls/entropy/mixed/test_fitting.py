@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from bls.entropy.adaptive import coder as arithmetic_coder
+from bls.entropy.adaptive.coder import AdaptiveCoder
 from bls.entropy.adaptive.fitting import fit_adaptive_model
 from bls.entropy.adaptive.model import AdaptiveModel
 from bls.entropy.mixed import coder as mixed_coder
+from bls.entropy.mixed.coder import MixedCoder
 from bls.entropy.mixed.fitting import fit_mixed_model
 from bls.entropy.mixed.model import FIRST_COUNT, PLACES, SUM_FRACTION_BITS, MixedModel
 from bls.entropy.table import ProbabilityTable
@@ -51,16 +54,16 @@ def test_ramp_is_foretold_by_its_left_neighbour(fitted: tuple[AdaptiveModel, Mix
 def test_other_symbols_of_the_kind_take_far_fewer_bits(fitted: tuple[AdaptiveModel, MixedModel]) -> None:
     adaptive, model = fitted
     other = image(99)
-    assert len(mixed_coder.encode(other, adaptive, model)) < 0.75 * len(arithmetic_coder.encode(other, adaptive))
+    assert len(MixedCoder(adaptive, model).encode(other)) < 0.75 * len(AdaptiveCoder(adaptive).encode(other))
 
 
 def test_weights_learnt_in_training_help(fitted: tuple[AdaptiveModel, MixedModel]) -> None:
     adaptive, model = fitted
     other = image(99)
     untrained = np.zeros(model.mixer_weights.size, np.int64)
-    assert len(mixed_coder.encode(other, adaptive, model)) < len(
-        mixed_coder.learn(other, adaptive, model, untrained, mixed_coder.LEARNING_SHIFT)
-    )
+    without = replace(model, mixer_weights=np.zeros_like(model.mixer_weights))
+    assert len(MixedCoder(adaptive, model).encode(other)) < len(MixedCoder(adaptive, without).encode(other))
+    mixed_coder.learn(other, adaptive, model, untrained, mixed_coder.LEARNING_SHIFT)
     assert untrained.any()
 
 
@@ -81,8 +84,8 @@ def test_first_probabilities_are_how_decisions_fell(fitted: tuple[AdaptiveModel,
 def test_little_to_fit_to_is_enough(side: int) -> None:
     images = [image(0, side=side)]
     adaptive, model = fit(images)
-    payload = mixed_coder.encode(images[0], adaptive, model)
-    assert np.array_equal(mixed_coder.decode(payload, images[0].shape, adaptive, model), images[0])
+    payload = MixedCoder(adaptive, model).encode(images[0])
+    assert np.array_equal(MixedCoder(adaptive, model).decode(payload, images[0].shape), images[0])
 
 
 def test_equal_symbols_give_equal_models() -> None:
