@@ -13,8 +13,9 @@ from PIL import Image, ImageOps
 
 from bls import bitstream
 from bls.bitstream import BitstreamError
-from bls.codec import Codec
+from bls.codec import MAX_PIXELS, Codec
 from bls.entropy.coders import CODERS
+from bls.image_files import open_image
 from bls.ladder import quality_of, quality_text
 from bls.measures import images as quality
 
@@ -33,7 +34,7 @@ def encode(
     """Compress an image file to a .bls file.
 
     Args:
-        image: Any image that Pillow reads; transparency is refused, not dropped.
+        image: An image of a format in `bls.image_files`; transparency is refused, not dropped.
         output: The .bls file.
         quality: From 1 (smallest files) to 8 (best images), any number between.
         coder: Entropy coder: `mixed` (smallest), `adaptive` (faster) or `static`.
@@ -56,6 +57,7 @@ def decode(
     output: Annotated[Path, tyro.conf.Positional],
     /,
     bundle: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
     overwrite: bool = False,
 ) -> None:
     """Decompress a .bls file to an image file.
@@ -64,12 +66,19 @@ def decode(
         file: The .bls file.
         output: Image file; its extension chooses the format.
         bundle: Folder of fitted models; by default the one that comes with the package.
+        max_pixels: Refuse a file that claims more: a few hostile bytes may ask for gigabytes of memory.
         overwrite: Replace a file that is there.
     """
     _check_target(output, source=file, overwrite=overwrite)
-    codec = Codec.load(bundle)
     fingerprint, data = bitstream.unpack_file(file.read_bytes())
-    expected = codec.model_fingerprint(quality_of(bitstream.parse_header(data).quality_index))
+    header = bitstream.parse_header(data)
+    if header.width * header.height > max_pixels:
+        raise ValueError(
+            f"{file} claims {header.width}x{header.height} pixels, --max-pixels is {max_pixels}: "
+            "give a larger --max-pixels if you trust the file"
+        )
+    codec = Codec.load(bundle, max_pixels=max_pixels)
+    expected = codec.model_fingerprint(quality_of(header.quality_index))
     bitstream.check_fingerprint(fingerprint, model=expected)
     image = Image.fromarray(codec.decompress(data))
     extension = output.suffix.lower()
@@ -115,7 +124,7 @@ def _read_image(path: Path) -> np.ndarray:
     # A picture too large to be plausible is an error here, not a warning.
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = ImageOps.exif_transpose(Image.open(path))
+        image = ImageOps.exif_transpose(open_image(path))
     if image.has_transparency_data:
         raise ValueError(f"{path} has transparency, which a .bls file cannot hold: flatten it first")
     if image.mode in ("1", "L"):

@@ -31,7 +31,6 @@ from pipeline.provenance import provenance
 from pipeline.sources.opening import check_apart, open_source
 from pipeline.sources.reference import Columns, ImageReference, Source
 from pipeline.storage.opening import open_folder
-from pipeline.storage.uris import redact
 from pipeline.work.bundles import load_bundle
 from pipeline.work.codec import own_process
 from pipeline.work.stages import Item
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return check_relaxation(config)
     except (UsageError, OSError) as error:
-        say(f"error: {redact(str(error))}")
+        say(f"error: {error}")
         return ExitCode.WRONG_USAGE if isinstance(error, UsageError) else ExitCode.FAILED
 
 
@@ -122,6 +121,7 @@ def _images(
             item, x = _Image(position, {"key": reference.key, "status": OK}, reference), None
             with item.stage("seconds"):
                 x = images.decode(source.read(reference), max_pixels=config.max_pixels).pixels
+            item.fit(RELAXATION)
             yield item, x
             progress.add(Summary(num_images=1, quarantined={} if item.ok else {item.row["status"]: 1}))
 

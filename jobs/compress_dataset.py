@@ -34,7 +34,8 @@ from pipeline.ledger.plan import default_size, freeze_plan, planned_shards
 from pipeline.ledger.summary import Summary
 from pipeline.sources.opening import check_apart, open_source
 from pipeline.sources.reference import Columns, Source
-from pipeline.storage.uris import absolute, redact
+from pipeline.storage.secrets import redact
+from pipeline.storage.uris import absolute
 from pipeline.work.bundles import load_network
 
 JOB = "compress"

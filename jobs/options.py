@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import fields
 from typing import Any
 
-from pipeline.storage.uris import redact
+from pipeline.storage.secrets import redact
 
 
 def check_at_least(minimum: int, **options: float | None) -> None:

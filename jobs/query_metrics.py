@@ -25,6 +25,7 @@ from pipeline.storage.uris import absolute
 
 Format = Literal["table", "csv", "json", "parquet"]
 _MAX_ROWS = 40  # of a table on a terminal; elsewhere all are written
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _WIDE = 10_000  # columns of text where nothing needs to fit
 
 
@@ -101,7 +102,7 @@ def query_metrics(config: QueryMetrics) -> ExitCode:
         relation = database.query(config.question(database))
     if config.format == "parquet" and config.output is None and sys.stdout.isatty():
         raise UsageError("Parquet is not for a terminal: give --output FILE, or another --format")
-    with _target(config.output) as file, usage():
+    with _target(config.output) as file, usage(), database.answering():
         if config.format == "table":
             _write_table(relation, file, whole=config.output is not None or not sys.stdout.isatty())
         else:
@@ -148,10 +149,26 @@ def _write_table(relation: Any, file: IO[bytes], *, whole: bool) -> None:
 
 def _write_csv(batches: pa.RecordBatchReader, file: IO[bytes]) -> None:
     with _text(file) as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(batches.schema.names)
+        writer = csv.writer(_Lines(text))
+        writer.writerow(map(_cell, batches.schema.names))
         for batch in batches:
-            writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                writer.writerow(map(_cell, row))
+
+
+class _Lines:
+    """Ends lines as the other formats do. The module `csv` quotes a `\\r` in a cell only where its lines end so."""
+
+    def __init__(self, text: IO[str]) -> None:
+        self._text = text
+
+    def write(self, line: str) -> int:
+        return self._text.write(line.removesuffix("\r\n") + "\n")
+
+
+def _cell(value: Any) -> Any:
+    """Return a value that a spreadsheet shows and does not run: a file may be called `=HYPERLINK(...)`."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
 def _write_json(batches: pa.RecordBatchReader, file: IO[bytes]) -> None:

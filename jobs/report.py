@@ -21,7 +21,8 @@ from pipeline.report.pictures import draw
 from pipeline.report.run import MEASURES, Row, RunReport, gather
 from pipeline.sources.opening import check_apart
 from pipeline.storage.opening import open_folder
-from pipeline.storage.uris import absolute, redact
+from pipeline.storage.secrets import redact
+from pipeline.storage.uris import absolute
 from pipeline.work.codec import own_process
 
 _JPEG = ("JPEG", "MPO")

@@ -35,7 +35,8 @@ from pipeline.sources.opening import check_apart, open_sources
 from pipeline.sources.reference import Columns
 from pipeline.storage.folder import Folder
 from pipeline.storage.opening import open_folder
-from pipeline.storage.uris import absolute, redact
+from pipeline.storage.secrets import redact, without_credentials
+from pipeline.storage.uris import absolute
 from pipeline.train.curve_plot import plot_training_curve
 from pipeline.train.fit import LMBDA_SCALES, FitConfig
 from pipeline.train.fitted import read_curve, read_fitted
@@ -256,7 +257,7 @@ def _pairs(settings: dict[str, object], keys: list[str]) -> str:
 
 def _names(uris: tuple[str, ...]) -> list[str]:
     """Return the last parts of URIs: what of them may stand in a bundle that is passed on."""
-    return [redact(uri).rstrip("/").rpartition("/")[2] for uri in uris]
+    return [without_credentials(uri).rstrip("/").rpartition("/")[2] for uri in uris]
 
 
 def _data_names(config: TrainConfig) -> list[str]:

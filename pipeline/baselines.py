@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, features
 
+from bls.image_files import open_image
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -100,4 +102,4 @@ def encode(x: Pixels, codec: str, setting: int) -> bytes:
 
 def decode(data: bytes, *, gray: bool) -> Pixels:
     """Decode such a file; what comes back in colour of a grayscale image is reduced to its luma."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("L" if gray else "RGB"))
+    return np.asarray(open_image(io.BytesIO(data)).convert("L" if gray else "RGB"))

@@ -6,6 +6,7 @@ frames, damage. Every function may be called from several threads.
 """
 
 import io
+import re
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,11 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from bls.bitstream import MAX_SIDE
+from bls.image_files import FORMATS as READ_FORMATS
+from bls.image_files import open_image
 
 MAX_PIXELS = 2**27  # by default: some damaged or hostile bytes may claim gigapixels
+MAX_PNG_ICC_NUM_BYTES = 2**20  # Pillow, and others after it, refuse a PNG with a larger one
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 # On Kodak PNG level 1 writes 14 MP/s and level 6, Pillow's default, 4 MP/s for 2 % fewer bytes; WebP method 0 writes
@@ -99,7 +103,7 @@ def decode(data: bytes, *, max_pixels: int) -> SourceImage:
         raise
     except Exception as error:  # Pillow's decoders raise whatever their parsing stumbles on
         status = "truncated" if isinstance(error, EOFError) or "truncated" in str(error) else "corrupt"
-        raise ImageError(status, f"image data is damaged: {error}", facts) from error
+        raise ImageError(status, f"image data is damaged: {_reason(error)}", facts) from error
     return _to_source_image(image, facts)
 
 
@@ -129,11 +133,16 @@ def encode(
     if alpha_png is not None:
         if image_format == "jpeg":
             raise ImageError("unsupported", "the image has an alpha plane, which JPEG cannot hold: use png or webp")
-        image.putalpha(Image.open(io.BytesIO(alpha_png)))
+        image.putalpha(_open_alpha(alpha_png, image.size))
     options = dict(_SAVE_OPTIONS[image_format])
     if exif is not None:
         options["exif"] = exif
     if icc_profile is not None:
+        if image_format == "png" and len(icc_profile) > MAX_PNG_ICC_NUM_BYTES:
+            raise ImageError(
+                "unsupported",
+                f"the ICC profile has {len(icc_profile)} bytes, PNG readers take {MAX_PNG_ICC_NUM_BYTES}: use webp",
+            )
         options["icc_profile"] = icc_profile
     file = io.BytesIO()
     try:
@@ -147,26 +156,58 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if not data:
         raise ImageError("empty", "the file has no bytes")
     try:
-        image = Image.open(io.BytesIO(data))
-        assert isinstance(image, ImageFile.ImageFile)
-        return image
+        return open_image(io.BytesIO(data))
     except UnidentifiedImageError as error:
-        hint = "HEIC, which is not supported: convert it" if data[4:8] == b"ftyp" else "no format that is known"
-        raise ImageError("not_an_image", f"{hint} (first bytes {data[:12]!r})") from error
+        # Nothing of the content is quoted: a list of inputs may name any file.
+        if data[4:8] == b"ftyp":
+            reason = "the file may be HEIC, which needs a plug-in of Pillow: install one, or convert the file"
+        else:
+            reason = f"the file is not an image of a format that is read: {', '.join(READ_FORMATS)}"
+        raise ImageError("not_an_image", reason) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("too_large", str(error)) from error
     except Exception as error:  # Pillow's parsers raise whatever they stumble on
-        raise ImageError("corrupt", f"image header is damaged: {error}") from error
+        if "MAX_TEXT" in str(error):
+            message = "has an ICC profile or text of more than 1 MiB, which Pillow does not read: remove it"
+            raise ImageError("unsupported", message) from error
+        raise ImageError("corrupt", f"image header is damaged: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what Pillow says, up to the first thing that it may have quoted from the file."""
+    said = error.args[0] if error.args and not isinstance(error, KeyError) else ""
+    text = said.decode("ascii", "replace") if isinstance(said, bytes) else str(said)
+    return re.split(r"[:('\"]", text)[0].strip() or type(error).__name__
+
+
+def _open_alpha(png: bytes, size: tuple[int, int]) -> Image.Image:
+    """Open a stored alpha plane, which is not decoded where it cannot belong to an image of this size."""
+    alpha = Image.open(io.BytesIO(png), formats=["PNG"])
+    if alpha.size != size:
+        raise ImageError("corrupt", f"the alpha plane has {alpha.size} pixels, the image {size}: it is damaged")
+    return alpha
 
 
 def _check_supported(image: ImageFile.ImageFile, data: bytes) -> None:
     # An MPO is a JPEG with previews or depth maps behind it, as many phones write them: its first frame is the image.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise ImageError("unsupported", "has several frames or pages: split it into single images")
+    if image.format == "JPEG" and _cannot_hold_its_blocks(image, data):
+        raise ImageError("truncated", f"{len(data)} bytes cannot hold the pixels that the header claims")
     if image.mode in ("I", "F", "LAB") or image.mode.startswith("I;"):
         raise ImageError("unsupported", f"has samples of mode {image.mode}: convert it to 8-bit gray or RGB")
     if _has_deep_samples(image, data):
         raise ImageError("unsupported", "has more than 8 bits per sample: convert it to 8 bits")
+
+
+def _cannot_hold_its_blocks(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Tell whether a JPEG has fewer bits than blocks of 8x8; libjpeg would paint what is missing gray, without a word.
+
+    Every block takes a bit or more: the shortest Huffman code of its mean. Arithmetic coding may need less.
+    """
+    num_blocks = -(-image.width // 8) * -(-image.height // 8)
+    is_arithmetic = any(bytes((0xFF, marker)) in data for marker in (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
+    return 8 * len(data) < num_blocks and not is_arithmetic
 
 
 def _has_deep_samples(image: ImageFile.ImageFile, data: bytes) -> bool:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.storage.uris import redact
+from pipeline.storage.secrets import redact
 
 _ROOT = Path(__file__).parents[1]
 

@@ -97,6 +97,11 @@ def run_to_end(
         say(f"stopped. {GOES_ON}")
     committed = work.output.up_to_date(committed)
     work.output.sweep(committed)
+    if not is_stopped and committed.total.num_images < work.num_images:
+        raise WorkError(
+            f"only {committed.total.num_images} of {work.num_images} images are committed in {work.output}, all were "
+            "done: somebody deleted commits while the job ran"
+        )
     result = Result(committed.total, added, time.monotonic() - start, is_stopped)
     events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(committed.total))
     return result

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline.ledger.damage import parse_table, read_named
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
+from pipeline.ledger.schema import BITSTREAMS, CARRIED, METRICS
 from pipeline.ledger.summary import OK
 
 Rows = dict[str, dict[str, Any]]  # by key
@@ -25,10 +26,18 @@ class KeptRows:
         """Read what a marker's files say of good images."""
         if marker is None:
             return cls()
-        metrics, bitstreams = (_read(output, marker, kind) for kind in ("metrics", "bitstreams"))
+        metrics = _read(output, marker.files["metrics"], METRICS)
+        bitstreams = _read(output, marker.files["bitstreams"], BITSTREAMS)
         return cls({key: row for key, row in metrics.items() if row["status"] == OK}, bitstreams)
 
 
-def _read(output: Output, marker: Marker, kind: str) -> Rows:
-    table = pq.read_table(pa.BufferReader(output.folder.read(marker.files[kind])))
-    return {row["key"]: row for row in table.to_pylist()}
+def _read(output: Output, name: str, schema: pa.Schema) -> Rows:
+    table = parse_table(read_named(output.folder, name), schema, folder=output, name=name)
+    if CARRIED not in table.column_names:
+        return {row["key"]: row for row in table.to_pylist()}
+    # As they are: Python has no value for some of Arrow's.
+    rows, carried = table.drop_columns([CARRIED]).to_pylist(), table[CARRIED]
+    return {
+        row["key"]: {**row, CARRIED: value if value.is_valid else None}
+        for row, value in zip(rows, carried, strict=True)
+    }

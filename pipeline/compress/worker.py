@@ -6,7 +6,7 @@ fails becomes a quarantined row and disturbs no other.
 
 import time
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -129,10 +129,9 @@ class ShardCompressor:
         keys = [reference.key for reference in shard.items]
         rows = [metrics[key] for key in keys]
         metadata = {"job": "compress", "max_pixels": self._config.max_pixels, **self._model_columns}
+        stored = [bitstreams[key] for key in keys if key in bitstreams]
         files = {
-            "bitstreams": to_parquet(
-                [bitstreams[key] for key in keys if key in bitstreams], self._bitstreams, metadata=metadata
-            ),
+            "bitstreams": to_parquet(stored, self._bitstreams, metadata=metadata),
             "metrics": to_parquet(rows, METRICS, metadata=metadata),
         }
         summary = Summary.of_rows(rows, bytes_in="source_num_bytes", bytes_out="num_bytes")
@@ -158,7 +157,9 @@ class ShardCompressor:
         regrouped = groupby(coded, key=lambda item: item.batch)
         synthesised = chain.from_iterable(synthesize(self._codec, list(batch)) for _, batch in regrouped)
         measured = self._ahead(self._measure, synthesised, cost=num_pixels)
-        return sorted(measured, key=lambda item: item.position)
+        items = sorted(measured, key=lambda item: item.position)
+        self._check_rows(items)
+        return items
 
     def _begin(self, shard: Shard, crashed: Collection[int]) -> Iterator[_SourceItem]:
         for position, reference in enumerate(shard.items):
@@ -214,6 +215,18 @@ class ShardCompressor:
                 item.stored[CARRIED] = item.carried
         item.carried = item.image = item.symbols = item.x_hat = None
         return item
+
+    def _check_rows(self, items: Sequence[_SourceItem]) -> None:
+        """Quarantine images whose rows cannot be written: a value of an input must not fail its shard."""
+        try:
+            pa.Table.from_pylist([item.stored for item in items if item.ok], schema=self._bitstreams)
+        except Exception:  # which image it is shows below
+            for item in items:
+                if item.ok:
+                    with item.stage("quality_seconds"):
+                        pa.Table.from_pylist([item.stored], schema=self._bitstreams)
+        for item in items:
+            item.fit(METRICS)
 
 
 def is_sampled(key: str, share: float) -> bool:

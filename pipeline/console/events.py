@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.console.streams import write_line
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.summary import Summary
-from pipeline.storage.uris import redact
+from pipeline.storage.secrets import redact
 
 _for_machines = False  # one process, one stderr: what it carries is a property of both
 

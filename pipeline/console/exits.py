@@ -6,7 +6,9 @@ from enum import IntEnum
 
 from pipeline.console import events
 from pipeline.console.printing import say
-from pipeline.storage.uris import redact
+from pipeline.ledger.damage import DamagedFileError
+from pipeline.ledger.output import OutputError
+from pipeline.storage.secrets import redact
 
 
 class ExitCode(IntEnum):
@@ -34,6 +36,8 @@ def usage() -> Iterator[None]:
     """Take errors for what they are while a job prepares: the user's to mend."""
     try:
         yield
+    except DamagedFileError:
+        raise
     except (ValueError, NotADirectoryError, PermissionError) as error:
         raise UsageError(str(error)) from error
 
@@ -44,8 +48,10 @@ def exit_code(job: Callable[[], ExitCode]) -> ExitCode:
         return job()
     except UsageError as error:
         return _tell_end(ExitCode.WRONG_USAGE, error, f"error: {error}")
-    except (WorkError, OSError) as error:
-        return _tell_end(ExitCode.FAILED, error, f"error: {error}\n{GOES_ON}")
+    except (WorkError, OSError, OutputError, DamagedFileError) as error:
+        # A damaged file does not mend itself.
+        is_damage = isinstance(error, ValueError) or isinstance(error.__cause__, DamagedFileError)
+        return _tell_end(ExitCode.FAILED, error, f"error: {error}" if is_damage else f"error: {error}\n{GOES_ON}")
     except KeyboardInterrupt as error:
         return _tell_end(ExitCode.FAILED, error, f"stopped. {GOES_ON}")
 
@@ -54,7 +60,7 @@ def _tell_end(code: ExitCode, error: BaseException, text: str) -> ExitCode:
     if events.are_wanted():
         events.emit("error", exit_code=code, error_class=type(error).__name__, message=str(error) or "stopped")
     else:
-        say(redact(text))
+        say(text)
     return code
 
 

@@ -11,6 +11,7 @@ from pipeline.console import events
 from pipeline.console.streams import write_line
 from pipeline.ledger.output import Output
 from pipeline.ledger.summary import Summary
+from pipeline.storage.secrets import redact
 
 
 def say(message: str) -> None:
@@ -18,7 +19,7 @@ def say(message: str) -> None:
     if events.are_wanted():
         events.emit("message", message=message)
     else:
-        write_line(message, sys.stderr)
+        write_line(redact(message), sys.stderr)
 
 
 def print_table(rows: Iterable[tuple[str, str]]) -> None:

@@ -16,11 +16,11 @@ def reasons_text(counts: Mapping[str, int]) -> str:
 
 
 def skipped_text(skipped: Mapping[str, int]) -> str:
-    """Say how much of the input was no image by name, and what it was instead."""
+    """Say how much of the input was not taken for an image, and what it was instead."""
     reasons = sorted(skipped.items(), key=lambda item: -item[1])
     named = ", ".join(f"{reason} {count}" for reason, count in reasons[:5])
     more = ", ..." if len(reasons) > 5 else ""
-    return f"skipped {sum(skipped.values())} files or samples that are no images by name: {named}{more}"
+    return f"skipped {sum(skipped.values())} files or samples that are not images: {named}{more}"
 
 
 def num_bytes_text(num_bytes: int) -> str:

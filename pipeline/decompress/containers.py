@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.decompress import tar_writer
 from pipeline.images import FORMATS, ImageError
-from pipeline.ledger.bitstream_rows import carried_names, read_stored
+from pipeline.ledger.bitstream_rows import Bitstreams, carried_names, read_stored
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import CARRIED, RESTORED_IMAGES
 from pipeline.storage.folder import Folder
@@ -63,7 +63,7 @@ class RestoredFiles(Protocol):
 
 @contextmanager
 def open_restored(
-    container: str, *, output: Output, shard: int, image_format: str, bitstreams: bytes, rows: Sequence[int]
+    container: str, *, output: Output, shard: int, image_format: str, bitstreams: Bitstreams, rows: Sequence[int]
 ) -> Iterator[RestoredFiles]:
     """Open what takes the images of a shard, which are those of the given rows of a file of bitstreams."""
     extension = FORMATS[image_format]
@@ -146,7 +146,7 @@ class RestoredTable:
     """A Parquet file of `pipeline.ledger.schema.RESTORED_IMAGES` and the carried columns, flat."""
 
     def __init__(
-        self, extension: str, spool: "_Spool", file: IO[bytes], bitstreams: bytes, rows: Sequence[int]
+        self, extension: str, spool: "_Spool", file: IO[bytes], bitstreams: Bitstreams, rows: Sequence[int]
     ) -> None:
         self._extension = extension
         self._spool = spool
@@ -226,7 +226,7 @@ class _Spool:
             file.write(self.read(position))
 
 
-def _file_names(bitstreams: bytes, rows: Sequence[int], extension: str) -> list[str]:
+def _file_names(bitstreams: Bitstreams, rows: Sequence[int], extension: str) -> list[str]:
     stems = (stem for table in read_stored(bitstreams, rows, ["stem"]) for stem in table["stem"].to_pylist())
     return [stem + extension for stem in stems]
 

@@ -23,7 +23,7 @@ from pipeline import images
 from pipeline.ahead import ahead
 from pipeline.decompress.containers import Container, RestoredFiles, RestoredImage, open_restored
 from pipeline.images import ImageError
-from pipeline.ledger.bitstream_rows import carried_names, read_stored
+from pipeline.ledger.bitstream_rows import Bitstreams, carried_names, read_stored
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import CARRIED, RESTORED, to_parquet
@@ -129,7 +129,7 @@ class ShardDecompressor:
         """Open the rows that a shard is made of, and what takes their images."""
         (file,) = {image.file for image in shard.items}
         rows = [image.row for image in shard.items]
-        bitstreams = self._input.folder.read(file)
+        bitstreams = Bitstreams.read(self._input.folder, file)
         with open_restored(
             self._config.container,
             output=self._output,
@@ -157,14 +157,21 @@ class ShardDecompressor:
         synthesised = chain.from_iterable(synthesize(self._codec, batch) for batch in grouped)
         encoded = self._ahead(self._encode, synthesised, cost=num_pixels)
         written = self._write_ahead(partial(self._write, restored), encoded, cost=lambda item: len(item.data))
-        return sorted(written, key=lambda item: item.position)
+        items = sorted(written, key=lambda item: item.position)
+        for item in items:
+            item.fit(RESTORED)
+        return items
 
     def _begin(self, shard: int, tables: Iterator[pa.Table], crashed: Collection[int]) -> Iterator[_StoredItem]:
-        for position, (names, stored) in enumerate(_rows(tables)):
+        for position, (stored, carried) in enumerate(_rows(tables)):
             row = {"key": stored["key"], "shard": shard, "status": OK, "num_bytes": len(stored["bitstream"])}
-            item = _StoredItem(position, row, stored, {name: stored.pop(column) for column, name in names.items()})
+            item = _StoredItem(position, row, stored, {})
             if position in crashed:
                 item.quarantine("crashed", WorkerCrashError())
+            try:
+                item.carried = {name: value.as_py() for name, value in carried.items()}
+            except Exception as error:  # Python has no value for some of Arrow's: years, time zones
+                item.quarantine("failed", error)
             yield item
 
     def _decode(self, item: _StoredItem) -> _StoredItem:
@@ -213,9 +220,9 @@ def _claimed_pixels(item: _StoredItem) -> int:
     return header.height * header.width
 
 
-def _rows(tables: Iterator[pa.Table]) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-    """Return the rows of tables, each with the names of its carried columns."""
+def _rows(tables: Iterator[pa.Table]) -> Iterator[tuple[dict[str, Any], dict[str, pa.Scalar]]]:
+    """Return the rows of tables: our columns, and what the input carried, by its names there."""
     for table in tables:
         names = carried_names(table)
-        for row in table.to_pylist():
-            yield names, row
+        for index, row in enumerate(table.drop_columns(list(names)).to_pylist()):
+            yield row, {name: table[column][index] for column, name in names.items()}

@@ -20,7 +20,7 @@ from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.sources.reading import read_encoded
 from pipeline.sources.reference import ImageReference, Source
 from pipeline.storage.folder import Folder
-from pipeline.storage.uris import redact
+from pipeline.storage.secrets import redact
 
 _ENLARGED = 2
 _CELL = _ENLARGED * CROP_SIDE  # width of what one codec gets

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bls.codec import Codec, make_header
 from bls.entropy.coders import CODERS
@@ -20,6 +19,7 @@ from bls.measures import images as measures
 from pipeline import baselines, images
 from pipeline.baselines import BASELINES, Pixels
 from pipeline.images import ImageError
+from pipeline.ledger.damage import parse_table, read_many_named
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import EVALUATION, to_parquet
@@ -28,7 +28,6 @@ from pipeline.ledger.summary import OK, Summary
 from pipeline.sources.opening import open_source
 from pipeline.sources.reading import read_encoded
 from pipeline.sources.reference import Columns, ImageReference
-from pipeline.storage.folder import read_many
 from pipeline.work.bundles import load_bundle
 from pipeline.work.codec import WorkerCrashError, other_bundle, own_process, try_out
 from pipeline.work.stages import Item
@@ -105,6 +104,7 @@ class ShardEvaluator:
             with source.stage("seconds"):
                 data = read_encoded(self._source, reference)
                 x = images.decode(data, max_pixels=self._config.max_pixels).pixels
+        source.fit(EVALUATION)
         if not source.ok:
             yield source.row
             return
@@ -134,6 +134,7 @@ class ShardEvaluator:
                 }
                 for name, data in files.items()
             ]
+        item.fit(EVALUATION)
         return [item.row]
 
     def _code(self, x: Pixels, quality: float) -> tuple[dict[str, bytes], Row]:
@@ -179,7 +180,8 @@ def summarize(rows_by_image: Iterable[Sequence[Row]]) -> Summary:
 def read_rows(output: Output) -> pa.Table:
     """Read the rows of all committed shards, in the order of the input."""
     names = [marker.files["metrics"] for marker in output.markers()]
-    tables = [pq.read_table(pa.BufferReader(data)) for data in read_many(output.folder, names)]
+    files = zip(names, read_many_named(output.folder, names), strict=True)
+    tables = [parse_table(data, EVALUATION, folder=output, name=name) for name, data in files]
     return pa.concat_tables(tables).replace_schema_metadata()
 
 

@@ -6,36 +6,62 @@ to bytes where it was WebDataset. Both become columns by their names; one that i
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.ledger.damage import check_columns, parsing, read_named
 from pipeline.ledger.schema import BITSTREAMS, CARRIED
+from pipeline.storage.folder import Folder
 
 MADE_COLUMNS = ("image", "width", "height")
 """Columns that readers make from the bitstream."""
 _ROWS_AT_ONCE = 16
 
 
-def read_stored(data: bytes, rows: Sequence[int], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+@dataclass(frozen=True)
+class Bitstreams:
+    """The content of a file of bitstreams, and where it is."""
+
+    folder: Folder
+    name: str
+    data: bytes
+
+    @classmethod
+    def read(cls, folder: Folder, name: str) -> "Bitstreams":
+        """Read a committed file.
+
+        Raises:
+            DamagedFileError: it is missing.
+        """
+        return cls(folder, name, read_named(folder, name))
+
+
+def read_stored(
+    bitstreams: Bitstreams, rows: Sequence[int], columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
     """Read rows of a file of bitstreams, carried columns flat, as tables of a few rows.
 
-    Where the rows do not ascend, the whole file is in memory.
+    Where the rows do not ascend, all columns are in memory at once.
 
     Raises:
-        ValueError: the file has fewer rows.
+        DamagedFileError: the file is not whole, or has fewer rows.
     """
-    file = pq.ParquetFile(pa.BufferReader(data))
-    if len(rows) and max(rows) >= file.metadata.num_rows:
-        raise ValueError(f"a file of bitstreams has {file.metadata.num_rows} rows, expected row {max(rows)} in it")
-    names = [name for name in file.schema_arrow.names if columns is None or name in columns]
-    extensions = _extensions(file) if CARRIED in names else []
-    wanted = np.asarray(rows, np.int64)
-    take = _take_ascending if np.all(np.diff(wanted) > 0) else _take_in_any_order
-    for table in take(file, wanted, names):
-        yield _flat(table, extensions)
+    with parsing(bitstreams.folder, bitstreams.name):
+        file = pq.ParquetFile(pa.BufferReader(bitstreams.data))
+        if len(rows) and max(rows) >= file.metadata.num_rows:
+            raise ValueError(f"it has {file.metadata.num_rows} rows, expected row {max(rows)} in it")
+        names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+        ours = [name for name in BITSTREAMS.names if columns is None or name in columns]
+        extensions = _extensions(file) if CARRIED in names else []
+        wanted = np.asarray(rows, np.int64)
+        take = _take_ascending if np.all(np.diff(wanted) > 0) else _take_in_any_order
+        for table in take(file, wanted, names):
+            check_columns(table, BITSTREAMS, ours)
+            yield _flat(table, extensions)
 
 
 def carried_names(table: pa.Table) -> dict[str, str]:

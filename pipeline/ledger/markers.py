@@ -34,6 +34,11 @@ class Marker:
     stints: Sequence[Stint] = ()  # the work in it: one, and one more with each retry
 
     @property
+    def name(self) -> str:
+        """Return the name of its file."""
+        return marker_name(self.shard, self.retry)
+
+    @property
     def last_stint(self) -> Stint | None:
         """Return the work that committed it; None of older releases."""
         return self.stints[-1] if self.stints else None
@@ -43,7 +48,11 @@ class Marker:
         """Read a marker; of millions each name is kept once."""
         value = json.loads(data, object_pairs_hook=lambda pairs: {sys.intern(name): item for name, item in pairs})
         stints = tuple(Stint(**stint) for stint in value.get("stints", ()))
-        return cls(**{**value, "summary": Summary.from_json(value["summary"]), "stints": stints})
+        marker = cls(**{**value, "summary": Summary.from_json(value["summary"]), "stints": stints})
+        if not all(isinstance(name, str) for name in (marker.attempt, *dict(marker.files).values())):
+            raise ValueError("expected names of files")
+        _ = sum(stint.seconds for stint in stints)  # what is not a number is noticed here
+        return marker
 
 
 @dataclass
@@ -62,3 +71,11 @@ class Committed:
     def last_retries(self) -> dict[int, int]:
         """Return the retry that counts of each shard."""
         return {shard: retry for shard, (retry, _) in self.attempts.items()}
+
+
+def stem_of(shard: int, retry: int) -> str:
+    return f"shard-{shard:06d}.retry-{retry}" if retry else f"shard-{shard:06d}"
+
+
+def marker_name(shard: int, retry: int) -> str:
+    return f"{stem_of(shard, retry)}.json"

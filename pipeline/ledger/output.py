@@ -23,17 +23,19 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import IO, Any
 
-from pipeline.ledger.markers import Committed, Marker, Stint
+from pipeline.ledger.damage import parsing
+from pipeline.ledger.markers import Committed, Marker, Stint, marker_name, stem_of
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.summary import Summary
 from pipeline.storage.folder import Folder, delete_many, hold_many, is_temporary, list_names, read_many
 from pipeline.storage.opening import open_folder
+from pipeline.storage.uris import check_name
 
 _MANIFEST = "manifest.json"
 _KINDS = ("plan", "bitstreams", "metrics", "images", "tars", "commits", "written")
@@ -80,16 +82,20 @@ class Output:
         """Read the manifest, None where no job has begun.
 
         Raises:
-            OutputError: the file is no manifest.
+            DamagedFileError: the file is not a manifest.
         """
         try:
-            return Manifest(**json.loads(self.folder.read(_MANIFEST)))
+            data = self.folder.read(_MANIFEST)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as error:
-            raise OutputError(
-                f"{self}/{_MANIFEST} is no manifest of this version ({error}): use another folder"
-            ) from error
+        with parsing(self, _MANIFEST):
+            value = json.loads(data)
+            manifest = Manifest(**{"job": value["job"], **value})
+            for each in fields(Manifest):
+                value, expected = getattr(manifest, each.name), type(getattr(Manifest(), each.name))
+                if not isinstance(value, expected):
+                    raise ValueError(f"{each.name} is {value!r}, expected {expected.__name__}")
+            return manifest
 
     def begin(self, manifest: Manifest) -> Manifest:
         """Write the manifest unless another run did; return the one that is stored.
@@ -99,8 +105,8 @@ class Output:
         """
         self.check_free()
         self.folder.create(_MANIFEST, _to_json(asdict(manifest)))
-        stored = self.manifest()
-        assert stored is not None
+        if (stored := self.manifest()) is None:
+            raise self._deleted()
         return stored
 
     def check_free(self) -> None:
@@ -127,8 +133,9 @@ class Output:
 
     def marker(self, shard: int, *, retry: int = 0) -> Marker | None:
         """Read the marker of a shard as of a retry, None where that is not done."""
+        name = marker_name(shard, retry)
         try:
-            return Marker.from_json(self._commits.read(_marker_name(shard, retry)))
+            return self._parse_marker(name, self._commits.read(name))
         except FileNotFoundError:
             return None
 
@@ -138,10 +145,10 @@ class Output:
 
     def iter_markers(self) -> Iterator[Marker]:
         """Read the same markers without holding them all."""
-        names = (_marker_name(shard, retry) for shard, retry in sorted(self._last_retries().items()))
+        names = (marker_name(shard, retry) for shard, retry in sorted(self._last_retries().items()))
         while group := list(itertools.islice(names, _MARKERS_AT_ONCE)):
-            for data in read_many(self._commits, group):
-                yield Marker.from_json(data)
+            for name, data in zip(group, read_many(self._commits, group), strict=True):
+                yield self._parse_marker(name, data)
 
     def up_to_date(self, seen: Committed) -> Committed:
         """Return what is committed by now: what was seen, or, where there is anything else, all of it read anew."""
@@ -168,7 +175,7 @@ class Output:
         process took up the shard, by `time.monotonic`; `earlier` is the work in rows that were kept.
         """
         attempt = uuid.uuid4().hex
-        stem = f"{_stem(shard, retry)}.{attempt}"
+        stem = f"{stem_of(shard, retry)}.{attempt}"
         names = {kind: f"{kind}/{stem}.{_SUFFIXES.get(kind, 'parquet')}" for kind in files}
         for kind, name in names.items():
             content = files[kind]
@@ -189,8 +196,8 @@ class Output:
 
         Attempts at shards without a marker stay: another run may be about to commit them.
         """
-        manifest = self.manifest()
-        assert manifest is not None
+        if (manifest := self.manifest()) is None:
+            raise self._deleted()
 
         def is_left_behind(name: str) -> bool:
             if part := _PLAN_FILE.fullmatch(name):
@@ -235,7 +242,7 @@ class Output:
         A file is foreign that is there already and was not recorded by an earlier attempt at the shard.
         """
         records, images = self.folder.child(f"written/shard-{shard:06d}"), self.folder.child("images")
-        ours = {name for data in read_many(records, list_names(records)) for name in json.loads(data)}
+        ours = set(_read_records(records, list_names(records)))
         unknown = [name for name in names if name not in ours]
         foreign = {name for name, is_there in zip(unknown, hold_many(images, unknown), strict=True) if is_there}
         if new := [name for name in unknown if name not in foreign]:
@@ -252,10 +259,23 @@ class Output:
 
     def _create_marker(self, marker: Marker) -> Marker:
         """Write a marker unless there is one of this shard and retry; return the one that is stored."""
-        self._commits.create(_marker_name(marker.shard, marker.retry), _to_json(asdict(marker)))
-        stored = self.marker(marker.shard, retry=marker.retry)
-        assert stored is not None
+        self._commits.create(marker_name(marker.shard, marker.retry), _to_json(asdict(marker)))
+        if (stored := self.marker(marker.shard, retry=marker.retry)) is None:
+            raise self._deleted()
         return stored
+
+    def _parse_marker(self, name: str, data: bytes) -> Marker:
+        with parsing(self, f"commits/{name}"):
+            marker = Marker.from_json(data)
+            if marker.name != name:
+                raise ValueError(f"is of shard {marker.shard}, retry {marker.retry}")
+            return marker
+
+    def _deleted(self) -> OutputError:
+        return OutputError(
+            f"{self} was deleted or moved while the job wrote to it: what it wrote there is lost. Give the command "
+            "again to begin anew, and leave the folder alone while a job runs"
+        )
 
     def _can_not_count(self, shard: int, retry: int, *, last: int, attempt: str) -> bool:
         """Tell whether a file is of no attempt that counts, or may, where the last marker named another attempt.
@@ -277,7 +297,7 @@ class Output:
         """Return the names of all restored image files that attempts recorded."""
         written = self.folder.child("written")
         records = (name for name in list_names(written) if _WRITTEN_FILE.fullmatch(f"written/{name}"))
-        return {f"images/{name}" for data in read_many(written, records) for name in json.loads(data)}
+        return {f"images/{name}" for name in _read_records(written, records)}
 
     @staticmethod
     def _is_ours(name: str, written: Collection[str]) -> bool:
@@ -315,13 +335,14 @@ def check_same(stored: Manifest, *, job: str, settings: Mapping[str, Any], outpu
         )
 
 
-def _stem(shard: int, retry: int) -> str:
-    return f"shard-{shard:06d}.retry-{retry}" if retry else f"shard-{shard:06d}"
-
-
-def _marker_name(shard: int, retry: int) -> str:
-    return f"{_stem(shard, retry)}.json"
+def _read_records(folder: Folder, names: Iterable[str]) -> Iterator[str]:
+    """Read the names of image files that records hold."""
+    names = list(names)
+    for name, data in zip(names, read_many(folder, names), strict=True):
+        with parsing(folder, name):
+            yield from map(check_name, json.loads(data))
 
 
 def _to_json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+    # A path that is not UTF-8 has surrogates, which JSON can escape.
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace")

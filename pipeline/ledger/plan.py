@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline.ledger.damage import parse_table, parsing
 from pipeline.ledger.output import Manifest, Output, OutputError, check_same
 from pipeline.ledger.schema import PLAN, table_to_parquet
 from pipeline.ledger.shard import Shard
@@ -69,11 +69,21 @@ def freeze_plan(
 
 
 def planned_shards(output: Output, manifest: Manifest, *, skip: set[int]) -> Iterator[Shard]:
-    """Read the shards of the frozen plan in order, holding one plan file in memory at a time."""
-    plan = output.folder.child("plan")
-    for name in list_names(plan):
+    """Read the shards of the frozen plan in order, holding one plan file in memory at a time.
+
+    Raises:
+        DamagedFileError: a plan file is damaged, or one is missing.
+    """
+    num_shards = 0
+    for name in list_names(output.folder.child("plan")):
         if f".{manifest.plan}." in name:
-            yield from _read_part(plan.read(name), skip)
+            table = parse_table(output.folder.read(f"plan/{name}"), PLAN, folder=output, name=f"plan/{name}")
+            starts = np.flatnonzero(np.diff(table.column("shard").to_numpy(), prepend=-1)).tolist()
+            num_shards += len(starts)
+            yield from _shards(table, starts, skip)
+    with parsing(output, "plan/"):
+        if num_shards != manifest.num_shards:
+            raise ValueError(f"there are {num_shards} of {manifest.num_shards} shards, a file is missing")
 
 
 def default_size(num_images: int, num_workers: int) -> int:
@@ -152,11 +162,9 @@ def _chunks(items: Iterator[_T], size: int) -> Iterator[tuple[_T, ...]]:
         yield chunk
 
 
-def _read_part(data: bytes, skip: set[int]) -> Iterator[Shard]:
-    table = pq.read_table(pa.BufferReader(data))
-    shards = table.column("shard").to_numpy()
-    references = table.select(_REFERENCE_COLUMNS)
-    starts = np.flatnonzero(np.diff(shards, prepend=-1)).tolist()
+def _shards(table: pa.Table, starts: Sequence[int], skip: set[int]) -> Iterator[Shard]:
+    """Return the shards of a plan file, which begin at these rows."""
+    shards, references = table.column("shard").to_numpy(), table.select(_REFERENCE_COLUMNS)
     for start, end in zip(starts, [*starts[1:], len(shards)], strict=True):
         if (index := int(shards[start])) not in skip:
             columns = (column.to_pylist() for column in references.slice(start, end - start).columns)

@@ -197,6 +197,17 @@ RELAXATION = pa.schema(
 )
 
 
+def misfits(row: Mapping[str, Any], schema: pa.Schema) -> dict[str, Exception]:
+    """Return the columns that cannot hold the value of a row, each with what Arrow says."""
+    errors = {}
+    for field in schema:
+        try:
+            pa.array([row.get(field.name)], field.type)
+        except Exception as error:  # Arrow raises whatever its conversion stumbles on
+            errors[field.name] = error
+    return errors
+
+
 def to_parquet(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, *, metadata: Mapping[str, Any]) -> bytes:
     """Write rows as one Parquet file; absent values are null. `metadata` as in `table_to_parquet`."""
     return table_to_parquet(pa.Table.from_pylist(list(rows), schema=schema), metadata=metadata)

@@ -61,8 +61,16 @@ class Summary:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Summary":
         """Read a summary from parsed JSON."""
+        for name in ("num_images", "num_pixels", "num_bytes_in", "num_bytes_out"):
+            if not isinstance(value.get(name, 0), int):
+                raise ValueError(f"{name} is {value[name]!r}, expected a whole number")
+        for name in ("quarantined", "examples", "stage_seconds"):
+            if not isinstance(value.get(name, {}), dict):
+                raise ValueError(f"{name} is {value[name]!r}, expected names with values")
         means = {name: Mean(**value[name]) for name in ("bpp", "psnr_db", "ms_ssim")}
-        return cls(**{**value, **means})
+        summary = cls(**{**value, **means})
+        _ = cls() + summary  # what cannot be added up is noticed here
+        return summary
 
     def __add__(self, other: "Summary") -> "Summary":
         return Summary(

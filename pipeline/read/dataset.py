@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ledger.bitstream_rows import MADE_COLUMNS, unlike_ours
+from pipeline.ledger.bitstream_rows import MADE_COLUMNS, Bitstreams, unlike_ours
+from pipeline.ledger.damage import parsing
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, CARRIED, SCHEMA_VERSION
 from pipeline.read.selection import Selection, select
@@ -33,15 +34,24 @@ class CompressedDataset:
         manifest = self.output.manifest()
         if manifest is None or manifest.job != "compress":
             raise ValueError(
-                f"input {self.output} is no compressed dataset: expected the --output of jobs/compress_dataset.py"
+                f"input {self.output} is not a compressed dataset: expected the --output of jobs/compress_dataset.py"
             )
-        if manifest.settings["schema_version"] != SCHEMA_VERSION:
+        with parsing(self.output, "manifest.json"):
+            written_with = manifest.settings["schema_version"]
+        if written_with != SCHEMA_VERSION:
             raise ValueError(
-                f"{self.output} has schema {manifest.settings['schema_version']}, this release reads {SCHEMA_VERSION}: "
+                f"{self.output} has schema {written_with}, this release reads {SCHEMA_VERSION}: "
                 "use the release that wrote it"
             )
+        with parsing(self.output, "manifest.json"):
+            quality, fingerprint = manifest.settings["quality"], manifest.settings["model_fingerprint"]
+            if not (isinstance(quality, int | float) and isinstance(fingerprint, str)):
+                raise ValueError(f"quality is {quality!r}, model_fingerprint {fingerprint!r}")
         self.manifest = manifest
         self.markers = self.output.markers()
+        for marker in self.markers:
+            with parsing(self.output, f"commits/{marker.name}"):
+                _ = marker.files["metrics"], marker.files["bitstreams"]
 
     @property
     def quality(self) -> float:
@@ -69,7 +79,9 @@ class CompressedDataset:
         """
         if columns is None or not files:
             return
-        schema = pq.read_schema(pa.BufferReader(self.output.folder.read(files[0].name)))
+        bitstreams = Bitstreams.read(self.output.folder, files[0].name)
+        with parsing(self.output, bitstreams.name):
+            schema = pq.read_schema(pa.BufferReader(bitstreams.data))
         carried = schema.field(CARRIED).type if CARRIED in schema.names else pa.struct([])
         if pa.types.is_map(carried):
             return

@@ -15,7 +15,7 @@ import pyarrow as pa
 from bls.bitstream import BitstreamError, Header, parse_header
 from bls.codec import MAX_PIXELS, Codec, Symbols
 from bls.ladder import quality_text
-from pipeline.ledger.bitstream_rows import MADE_COLUMNS, carried_names, read_stored
+from pipeline.ledger.bitstream_rows import MADE_COLUMNS, Bitstreams, carried_names, read_stored
 from pipeline.ledger.schema import BITSTREAMS, CARRIED
 from pipeline.read.dataset import CompressedDataset
 from pipeline.storage.folder import Folder
@@ -93,12 +93,13 @@ class ImageReader:
 
         Raises:
             BitstreamError: a bitstream is damaged, and not to be skipped; it names the image.
+            DamagedFileError: the file itself is.
         """
         columns = self._config.columns
         wants_image = columns is None or "image" in columns
         max_pixels = BATCH_PIXELS[self._config.device.partition(":")[0]]
-        data = self._config.folder.read(name)
-        for table in read_stored(data, rows, _stored_columns(columns)):
+        bitstreams = Bitstreams.read(self._config.folder, name)
+        for table in read_stored(bitstreams, rows, _stored_columns(columns)):
             for start, stop in _spans(table["bitstream"].to_pylist(), max_pixels):
                 part = table.slice(start, stop - start)
                 good, headers, images = self._decode(part, wants_image)

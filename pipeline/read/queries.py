@@ -10,7 +10,8 @@ DuckDB scans the files through PyArrow, from any storage, and reads the columns 
 everything else: a query writes nothing and opens nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.ledger.output import Output
 from pipeline.ledger.schema import METRICS
 from pipeline.ledger.summary import OK
 from pipeline.read.dataset import CompressedDataset
+from pipeline.read.selection import read_metrics
 
 _MEANS = "count(*) AS images, round(avg(bpp), 3) AS bpp, round(avg(psnr_db), 2) AS psnr_db"
 WORST = {"psnr_db": "ASC", "ms_ssim": "ASC", "bpp": "DESC"}
@@ -60,14 +62,14 @@ class MetricsDatabase:
         self._error = duckdb.Error
         settings: dict[str, Any] = {"enable_external_access": "false", "python_enable_replacements": "false"}
         self._connection = duckdb.connect(config=settings)
-        dataset = CompressedDataset(uri)
-        self._connection.register("images", _committed(dataset.output, dataset.markers))
-        self._connection.register("shards", _shards(dataset.markers))
+        self._datasets = [CompressedDataset(each) for each in (uri, against) if each is not None]
+        with self.answering():
+            for view, dataset in zip(("images", "other"), self._datasets, strict=False):
+                self._connection.register(view, _committed(dataset.output, dataset.markers))
+        self._connection.register("shards", _shards(self._datasets[0].markers))
         self._connection.execute(f"CREATE TEMP VIEW failures AS {_FAILURES}")
         self.views = ["images", "shards", "failures"]
         if against is not None:
-            other = CompressedDataset(against)
-            self._connection.register("other", _committed(other.output, other.markers))
             self._connection.execute(f"CREATE TEMP VIEW changes AS {_CHANGES}")
             self.views += ["other", "changes"]
         self._connection.execute("SET lock_configuration = true")
@@ -86,16 +88,28 @@ class MetricsDatabase:
             raise QueryError(f"{sql!r} gives no rows, expected a SELECT.\n{self._what_there_is()}")
         return relation
 
-    def batches(self, relation: Any) -> pa.RecordBatchReader:
-        """Run a relation, a batch of rows at a time.
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Say what is wrong where the rows of a query cannot be read or made.
 
         Raises:
+            DamagedFileError: a file of metrics is missing or damaged.
             QueryError: a value does not fit what the query does with it.
         """
         try:
-            return relation.to_arrow_reader()
-        except self._error as error:
+            yield
+        except (self._error, pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None) is not None:  # of what the rows are written to
+                raise
+            for dataset in self._datasets:
+                for _ in read_metrics(dataset.output, dataset.markers, columns=None):
+                    pass
             raise QueryError(str(error)) from error
+
+    def batches(self, relation: Any) -> pa.RecordBatchReader:
+        """Run a relation, a batch of rows at a time; raises as `answering`."""
+        with self.answering():
+            return relation.to_arrow_reader()
 
     def columns(self, view: str) -> list[str]:
         """Return the names of a view's columns."""

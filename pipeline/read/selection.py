@@ -5,6 +5,7 @@ bytes per image that a key or condition selects.
 """
 
 import itertools
+import json
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +13,19 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pipeline.ledger.damage import parse_table, read_many_named
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
+from pipeline.ledger.schema import METRICS
 from pipeline.ledger.summary import OK
-from pipeline.storage.folder import read_many
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import absolute
 
 _FILES_AT_ONCE = 64
 _NUM_NAMED = 3  # keys in a message
+# SQL writes these without brackets, as if they were columns.
+_VALUES_OF_NOW = frozenset(("current_timestamp", "current_date", "current_time", "localtime", "localtimestamp"))
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,17 @@ def read_keys(uri: str) -> list[str]:
 
 
 def read_metrics(output: Output, markers: Sequence[Marker], *, columns: list[str] | None) -> Iterator[pa.Table]:
-    """Read the metrics that markers name, some files at a time; None means all columns."""
+    """Read the metrics that markers name, some files at a time; None means all columns.
+
+    Raises:
+        DamagedFileError: a file is missing or damaged.
+    """
     names = (marker.files["metrics"] for marker in markers)
     while group := list(itertools.islice(names, _FILES_AT_ONCE)):
-        files = read_many(output.folder, group)
-        tables = (pq.read_table(pa.BufferReader(data), columns=columns) for data in files)
+        tables = [
+            parse_table(data, METRICS, folder=output, name=name, columns=columns)
+            for name, data in zip(group, read_many_named(output.folder, group), strict=True)
+        ]
         yield pa.concat_tables([table.replace_schema_metadata() for table in tables])
 
 
@@ -111,6 +120,36 @@ def _numbered(shards: Sequence[int], keys: Sequence[str]) -> Iterator[tuple[int,
     for shard, group in itertools.groupby(zip(shards, keys, strict=True), key=lambda pair: pair[0]):
         for row, (_, key) in enumerate(group):
             yield shard, row, key
+
+
+def _check_is_of_the_row(where: str, connection: Any) -> None:
+    """Refuse a condition that may choose other images the next time: a job that goes on would mix both.
+
+    Raises:
+        ValueError: names the functions that are not of the row alone.
+    """
+    (parsed,) = connection.execute("SELECT json_serialize_sql(?)", [f"SELECT 1 WHERE {where}"]).fetchone()
+    changing = connection.execute(
+        "SELECT function_name FROM duckdb_functions() WHERE function_type = 'scalar' "
+        "GROUP BY function_name HAVING bool_and(stability <> 'CONSISTENT')"
+    ).fetchall()
+    names = {name for (name,) in changing} | _VALUES_OF_NOW
+    if found := sorted(names.intersection(_names(json.loads(parsed)))):
+        raise ValueError(
+            f"condition {where!r} has {', '.join(found)}, which may differ each time: expected a condition on the "
+            f"columns {', '.join(METRICS.names)}"
+        )
+
+
+def _names(node: Any) -> Iterator[str]:
+    """Return the names of functions, and of columns, in a statement as DuckDB parses it."""
+    if isinstance(node, dict):
+        if "function_name" in node:
+            yield node["function_name"].lower()
+        if node.get("class") == "COLUMN_REF":
+            yield node["column_names"][-1].lower()
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _names(child)
 
 
 def _filter(where: str | None) -> Callable[[pa.Table], Collection[str]]:
@@ -124,6 +163,7 @@ def _filter(where: str | None) -> Callable[[pa.Table], Collection[str]]:
     # The condition sees the columns and nothing else: no files, no variables of this program.
     settings: dict[str, Any] = {"enable_external_access": "false", "python_enable_replacements": "false"}
     connection = duckdb.connect(config=settings)
+    _check_is_of_the_row(where, connection)
 
     def passes(table: pa.Table) -> Collection[str]:
         try:

@@ -5,21 +5,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bls.bitstream import BitstreamError
 from bls.measures import images as measures
 from pipeline import images
 from pipeline.baselines import Pixels
-from pipeline.images import ImageError
+from pipeline.images import MAX_PIXELS, ImageError
+from pipeline.ledger.damage import parse_table, read_named
 from pipeline.ledger.plan import planned_shards
+from pipeline.ledger.schema import METRICS
 from pipeline.ledger.summary import OK
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.images import ImageReader
 from pipeline.sources.opening import open_source
 from pipeline.sources.reading import read_encoded
 from pipeline.sources.reference import Columns, ImageReference, Source
-from pipeline.storage.uris import redact
+from pipeline.storage.secrets import redact
 
 _MSE_TOLERANCE = 0.05  # relative: machines differ in the last bits of floating point, and so in some samples
 
@@ -40,11 +41,12 @@ class Originals:
     def __init__(self, dataset: CompressedDataset, *, uri: str | None) -> None:
         settings = dataset.manifest.settings
         self._dataset = dataset
-        self._max_pixels = settings["max_pixels"]
+        self._max_pixels = MAX_PIXELS
         self._references: dict[str, ImageReference] = {}
         self._source: Source | None = None
         self._trouble = ""
         try:
+            self._max_pixels = settings["max_pixels"]
             columns = Columns(settings["image_column"], settings["key_column"])
             self._source = open_source(uri or settings["input"], columns)
         except Exception as error:  # the report says so and goes on: file systems raise more than OSError
@@ -97,8 +99,9 @@ class Pairs:
 
     def _decoded(self, row: dict[str, Any]) -> Pair:
         files = self._markers[row["shard"]].files
-        data = self._dataset.output.folder.read(files["metrics"])
-        table = pq.read_table(pa.BufferReader(data), columns=["key", "status"])
+        output, name = self._dataset.output, files["metrics"]
+        data = read_named(output.folder, name)
+        table = parse_table(data, METRICS, folder=output, name=name, columns=["key", "status"])
         stored = [
             key for key, status in zip(*map(pa.ChunkedArray.to_pylist, table.columns), strict=True) if status == OK
         ]

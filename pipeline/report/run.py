@@ -17,7 +17,7 @@ from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import read_metrics
 from pipeline.report.samples import Histogram, Numbers, SmallestRows
 from pipeline.report.times import JobTimes, job_times
-from pipeline.storage.uris import redact
+from pipeline.storage.secrets import redact
 
 Row = dict[str, Any]
 

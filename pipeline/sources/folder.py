@@ -1,7 +1,7 @@
 """Images that lie in a folder as files, or in tars or Parquet files there."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from pipeline.sources.reference import (
     Columns,
     ImageReference,
     Sample,
+    file_name,
     utf8,
     without_extension,
 )
@@ -26,11 +27,16 @@ _ArchiveSource = TarSource | ParquetSource
 
 
 def open_archives(
-    folder: Folder, names: Sequence[str], columns: Columns, *, uri: str | None = None
+    folder: Folder,
+    names: Sequence[str],
+    columns: Columns,
+    *,
+    uri: str | None = None,
+    left_out: Mapping[str, int] | None = None,
 ) -> "_ArchiveSource":
     if names[0].lower().endswith(".tar"):
-        return TarSource(folder, names, uri=uri)
-    return ParquetSource(folder, names, columns, uri=uri)
+        return TarSource(folder, names, uri=uri, left_out=left_out)
+    return ParquetSource(folder, names, columns, uri=uri, left_out=left_out)
 
 
 class FolderSource:
@@ -63,7 +69,7 @@ class FolderSource:
         self._left_out, self._archives = Counter(), None
         archives: dict[str, list[str]] = {".tar": [], ".parquet": []}
         num_images = 0
-        for names in self._folder.walk(self._glob.enters):
+        for names in self._folder.walk(self._glob.enters, self._leave_out):
             repeated = self._repeated_stems(names)
             for chunk in _chunks(names):
                 images = [name for name in chunk if self._is_image(name, archives)]
@@ -77,14 +83,16 @@ class FolderSource:
 
     def read(self, reference: ImageReference) -> bytes:
         """Read the encoded bytes of an image."""
-        return self._folder.read(reference.key) if reference.file is None else self.read_sample(reference).data
+        if reference.file is None:
+            return self._folder.read(file_name(reference.key))
+        return self.read_sample(reference).data
 
     def read_sample(self, reference: ImageReference) -> Sample:
         """Read an image with what is carried beside it."""
         if reference.file is None:
             return Sample(self.read(reference))
         if self._archives is None:  # in a worker nothing was listed
-            self._archives = open_archives(self._folder, [reference.file], self._columns, uri=self._uri)
+            self._archives = open_archives(self._folder, [file_name(reference.file)], self._columns, uri=self._uri)
         return self._archives.read_sample(reference)
 
     def _references(self, names: Sequence[str], repeated: Hashes) -> Iterator[ImageReference]:
@@ -111,6 +119,11 @@ class FolderSource:
         if kind in archives:
             archives[kind].append(name)
         return False
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        """Count what is not a file, where it would have been looked at."""
+        if self._classify(name) is not None:
+            self._left_out[reason] += 1
 
     def _classify(self, name: str) -> str | None:
         """Return the extension of a file, or why there is none that counts; None where the glob does not match."""

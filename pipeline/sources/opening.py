@@ -9,16 +9,27 @@ What `open_source` takes for what, in this order; a folder of that name wins ove
     uris.txt                   a list of URIs (pipeline/sources/uri_list.py)
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from pipeline.sources.folder import FolderSource, open_archives
+from pipeline.sources.folder import (
+    FolderSource,
+    open_archives,
+)
 from pipeline.sources.globs import Glob, expand_braces, has_magic, split_magic
-from pipeline.sources.reference import IMAGE_EXTENSIONS, Columns, ImageReference, Sample, Source
+from pipeline.sources.reference import (
+    IMAGE_EXTENSIONS,
+    Columns,
+    ImageReference,
+    Sample,
+    Source,
+)
 from pipeline.sources.union import UnionSource
 from pipeline.sources.uri_list import ListSource
 from pipeline.storage.opening import open_folder
-from pipeline.storage.uris import absolute, overlaps, redact
+from pipeline.storage.secrets import redact, without_credentials
+from pipeline.storage.uris import absolute, overlaps
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -95,14 +106,19 @@ def _open_glob(uri: str, columns: Columns) -> Source:
     patterns = list(expand_braces(pattern))
     endings = {PurePosixPath(each).suffix.lower() for each in patterns}
     if endings not in ({".tar"}, {".parquet"}):
-        return FolderSource(folder, columns, Glob(patterns), uri=redact(uri))
+        return FolderSource(folder, columns, Glob(patterns), uri=without_credentials(uri))
     if any("*" in each for each in patterns):
-        glob = Glob(patterns)
-        names = [name for each in folder.walk(glob.enters) for name in each if _has_ending(name, endings, glob)]
+        glob, left_out = Glob(patterns), Counter[str]()
+
+        def leave_out(name: str, reason: str) -> None:
+            left_out[reason] += _has_ending(name, endings, glob)
+
+        walked = folder.walk(glob.enters, leave_out)
+        names = [name for each in walked for name in each if _has_ending(name, endings, glob)]
         if not names:
             raise ValueError(f"input {redact(uri)} matches no file: expected {endings.pop()} files below {folder}")
-        return open_archives(folder, names, columns, uri=redact(uri))
-    return open_archives(folder, patterns, columns, uri=redact(uri))
+        return open_archives(folder, names, columns, uri=without_credentials(uri), left_out=left_out)
+    return open_archives(folder, patterns, columns, uri=without_credentials(uri))
 
 
 def _has_ending(name: str, endings: set[str], glob: Glob) -> bool:

@@ -8,7 +8,7 @@ at, and the next one.
 import threading
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from typing import Any
@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from pipeline.ahead import ahead
 from pipeline.images import ImageError
-from pipeline.sources.reference import Columns, ImageReference, Sample, utf8
+from pipeline.sources.reference import Columns, ImageReference, Sample, file_name, utf8
 from pipeline.sources.uri_list import ListedUris
 from pipeline.storage.folder import Folder
-from pipeline.storage.uris import redact
+from pipeline.storage.secrets import without_credentials
 
 URI_COLUMNS = ("uri", "url", "path")
 NUM_THREADS = 8  # footers that are read at once
@@ -33,7 +33,13 @@ class ParquetSource:
     """The rows of Parquet files of a folder; a key is that of the key column, or the file's name and the row."""
 
     def __init__(
-        self, folder: Folder, names: Sequence[str], columns: Columns | None = None, *, uri: str | None = None
+        self,
+        folder: Folder,
+        names: Sequence[str],
+        columns: Columns | None = None,
+        *,
+        uri: str | None = None,
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
         self._folder = folder
         self._names = names
@@ -42,7 +48,7 @@ class ParquetSource:
         self._listed = ListedUris(folder)
         self._groups = _RowGroups(folder)
         self.carried: pa.DataType | None = None
-        self.skipped: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter(left_out or {})
 
     def __str__(self) -> str:
         return self._uri
@@ -80,7 +86,7 @@ class ParquetSource:
             ImageError: `no_image`: the row has none.
         """
         assert reference.file is not None and reference.start is not None
-        row = self._groups.row(reference.file, reference.start)
+        row = self._groups.row(file_name(reference.file), reference.start)
         column = image_column(row.schema, self._columns.image)
         value = row.column(column)[0].as_py()
         if isinstance(value, dict):
@@ -105,17 +111,17 @@ class ParquetSource:
             raise ValueError(f"--key-column is {key}, {self._folder}/{name} has {', '.join(schema.names)}")
         is_listed = _is_text(schema.field(image).type)
         wanted = [*([image] if is_listed else []), *([key] if key is not None else [])]
-        stem, place = utf8(name[: -len(".parquet")]), utf8(f"{self._folder}/{name}")
+        stem, place, file = utf8(name[: -len(".parquet")]), f"{self._folder}/{name}", utf8(name)
         for row, values in enumerate(self._values(name, wanted) if wanted else ({} for _ in range(num_rows))):
             uri, text = f"{place}#row={row}", f"{stem}/{row}"
             if is_listed and values[image] is not None:
                 uri = self._listed.resolve(values[image])
-                text = self._listed.key(uri)
+                text = utf8(self._listed.key(uri))
             if key is not None:
                 if values[key] is None:
                     raise ValueError(f"row {row} of {place} has no {key}, which --key-column names: expected a value")
                 text = str(values[key])
-            yield ImageReference(text, redact(uri), text, name, row)
+            yield ImageReference(text, utf8(without_credentials(uri)), text, file, row)
 
     def _values(self, name: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         with self._folder.open(name) as file, pq.ParquetFile(file) as parquet:
@@ -204,8 +210,24 @@ def _carried(row: pa.Table, image: str) -> pa.Scalar | None:
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:
-    """Return the type of the values of a dictionary."""
-    return type_.value_type if pa.types.is_dictionary(type_) else type_
+    """Return the type of the values of a dictionary, and of what has no value at all one that can be written."""
+    return _without_null(type_.value_type if pa.types.is_dictionary(type_) else type_)
+
+
+def _without_null(type_: pa.DataType) -> pa.DataType:
+    """Replace type null by text, inside of structs, maps and lists too: Arrow has it where all values are null."""
+    if pa.types.is_null(type_):
+        return pa.string()
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(_without_null(field.type)) for field in type_])
+    if pa.types.is_map(type_):
+        return pa.map_(type_.key_type, _without_null(type_.item_type))
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        values = type_.value_field.with_type(_without_null(type_.value_type))
+        if pa.types.is_fixed_size_list(type_):
+            return pa.list_(values, type_.list_size)
+        return pa.large_list(values) if pa.types.is_large_list(type_) else pa.list_(values)
+    return type_
 
 
 def _holds_images(type_: pa.DataType) -> bool:

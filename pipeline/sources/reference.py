@@ -1,5 +1,6 @@
 """What a source of images is: references to images, and what is read by one."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class ImageReference:
 
     `stem` is the path of the restored image without its extension: the key's, or the whole key where two inputs might
     meet (`a.jpg` and `a.png` are restored as `a.jpg.png` and `a.png.png`). An image inside a file is at `start`: the
-    first byte of its sample in a tar, which has `num_bytes`, or its row in a Parquet file.
+    first byte of its sample in a tar, which has `num_bytes`, or its row in a Parquet file. All names are as of `utf8`.
     """
 
     key: str
@@ -88,6 +89,22 @@ def without_extension(name: str) -> str:
     return name[:dot] if dot > base and dot < len(name) - 1 else name
 
 
+_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
+
+
 def utf8(name: str) -> str:
-    """Escape what is no UTF-8 in a file name: Parquet holds none. Such an image cannot be read and is quarantined."""
+    r"""Escape what is not UTF-8 in a file name, which Parquet cannot hold: the byte FF becomes `\xff`.
+
+    A name that has such a sequence by itself gets `\x5c` for the backslash, so that every name has a text of its own.
+    """
+    if "\\" in name:
+        name = _ESCAPE.sub(r"\\x5cx\1", name)
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def file_name(text: str) -> str:
+    """Return the name that `utf8` made a text of; opening it hands its bytes to the file system."""
+    if "\\" not in text:
+        return text
+    # Python has a surrogate for each byte that is not UTF-8.
+    return _ESCAPE.sub(lambda match: "\\" if match[1] == "5c" else chr(0xDC00 + int(match[1], 16)), text)

@@ -7,7 +7,7 @@ with one request for a range of bytes; what is beside the image is carried as a 
 import io
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.ahead import ahead
 from pipeline.images import ImageError
-from pipeline.sources.reference import IMAGE_EXTENSIONS, ImageReference, Sample, utf8
+from pipeline.sources.reference import IMAGE_EXTENSIONS, ImageReference, Sample, file_name, utf8
 from pipeline.storage.folder import Folder
 
 CARRIED_TYPE = pa.map_(pa.string(), pa.binary())
@@ -46,11 +46,19 @@ class _Sample:
 class TarSource:
     """The samples of tars of a folder; a key is the tar's name without `.tar`, and the name of the sample."""
 
-    def __init__(self, folder: Folder, names: Sequence[str], *, uri: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        names: Sequence[str],
+        *,
+        uri: str | None = None,
+        left_out: Mapping[str, int] | None = None,
+    ) -> None:
         self._folder = folder
         self._names = names
         self._uri = uri or f"{folder}/{names[0]}"
         self.carried = CARRIED_TYPE
+        self._left_out = left_out or {}
         self.skipped: Counter[str] = Counter()
 
     def __str__(self) -> str:
@@ -62,7 +70,7 @@ class TarSource:
         Raises:
             ValueError: a tar is not there.
         """
-        self.skipped = Counter()
+        self.skipped = Counter(self._left_out)
         with ThreadPoolExecutor(NUM_THREADS) as executor:
             for index in ahead(executor, self._index, self._names, window=NUM_THREADS):
                 self.skipped += index.skipped
@@ -85,7 +93,7 @@ class TarSource:
                 f"{reference.file} is damaged, ends without its end mark, or is several tars in one: nothing can be "
                 f"listed from byte {reference.start} on",
             )
-        data = self._folder.read_range(reference.file, reference.start, reference.num_bytes)
+        data = self._folder.read_range(file_name(reference.file), reference.start, reference.num_bytes)
         members = _members(data, name=reference.key.removeprefix(f"{_stem(reference.file)}/"))
         images = [extension for extension, _ in members if _is_image(extension)]
         if len(data) < reference.num_bytes or not images:
@@ -114,7 +122,7 @@ class TarSource:
         if damaged_at is not None:
             key = utf8(f"{_stem(name)}{_DAMAGED}")
             index.references.append(
-                ImageReference(key, utf8(f"{self._folder}/{name}#byte={damaged_at}"), key, name, damaged_at, 0)
+                ImageReference(key, utf8(f"{self._folder}/{name}#byte={damaged_at}"), key, utf8(name), damaged_at, 0)
             )
         return index
 
@@ -122,7 +130,7 @@ class TarSource:
         key = utf8(f"{_stem(name)}/{sample.name}")
         image = next(filter(_is_image, sample.extensions))
         uri = utf8(f"{self._folder}/{name}#{sample.name}.{image}")
-        return ImageReference(key, uri, key, name, sample.start, sample.end - sample.start)
+        return ImageReference(key, uri, key, utf8(name), sample.start, sample.end - sample.start)
 
 
 def _samples(file: IO[bytes], skipped: Counter[str]) -> Iterator[_Sample]:

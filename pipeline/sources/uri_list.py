@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pipeline.sources.reference import ImageReference, Sample
+from pipeline.sources.reference import ImageReference, Sample, file_name, utf8
 from pipeline.storage.folder import Folder
 from pipeline.storage.opening import open_folder
-from pipeline.storage.uris import absolute, redact
+from pipeline.storage.secrets import without_credentials
+from pipeline.storage.uris import absolute
 
 
 class ListedUris:
@@ -27,7 +28,7 @@ class ListedUris:
 
     def key(self, uri: str) -> str:
         """Return a URI's path below the folder, or, if it is elsewhere, the URI without its scheme."""
-        uri = redact(uri)
+        uri = without_credentials(uri)
         below = uri.removeprefix(f"{self._folder}/")
         return below if below != uri else uri.rpartition("://")[2].lstrip("/")
 
@@ -65,12 +66,12 @@ class ListSource:
                 entry = self._entry(line, number)
                 if entry and not entry.startswith("#"):
                     uri = self._uris.resolve(entry)
-                    key = self._uris.key(uri)
-                    yield ImageReference(key=key, source_uri=uri, stem=key)
+                    key = utf8(self._uris.key(uri))
+                    yield ImageReference(key=key, source_uri=utf8(uri), stem=key)
 
     def read(self, reference: ImageReference) -> bytes:
         """Read the encoded bytes of an image."""
-        return self._uris.read(reference.source_uri)
+        return self._uris.read(file_name(reference.source_uri))
 
     def read_sample(self, reference: ImageReference) -> Sample:
         """Read an image; nothing is carried beside it."""
@@ -81,7 +82,7 @@ class ListSource:
             entry = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
             raise ValueError(f"line {number} of {self} is no UTF-8 ({error}): expected a URI in each line") from error
-        if redact(entry) != entry:
+        if without_credentials(entry) != entry:
             raise ValueError(
                 f"line {number} of {self} has a user, password or signature: give credentials by the environment, as "
                 "fsspec reads them"

@@ -2,6 +2,7 @@
 
 from pipeline.storage.folder import Folder
 from pipeline.storage.opening import open_folder
-from pipeline.storage.uris import absolute, redact
+from pipeline.storage.secrets import redact
+from pipeline.storage.uris import absolute
 
 __all__ = ["Folder", "absolute", "open_folder", "redact"]

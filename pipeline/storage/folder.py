@@ -11,6 +11,8 @@ from typing import IO, Protocol
 
 from pyarrow.fs import FileSystem
 
+from pipeline.storage.listing import LeaveOut
+
 TEMPORARY_PREFIX = ".tmp-"  # of local files that are being written
 _TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{32}")
 _NUM_THREADS = 16  # for many small requests, each of which mostly waits
@@ -35,10 +37,13 @@ class Folder(Protocol):
         """Tell whether there is a file of this name."""
         ...
 
-    def walk(self, enter: Callable[[str], bool] = lambda name: True) -> Iterator[Sequence[str]]:
+    def walk(
+        self, enter: Callable[[str], bool] = lambda name: True, leave_out: LeaveOut | None = None
+    ) -> Iterator[Sequence[str]]:
         """List the names of all files below, folder by folder: the sorted files of one, then its sorted subfolders.
 
-        Subfolders that are not to be entered are left out. A folder that is not there has no files.
+        Subfolders that are not to be entered are left out. A folder that is not there has no files. With `leave_out`
+        what can never be read as a file is left out, too: pipes, sockets, devices, links in a circle.
         """
         ...
 

@@ -3,8 +3,10 @@
 Millions of names of one folder are held packed, not as Python objects.
 """
 
+import errno
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, overload
@@ -56,27 +58,62 @@ def _sorted_names(prefix: str, names: Iterable[str]) -> Sequence[str]:
     return _PackedNames(prefix, pa.concat_arrays(packed))
 
 
+LeaveOut = Callable[[str, str], None]
+"""Is told the name of what is left out of a listing, and why."""
+_IN_A_CIRCLE = "links in a circle"
+
+
 def walk_local(
-    folder: str, prefix: str = "", above: frozenset[str] = frozenset(), *, enter: Callable[[str], bool]
+    folder: str,
+    prefix: str = "",
+    above: frozenset[str] = frozenset(),
+    *,
+    enter: Callable[[str], bool],
+    leave_out: LeaveOut | None = None,
 ) -> Iterator[Sequence[str]]:
-    """List a folder of this machine and those below it that are to be entered, except those that it is in itself."""
+    """List a folder of this machine and those below it that are to be entered, except those that it is in itself.
+
+    With `leave_out` what is not a file, and never will be, is left out; without it everything but folders is named.
+    """
     real_path = os.path.realpath(folder)
     if real_path in above:
+        if leave_out is not None:
+            leave_out(prefix.rstrip("/"), _IN_A_CIRCLE)
         return
     folders: list[str] = []
 
     def files() -> Iterator[str]:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
+                kind = _kind(entry)
+                if kind == "folder":
                     folders.append(entry.name)
-                else:
+                elif kind == "file" or leave_out is None:
                     yield entry.name
+                else:
+                    leave_out(prefix + entry.name, kind)
 
     yield _sorted_names(prefix, files())
     for name in sorted(folders):
         if enter(prefix + name):
-            yield from walk_local(os.path.join(folder, name), f"{prefix}{name}/", above | {real_path}, enter=enter)
+            yield from walk_local(
+                os.path.join(folder, name), f"{prefix}{name}/", above | {real_path}, enter=enter, leave_out=leave_out
+            )
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Return `folder`, `file`, or in the plural what else an entry is; what cannot be looked at may be a file."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        mode = entry.stat().st_mode
+    except OSError as error:
+        return _IN_A_CIRCLE if error.errno == errno.ELOOP else "file"
+    if stat.S_ISFIFO(mode):
+        return "named pipes"
+    return "sockets" if stat.S_ISSOCK(mode) else "devices"
 
 
 def walk_remote(filesystem: Any, folder: str, *, enter: Callable[[str], bool]) -> Iterator[Sequence[str]]:

@@ -12,15 +12,9 @@ from typing import IO
 
 from pyarrow.fs import FileSystem
 
-from pipeline.storage.folder import (
-    COPY_NUM_BYTES,
-    TEMPORARY_PREFIX,
-    Folder,
-)
-from pipeline.storage.listing import walk_local
-from pipeline.storage.uris import (
-    check_name,
-)
+from pipeline.storage.folder import COPY_NUM_BYTES, TEMPORARY_PREFIX, Folder
+from pipeline.storage.listing import LeaveOut, walk_local
+from pipeline.storage.uris import check_name
 
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS))
 
@@ -46,13 +40,15 @@ class LocalFolder:
         """Tell whether there is a file of this name."""
         return os.path.isfile(self._join(name))
 
-    def walk(self, enter: Callable[[str], bool] = lambda name: True) -> Iterator[Sequence[str]]:
+    def walk(
+        self, enter: Callable[[str], bool] = lambda name: True, leave_out: LeaveOut | None = None
+    ) -> Iterator[Sequence[str]]:
         """List all files below, folder by folder. Links to folders are followed, but never round in a circle.
 
         Of a folder with millions of files the names are held as bytes: their length and 24 bytes each.
         """
         if self.exists():
-            yield from walk_local(self._path, enter=enter)
+            yield from walk_local(self._path, enter=enter, leave_out=leave_out)
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file to read it in places."""

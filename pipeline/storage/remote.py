@@ -9,17 +9,11 @@ from typing import IO
 import fsspec
 from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
-from pipeline.storage.folder import (
-    COPY_NUM_BYTES,
-    Folder,
-)
-from pipeline.storage.listing import walk_remote
+from pipeline.storage.folder import COPY_NUM_BYTES, Folder
+from pipeline.storage.listing import LeaveOut, walk_remote
 from pipeline.storage.retries import Retrying, client_options
-from pipeline.storage.uris import (
-    SCHEME,
-    check_name,
-    redact,
-)
+from pipeline.storage.secrets import redact, remember_secrets, without_credentials
+from pipeline.storage.uris import SCHEME, check_name
 
 _NO_CONDITIONS = frozenset((errno.ENOSYS, errno.ENOTSUP))
 _BLOCK_NUM_BYTES = 2**20  # that a remote file which is read in places reads ahead
@@ -33,6 +27,7 @@ class RemoteFolder:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        remember_secrets(uri)
         scheme = SCHEME.match(uri)
         options = client_options(scheme[1].lower()) if scheme else {}
         try:
@@ -46,7 +41,7 @@ class RemoteFolder:
         return RemoteFolder, (self._uri,)
 
     def __str__(self) -> str:
-        return redact(self._uri)
+        return without_credentials(self._uri)
 
     def child(self, name: str) -> Folder:
         """Return a folder below this one."""
@@ -66,7 +61,9 @@ class RemoteFolder:
         except FileNotFoundError:
             return False
 
-    def walk(self, enter: Callable[[str], bool] = lambda name: True) -> Iterator[Sequence[str]]:
+    def walk(
+        self, enter: Callable[[str], bool] = lambda name: True, leave_out: LeaveOut | None = None
+    ) -> Iterator[Sequence[str]]:
         """List all files below, folder by folder, up to 16 at a time.
 
         Where the store is not S3, fsspec lists a folder at once, about a kilobyte per file: of one folder with many

@@ -3,28 +3,13 @@
 import os
 import re
 
+from pipeline.storage.secrets import USER_INFO
+
 SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_USER_INFO = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s]*@", re.IGNORECASE)
-
-
-# What storage services and their clients put into errors and signed addresses: names of secrets with their values.
-_SECRETS = re.compile(
-    r"""(\b(?:aws_?)?(?:access_?key_?id|secret_?access_?key|session_?token)["']?\s*[=:>]\s*["']?
-    |\bx-(?:amz|goog)-(?:signature|credential|security-token)=
-    |(?<![/\w-])(?:account_?key|shared_?access_?signature|password|signature|secret|token|sig)=["']?)
-    [^\s"'&<>;,)]+""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_AWS_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
 
 
 class UnsafeNameError(ValueError):
     """A name that would lead out of its folder."""
-
-
-def redact(text: str) -> str:
-    """Drop what opens a storage from a text: user and password of every URI, keys, tokens and signatures."""
-    return _AWS_KEY_ID.sub("...", _SECRETS.sub(r"\1...", _USER_INFO.sub(r"\1", text)))
 
 
 def absolute(uri: str) -> str:
@@ -57,5 +42,5 @@ def _place(uri: str) -> str:
     scheme = SCHEME.match(uri)
     if scheme is None:
         return os.path.realpath(uri).rstrip("/")
-    path = "/".join(part for part in _USER_INFO.sub(r"\1", uri)[scheme.end() :].split("/") if part)
+    path = "/".join(part for part in USER_INFO.sub(r"\1", uri)[scheme.end() :].split("/") if part)
     return f"{scheme[0].lower()}{path}"

@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from bls.bitstream import BitstreamError
 from pipeline.images import ImageError
+from pipeline.ledger.schema import misfits
 from pipeline.ledger.summary import OK
-from pipeline.storage.uris import redact
+from pipeline.storage.secrets import redact
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -34,9 +37,16 @@ class Item:
 
     def quarantine(self, status: str, error: BaseException) -> None:
         """Give the image up, with the reason in its row."""
-        self.row.update(
-            status=status, error_class=type(error.__cause__ or error).__name__, error_message=redact(str(error))
-        )
+        # Messages may quote a file name that is not UTF-8, which Parquet cannot hold.
+        message = redact(str(error)).encode(errors="backslashreplace").decode()
+        self.row.update(status=status, error_class=type(error.__cause__ or error).__name__, error_message=message)
+
+    def fit(self, schema: pa.Schema) -> None:
+        """Make the row one that its file can hold: what does not fit is null, and an image is not ok without it."""
+        for name, error in misfits(self.row, schema).items():
+            self.row[name] = None
+            if self.ok:
+                self.quarantine("failed", ValueError(f"column {name} cannot hold its value: {error}"))
 
     @contextmanager
     def stage(self, seconds: str) -> Iterator[None]:

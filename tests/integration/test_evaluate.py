@@ -134,7 +134,7 @@ def test_the_relaxation_is_checked(photographs: Path, tmp_path: Path) -> None:
     folders = ("--input", photographs, "--output", tmp_path / "out", "--bundle", bundle)
     done = run("check_relaxation", *folders)
     assert done.returncode == 3, done.stderr
-    assert "left out broken.jpg: no format that is known" in done.stderr
+    assert "left out broken.jpg: the file is not an image of a format that is read" in done.stderr
     table = pq.read_table(tmp_path / "out" / "relaxation.parquet")
     rows = table.to_pylist()
     assert [row["key"] for row in rows] == ["astronaut.png", "camera.png", "small.png", "broken.jpg"]

@@ -136,7 +136,13 @@ def test_a_report_is_replaced_only_when_asked(compressed: Path, tiny_bundle: Pat
     path.write_text("mine")
     assert run(compressed, path, tiny_bundle, "--compare", "0") == ExitCode.WRONG_USAGE
     assert path.read_text() == "mine"
+    assert run(compressed, path, tiny_bundle, "--compare", "0", "--overwrite") == ExitCode.WRONG_USAGE
+    assert path.read_text() == "mine"  # only a report is ever replaced
+    path.unlink()
+    assert run(compressed, path, tiny_bundle, "--compare", "0") == ExitCode.DONE
+    first = path.stat().st_mtime_ns
     assert run(compressed, path, tiny_bundle, "--compare", "0", "--overwrite") == ExitCode.DONE
+    assert path.stat().st_mtime_ns > first
     assert "Savings at equal quality" not in path.read_text()
 
 
@@ -156,7 +162,7 @@ def test_wrong_inputs_and_bundles_are_told(
     compressed: Path, tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, tmp_path / "r.html", tiny_bundle) == ExitCode.WRONG_USAGE
-    assert "is no compressed dataset" in capsys.readouterr().err
+    assert "is not a compressed dataset" in capsys.readouterr().err
     assert report.main(["--input", str(compressed), "--output", str(tmp_path / "r.html")]) == ExitCode.WRONG_USAGE
     assert "pass the bundle that compressed it" in capsys.readouterr().err
 

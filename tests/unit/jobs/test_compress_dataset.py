@@ -1,10 +1,11 @@
 """The compress and decompress jobs with their one worker in this process, where a cluster would be."""
 
+import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Generator, Iterator
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,14 @@ from PIL import Image
 
 from bls.bundle import load_bundle, save_bundle
 from jobs import compress_dataset, decompress_dataset
-from pipeline.cluster.cluster import Cluster
-from pipeline.cluster.pool import ShardWorker
 from pipeline.cluster.run import Result, run_to_end
 from pipeline.console.text import num_bytes_text
-from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import SCHEMA_VERSION
-from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 from tests.bundles import small_network
 from tests.images import random_fields
-
-
-class InlineCluster(Cluster):
-    """One worker, in this process."""
-
-    @cached_property
-    def num_workers(self) -> int:
-        return 1
-
-    def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Generator[Marker, None, None]:
-        worker = make_worker()
-        for shard in shards:
-            yield worker.run(shard)
+from tests.inline import InlineCluster
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +97,40 @@ def test_a_retry_brings_back_what_was_mended_and_keeps_the_rest(
     assert compress(output="undisturbed") == 3
     assert timeless(second) == timeless(rows(tmp_path / "undisturbed"))
     assert rows(tmp_path / "out", "bitstreams") == rows(tmp_path / "undisturbed", "bitstreams")
+
+
+def test_names_that_are_not_utf8_are_compressed_and_told(
+    compress: Callable[..., int],
+    photographs: Path,
+    tmp_path: Path,
+    tiny_bundle: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Of the image, and of the folders of input and output."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/in\xff"))
+    folder.mkdir()
+    shutil.copy(photographs / "0.png", folder / os.fsdecode(b"caf\xe9.png"))
+    output = folder / os.fsdecode(b"../out\xff")
+    for _ in range(2):  # the second run reads what the first one wrote
+        assert compress("--input", folder, "--output", output) == 0
+    assert "1 compressed" in capfd.readouterr().out
+    options = ["--input", str(output), "--output", str(tmp_path / "restored"), "--bundle", str(tiny_bundle)]
+    assert decompress_dataset.main(options) == 0
+    assert [path.name for path in (tmp_path / "restored" / "images").iterdir()] == ["caf\\xe9.png"]
+
+
+@pytest.mark.parametrize("secret", ["SECRET", "SEC/RET"])
+def test_no_secret_of_a_uri_is_printed(
+    compress: Callable[..., int], secret: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The client takes user and password for a part of the bucket's name, and quotes it."""
+    pytest.importorskip("s3fs", reason="needs the extra s3")
+    uri = f"s3://KEY:{secret}@bucket/photos"
+    for options in (["--input", uri], ["--output", uri], ["--input", uri, "--log-json"]):
+        assert compress(*options) in (1, 2)
+        told = "".join(capfd.readouterr())
+        assert "ucket name" in told
+        assert not any(part in told for part in (secret, "KEY", "SEC", "RET"))
 
 
 @pytest.mark.parametrize("then", [(), ("--retry-quarantined",)])

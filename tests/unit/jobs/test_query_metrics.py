@@ -47,6 +47,14 @@ def test_csv(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows == [["key", "psnr_db"], ["a.png", "30.0"], ["ü, b.png", "31.0"]]
 
 
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_csv_runs_nothing_in_a_spreadsheet(run: str, start: str, capsys: pytest.CaptureFixture[str]) -> None:
+    query = f"SELECT e'{start}1+cmd' AS \"=name\", -1.5 AS number, NULL AS nothing"
+    assert main(["--input", run, query, "--format", "csv"]) == 0
+    head, row = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
+    assert (head, row) == (["'=name", "number", "nothing"], [f"'{start}1+cmd", "-1.5", ""])
+
+
 @pytest.mark.parametrize("where", ["true", "false"])
 def test_json(run: str, where: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--input", run, f"SELECT * FROM ({KEYS}) WHERE {where}", "--format", "json"]) == 0

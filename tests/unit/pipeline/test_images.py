@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from pipeline.images import ImageError, SourceImage, decode, encode
+from tests.hostile import eps, jpeg_that_claims
 
 LIMIT = 10_000
 
@@ -206,7 +207,7 @@ def refused() -> Iterator[tuple[str, bytes, str]]:
     frames = [Image.fromarray(pixels), Image.fromarray(255 - pixels)]
     deep_gray = Image.fromarray(np.full((4, 4), 999, dtype=np.uint16))
     yield "empty", b"", "no bytes"
-    yield "not_an_image", b"a text file named .jpg", "a text file"
+    yield "not_an_image", b"a text file named .jpg", "is not an image of a format that is read: JPEG, PNG"
     yield "not_an_image", b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"
     yield "truncated", jpeg[: len(jpeg) // 2], "truncated"
     yield "truncated", png[: len(png) // 2], "truncated"
@@ -220,6 +221,79 @@ def refused() -> Iterator[tuple[str, bytes, str]]:
     yield "unsupported", b"P6 2 2 65535\n" + bytes(24), "8 bits"
     yield "unsupported", file_of(Image.new("F", (4, 4)), "TIFF"), "mode F"
     yield "unsupported", file_of(deep_gray, "JPEG2000"), "mode I;16"
+
+
+def test_a_small_jpeg_that_claims_many_pixels_is_truncated() -> None:
+    with pytest.raises(ImageError, match="cannot hold the pixels") as caught:
+        decode(jpeg_that_claims(8000, 8000), max_pixels=2**27)
+    assert caught.value.status == "truncated"
+    assert (caught.value.facts["width"], caught.value.facts["height"]) == (8000, 8000)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_smallest_jpeg_of_a_size_is_whole(mode: str, progressive: bool) -> None:
+    data = file_of(Image.new(mode, (2048, 1024)), "JPEG", optimize=True, progressive=progressive)
+    assert decode(data, max_pixels=2**21).pixels.shape[:2] == (1024, 2048)
+
+
+SECRET = b"hunter2"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        SECRET + b" in some file",
+        b"P6 " + SECRET + b" 4 255\n",
+        b"P6 " + SECRET * 3 + b" 4 255\n",
+        b"P1 2 2 " + SECRET,
+        b"P3 2 2 255 " + SECRET * 20 + b" ",
+        b"\x89PNG\r\n\x1a\n" + SECRET * 5,
+        b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + SECRET * 5,
+        b"BM" + SECRET * 10,
+        b"II*\0\x08\0\0\0\x05\0" + SECRET * 20,
+        b"GIF89a" + SECRET * 3,
+        b"qoif" + SECRET * 3,
+        b"\xff\xd8\xff\xe1\0\x20" + SECRET * 10,
+        b"RIFF\xff\0\0\0WEBP" + SECRET * 4,
+        b"\0\0\0\x18ftypavif" + SECRET * 4,
+    ],
+)
+def test_reasons_quote_nothing_of_a_file(data: bytes) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode(data, max_pixels=2**32)
+    assert "hunt" not in str(caught.value)
+
+
+def test_an_eps_is_never_given_to_ghostscript(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise AssertionError("a program was run")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", run)
+    Image.open(io.BytesIO(eps()))  # Pillow by itself takes it
+    with pytest.raises(ImageError) as caught:
+        decode(eps(), max_pixels=LIMIT)
+    assert caught.value.status == "not_an_image"
+
+
+def test_an_icc_profile_that_png_readers_refuse_is_named() -> None:
+    profile = np.random.default_rng(0).bytes(2**20 + 1)
+    with pytest.raises(ImageError, match="ICC profile has 1048577 bytes, PNG readers take 1048576: use webp") as caught:
+        encode(photo(), image_format="png", icc_profile=profile)
+    assert caught.value.status == "unsupported"
+    for image_format in ("webp", "jpeg"):
+        restored = Image.open(io.BytesIO(encode(photo(), image_format=image_format, icc_profile=profile)))
+        assert restored.info["icc_profile"] == profile
+    with pytest.raises(ImageError, match="ICC profile or text of more than 1 MiB") as caught:
+        decode(file_of(Image.fromarray(photo()), icc_profile=profile), max_pixels=LIMIT)
+    assert caught.value.status == "unsupported"
+    restored = Image.open(io.BytesIO(encode(photo(), image_format="png", icc_profile=profile[: 2**20])))
+    assert restored.info["icc_profile"] == profile[: 2**20]
+
+
+def test_an_alpha_plane_of_another_size_is_not_decoded() -> None:
+    with pytest.raises(ImageError, match="the alpha plane has"):
+        encode(photo(), image_format="png", alpha_png=file_of(Image.new("L", (3000, 3000))))
 
 
 @pytest.mark.parametrize(("status", "data", "reason"), list(refused()))

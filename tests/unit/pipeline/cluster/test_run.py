@@ -1,5 +1,6 @@
 """What the jobs share, with a cluster that does the work itself."""
 
+import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,24 @@ def test_a_job_that_is_stopped_tells_what_is_committed(output: Output, capsys: p
     result = run_fake(work(output), StoppedCluster(output), max_failures=None)
     assert (result.exit_code, result.total.num_images) == (ExitCode.FAILED, 2)
     assert "stopped. What is committed stays: the same command goes on from there." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("deleted", ["", "commits"])
+def test_an_output_that_is_deleted_while_a_job_runs_is_told(
+    output: Output, tmp_path: Path, deleted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class DeletingCluster(FakeCluster):
+        def run(self, *arguments: Any) -> Generator[Marker, None, None]:
+            yield from super().run(*arguments)
+            shutil.rmtree(tmp_path / "out" / deleted)
+
+    def job() -> ExitCode:
+        return run_fake(work(output), DeletingCluster(output), max_failures=None).exit_code
+
+    assert exit_code(job) is ExitCode.FAILED
+    last = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    expected = "only 0 of 8 images are committed" if deleted else "out was deleted or moved while the job wrote to it"
+    assert len(last) == 1 and expected in last[0]
 
 
 def test_workers_are_stopped_before_the_reason_is_told(output: Output) -> None:

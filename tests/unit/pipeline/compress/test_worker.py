@@ -17,8 +17,10 @@ from PIL import Image
 from bls.bundle import load_bundle
 from bls.codec import Codec
 from bls.measures.images import mse_255, psnr_db
+from pipeline import images
 from pipeline.compress.worker import CompressionConfig, ShardCompressor, is_sampled
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
+from pipeline.images import SourceImage
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, METRICS, RESTORED
@@ -28,6 +30,7 @@ from pipeline.sources.opening import open_source
 from pipeline.sources.reference import ImageReference, Sample
 from pipeline.storage.local import LocalFolder
 from pipeline.work.codec import AHEAD_BYTES
+from tests.hostile import tiff_that_claims
 from tests.images import random_fields
 
 QUALITY = 4
@@ -193,6 +196,39 @@ def test_bad_inputs_become_rows_and_disturb_no_other(config: CompressionConfig, 
     assert marker.summary.quarantined == {
         name: 1 for name in ("truncated", "not_an_image", "empty", "too_large", "unreadable")
     }
+
+
+def test_a_header_with_numbers_that_no_column_holds_is_a_row(config: CompressionConfig, photographs: Path) -> None:
+    (photographs / "huge.tif").write_bytes(tiff_that_claims(3_000_000_000))
+    shard = Shard(0, tuple(open_source(str(photographs)).references()))
+    rows = {row["key"]: row for row in rows_of(ShardCompressor(config).run(shard), config, "metrics")}
+    huge = rows.pop("huge.tif")
+    assert (huge["status"], huge["width"], huge["height"]) == ("too_large", None, 1)
+    assert "3000000000 x 1 pixels" in huge["error_message"]
+    assert {row["status"] for row in rows.values()} == {"ok"}
+
+
+def test_a_row_that_cannot_be_written_quarantines_its_image(
+    config: CompressionConfig, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One image has metadata that its column of the bitstreams cannot hold, another of the metrics."""
+    decode = images.decode
+
+    def decode_badly(data: bytes, *, max_pixels: int) -> SourceImage:
+        image = decode(data, max_pixels=max_pixels)
+        if image.pixels.shape[:2] == (161, 170):
+            return replace(image, exif=7)  # type: ignore[arg-type]
+        return replace(image, source_format="\udcff") if image.pixels.shape[:2] == (33, 20) else image
+
+    monkeypatch.setattr("pipeline.images.decode", decode_badly)
+    monkeypatch.setattr(SourceImage, "carried_num_bytes", 0)
+    marker = ShardCompressor(config).run(shard)
+    bad = {row["key"]: row for row in rows_of(marker, config, "metrics") if row["status"] != "ok"}
+    assert {key: row["status"] for key, row in bad.items()} == {"1.png": "failed", "4.png": "failed"}
+    assert "column source_format cannot hold its value" in bad["4.png"]["error_message"]
+    assert bad["4.png"]["source_format"] is None
+    assert marker.summary.quarantined == {"failed": 2}
+    assert len(rows_of(marker, config, "bitstreams")) == len(shard.items) - 2
 
 
 def test_crashed_items_are_quarantined_unseen(

@@ -34,7 +34,7 @@ def test_means_tell_of_how_many_images() -> None:
 
 def test_skipped_files_are_named_the_most_frequent_first() -> None:
     text = skipped_text({".json": 1, ".txt": 9, "hidden": 2, ".a": 1, ".b": 1, ".c": 1})
-    assert text.startswith("skipped 15 files or samples that are no images by name: .txt 9, hidden 2, .json 1")
+    assert text.startswith("skipped 15 files or samples that are not images: .txt 9, hidden 2, .json 1")
     assert text.endswith(", ...")
 
 

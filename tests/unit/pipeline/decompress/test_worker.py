@@ -123,6 +123,19 @@ def test_hostile_and_clashing_members_are_told(tiny_bundle: Path, tmp_path: Path
     assert list(members(out, marker)) == ["c.png", "c.txt"]
 
 
+def test_what_python_has_no_value_for_quarantines_its_image_alone(tiny_bundle: Path, tmp_path: Path) -> None:
+    type_ = pa.struct([("when", pa.timestamp("us"))])
+    when = pa.array([1, 2**62, 3], pa.timestamp("us"))  # the second is in the year 148108
+    carried = list(pa.StructArray.from_arrays([when], fields=list(type_)))
+    dataset = write_dataset(tmp_path / "in", tiny_bundle, [samples(carried)], carried=type_)
+    statuses = {}
+    for container in ("webdataset", "parquet"):
+        out = tmp_path / container
+        marker = restore(dataset, tiny_bundle, out, container, [0, 1, 2])
+        statuses[container] = [row["status"] for row in rows_of(out, marker)]
+    assert statuses == {"webdataset": ["ok", "failed", "ok"], "parquet": ["ok"] * 3}
+
+
 def test_tables_hold_images_as_datasets_reads_them_and_carried_columns_flat(tiny_bundle: Path, tmp_path: Path) -> None:
     carried = [{"label": 3, "caption": "ein Bär", "key": "id-1", "mask": b"m"}, None, {"label": 5}]
     dataset = write_dataset(tmp_path / "in", tiny_bundle, [samples(carried)], carried=STRUCT)

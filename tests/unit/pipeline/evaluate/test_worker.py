@@ -17,6 +17,7 @@ from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, measure, 
 from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.shard import Shard
 from pipeline.sources.opening import open_source
+from tests.hostile import tiff_that_claims
 from tests.images import random_fields
 
 
@@ -65,7 +66,7 @@ def test_every_image_is_coded_by_every_codec_at_every_setting(config: Evaluation
     assert {row["status"] for row in rows if row["key"] != "c.png"} == {"ok"}
     (bad,) = (row for row in rows if row["key"] == "c.png")
     assert (bad["status"], bad["codec"], bad["bpp"]) == ("not_an_image", None, None)
-    assert "no format that is known" in bad["error_message"]
+    assert "not an image of a format that is read" in bad["error_message"]
     assert {row["gray"] for row in rows if row["key"] == "b.png"} == {True}
 
 
@@ -80,6 +81,15 @@ def test_rows_of_ours_are_those_of_real_bitstreams(config: EvaluationConfig, fol
             assert row["mse_255"] == measures.mse_255(x, codec.decompress(data))
             assert 0 < row["estimated_bpp"] < 8
             assert row["ms_ssim"] is None  # below 161 pixels
+
+
+def test_a_header_with_numbers_that_no_column_holds_is_a_row(config: EvaluationConfig, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "huge.tif").write_bytes(tiff_that_claims(3_000_000_000))
+    (row,) = ShardEvaluator(replace(config, input=str(tmp_path / "in")))._process(
+        Shard(0, tuple(open_source(str(tmp_path / "in")).references())), ()
+    )[0]
+    assert (row["status"], row["width"], row["height"]) == ("too_large", None, 1)
 
 
 def test_an_image_that_ends_workers_gets_a_row(config: EvaluationConfig) -> None:

@@ -1,11 +1,13 @@
 import io
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+from pipeline.ledger.damage import DamagedFileError
 from pipeline.ledger.markers import Committed, Marker
 from pipeline.ledger.output import Manifest, Output, OutputError, check_same
 from pipeline.ledger.summary import Summary
@@ -229,6 +231,26 @@ def test_a_killed_clear_leaves_no_half_for_a_whole(output: Output, monkeypatch: 
     assert order[:2] == ["shard-000000.json", "manifest.json"]
 
 
+def test_an_output_that_is_deleted_while_it_is_written_to_is_told(
+    output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = type(output.folder)
+    create = folder.create
+
+    def create_and_delete(self: Folder, name: str, data: bytes) -> bool:
+        created = create(self, name, data)
+        shutil.rmtree(tmp_path)
+        return created
+
+    monkeypatch.setattr(folder, "create", create_and_delete)
+    with pytest.raises(OutputError, match="was deleted or moved while the job wrote to it"):
+        commit(output, 0)
+    with pytest.raises(OutputError, match="was deleted or moved while the job wrote to it"):
+        output.begin(Manifest(job="compress"))
+    with pytest.raises(OutputError, match="was deleted or moved while the job wrote to it"):
+        output.sweep(Committed())
+
+
 def test_markers_without_a_manifest_are_refused(output: Output, tmp_path: Path) -> None:
     commit(output, 0)
     (tmp_path / "manifest.json").unlink()
@@ -238,7 +260,7 @@ def test_markers_without_a_manifest_are_refused(output: Output, tmp_path: Path) 
 
 def test_something_else_named_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"name": "a web app"}')
-    with pytest.raises(OutputError, match="is no manifest"):
+    with pytest.raises(DamagedFileError, match=r"manifest\.json is damaged or was edited .*job.*use another folder"):
         Output(str(tmp_path)).manifest()
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.ledger.schema import BITSTREAMS, METRICS, PLAN, RESTORED, SCHEMA_VERSION, to_parquet
+from pipeline.ledger.schema import BITSTREAMS, METRICS, PLAN, RESTORED, SCHEMA_VERSION, misfits, to_parquet
 
 ROW = {
     "key": "a/ü.jpg",
@@ -63,6 +63,14 @@ def test_duckdb_and_pandas_read_it(tmp_path: Path) -> None:
     assert duckdb.execute(query).fetchall() == [("a/ü.jpg", 1.0, 0)]
     frame = pq.read_table(tmp_path / "x.parquet").to_pandas()
     assert frame["bpp"].mean() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("width", 3_000_000_000), ("width", "wide"), ("key", "\udcff"), ("bpp", 10**400)]
+)
+def test_what_a_column_cannot_hold_is_found(column: str, value: object) -> None:
+    assert misfits(ROW, METRICS) == {}
+    assert list(misfits({**ROW, column: value}, METRICS)) == [column]
 
 
 def test_a_missing_key_is_refused() -> None:

@@ -114,7 +114,7 @@ def test_an_error_in_the_middle_of_the_rows(database: MetricsDatabase) -> None:
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, tiny_bundle: Path) -> None:
-    with pytest.raises(ValueError, match="no compressed dataset"):
+    with pytest.raises(ValueError, match="is not a compressed dataset"):
         MetricsDatabase(str(tmp_path))
     write_dataset(tmp_path, tiny_bundle, [])
     with pytest.raises(ValueError, match="no committed shard yet"):

@@ -51,6 +51,30 @@ def test_a_condition_on_the_metrics(output: Output, where: str, expected: dict[i
     assert chosen(output, where=where) == expected
 
 
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        ("random() < 0.5", "random"),
+        ("psnr_db < 30 AND RANDOM() < 0.5", "random"),
+        ("key IN (SELECT uuid()::VARCHAR)", "uuid"),
+        ("now() > '2020-01-01'", "now"),
+        ("current_timestamp IS NOT NULL", "current_timestamp"),
+        ("CASE WHEN width > 3 THEN Current_Date IS NULL ELSE true END", "current_date"),
+        ("today() > '2020-01-01'", "today"),
+        ("bpp < getvariable('x')", "getvariable"),
+        ("nextval('s') > 1", "nextval"),
+    ],
+)
+def test_a_condition_is_of_the_row_alone(output: Output, where: str, named: str) -> None:
+    with pytest.raises(ValueError, match=rf"has {named}, which may differ each time: expected a condition on the"):
+        chosen(output, where=where)
+
+
+@pytest.mark.parametrize("where", ["upper(key) LIKE 'A%'", "width + 1 > 2 AND -bpp < 1", "hash(key) % 2 >= 0"])
+def test_functions_of_the_row_are_taken(output: Output, where: str) -> None:
+    assert chosen(output, where=f"({where}) OR true") == {0: [0, 1, 2], 2: [0, 1]}
+
+
 def test_keys_and_condition_together(output: Output) -> None:
     assert chosen(output, keys=["ü c.png", "d.jpg"]) == {0: [2], 2: [0]}
     assert chosen(output, keys=["ü c.png", "d.jpg"], where="psnr_db > 30") == {2: [0]}

@@ -207,7 +207,7 @@ def test_skipped_images_of_workers_are_counted(damaged: Output, tiny_bundle: Pat
 
 
 def test_what_is_no_compressed_dataset_of_this_bundle_is_refused(dataset: Output, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is no compressed dataset: expected the --output of jobs/compress"):
+    with pytest.raises(ValueError, match=r"is not a compressed dataset: expected the --output of jobs/compress"):
         CompressedImages(str(tmp_path))
     with pytest.raises(ValueError, match="pass the bundle that compressed it"):
         CompressedImages(str(dataset))

@@ -1,11 +1,16 @@
 import os
 import pickle
+import socket
+import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.sources.opening import open_source, open_sources
 from pipeline.sources.reference import ImageReference
+from pipeline.storage.folder import list_names
 from pipeline.storage.opening import open_folder
 
 
@@ -54,11 +59,47 @@ def test_stems_of_restored_images_never_meet(tmp_path: Path) -> None:
     assert len(set(stems.values())) == len(stems)
 
 
-def test_a_name_that_is_no_utf8_gets_a_key_all_the_same(tmp_path: Path) -> None:
-    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))).write_bytes(b"")
-    (reference,) = open_source(str(tmp_path)).references()
-    assert reference.key == "caf\\xe9.jpg"
-    reference.source_uri.encode()
+def test_names_that_are_not_utf8_have_keys_and_are_read(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xfc"))
+    folder.mkdir()
+    names = {
+        b"caf\xe9.jpg": "caf\\xe9.jpg",
+        b"caf\\xe9.jpg": "caf\\x5cxe9.jpg",
+        b"caf\\x5cxe9.jpg": "caf\\x5cx5cxe9.jpg",
+        "café\\n.jpg".encode(): "café\\n.jpg",
+        b"\xff\xfe\\.jpg": "\\xff\\xfe\\.jpg",
+    }
+    for name in names:
+        (folder / os.fsdecode(name)).write_bytes(name)
+    source = pickle.loads(pickle.dumps(open_source(str(folder))))
+    references = list(source.references())
+    assert {reference.key: source.read(reference) for reference in references} == {
+        key: name for name, key in names.items()
+    }
+    for reference in references:
+        "".join((reference.key, reference.source_uri, reference.stem)).encode()
+
+
+def test_archives_and_lists_in_folders_that_are_not_utf8_are_read(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xfc"))
+    touch(folder, "a.jpg", "b\\xe9.jpg")
+    (folder / "list.txt").write_text("a.jpg\nb\\xe9.jpg\n")
+    with tarfile.open(folder / os.fsdecode(b"caf\xe9.tar"), "w") as tar:
+        tar.add(folder / "a.jpg", "a.jpg")
+    for name, table in [(b"caf\xe9", {"image": [b"a.jpg"]}), (b"list", {"path": ["a.jpg"]})]:
+        with (folder / os.fsdecode(name + b".parquet")).open("wb") as file:  # Arrow opens names that are UTF-8
+            pq.write_table(pa.table(table), file)
+    for name, expected in [
+        (b"list.txt", ["a.jpg", "b\\xe9.jpg"]),
+        (b"list.parquet", ["a.jpg"]),
+        (b"caf\xe9.tar", ["a.jpg"]),
+        (b"*.tar", ["a.jpg"]),
+        (b"caf\xe9.parquet", ["a.jpg"]),
+    ]:
+        source = open_source(str(folder / os.fsdecode(name)))
+        references = list(source.references())
+        assert [source.read_sample(reference).data.decode() for reference in references] == expected
+        "".join(f"{r.key} {r.source_uri} {r.stem} {r.file}" for r in references).encode()
 
 
 @pytest.mark.parametrize("name", ["nowhere", "file.jpg"])
@@ -167,3 +208,48 @@ def test_a_list_must_be_text_without_passwords(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"caf\xe9.jpg")
     with pytest.raises(ValueError, match=r"line 1 of .* is no UTF-8"):
         list(open_source(str(tmp_path / "list.txt")).references())
+
+
+def odd_folder(folder: Path) -> None:
+    """Put into a folder what is named like images and archives and can never be read."""
+    touch(folder, "a.jpg", "sub/b.jpg")
+    (folder / "self.jpg").symlink_to("self.jpg")
+    (folder / "one.jpg").symlink_to("two.jpg")
+    (folder / "two.jpg").symlink_to("one.jpg")
+    (folder / "sub" / "up").symlink_to(folder)
+    (folder / "null.png").symlink_to("/dev/null")
+    (folder / "gone.png").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.jpg")
+    os.mkfifo(folder / "pipe.tar")
+    (folder / "more.jpg").symlink_to("pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(folder / "socket.jpg"))  # a path of a socket must be short
+
+
+def test_what_can_never_be_read_is_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd_folder(tmp_path)
+    source = open_source(str(tmp_path))
+    # A link to nowhere is an input: its file may be there tomorrow.
+    assert [reference.key for reference in source.references()] == ["a.jpg", "gone.png", "sub/b.jpg"]
+    assert source.skipped == {"links in a circle": 4, "named pipes": 3, "devices": 1, "sockets": 1}
+    source = open_source(f"{tmp_path}/*.jpg")
+    assert [reference.key for reference in source.references()] == ["a.jpg"]
+    assert source.skipped == {"links in a circle": 3, "named pipes": 2, "sockets": 1}
+
+
+def test_archives_that_can_never_be_read_are_skipped(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("a.jpg"))
+    os.mkfifo(tmp_path / "y.tar")
+    for uri in (str(tmp_path), f"{tmp_path}/*.tar"):
+        source = open_source(uri)
+        assert [reference.key for reference in source.references()] == ["x/a"]
+        assert source.skipped == {"named pipes": 1}
+
+
+def test_other_listings_name_what_is_not_a_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job must see what it could replace."""
+    monkeypatch.chdir(tmp_path)
+    odd_folder(tmp_path)
+    assert {"pipe.jpg", "self.jpg", "socket.jpg", "null.png"} < set(list_names(open_folder(str(tmp_path))))

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.images import ImageError
+from pipeline.ledger.schema import bitstreams_schema, to_parquet
 from pipeline.sources.opening import open_source
 from pipeline.sources.parquet import image_column
 from pipeline.sources.reference import Columns, Source
@@ -61,6 +62,30 @@ def test_rows_with_what_is_beside_the_image(tmp_path: Path) -> None:
     ]
     assert (carried["label"].as_py(), carried["when"].value, carried["split"].as_py()) == (4, 4, "y")
     assert pa.array([carried, None, carried], carried.type).field("label").to_pylist() == [4, 0, 4]
+
+
+NULLS = {
+    "none": pa.null(),
+    "struct": pa.struct([("none", pa.null()), ("label", pa.int8())]),
+    "list": pa.list_(pa.null()),
+    "fixed": pa.list_(pa.null(), 1),
+    "deep": pa.large_list(pa.struct([("none", pa.null())])),
+    "map": pa.map_(pa.string(), pa.null()),
+}
+
+
+@pytest.mark.parametrize("name", NULLS)
+def test_columns_without_any_value_are_carried(tmp_path: Path, name: str) -> None:
+    values = {"struct": {"none": None, "label": 3}, "list": [None], "fixed": [None], "deep": [{"none": None}]}
+    value = values.get(name)
+    column = pa.array([value, None], NULLS[name])
+    source = open_source(str(write(tmp_path / "x.parquet", pa.table({"image": [b"a", b"b"], name: column}))))
+    first, second = (carried for _, carried in read_all(source).values())
+    assert (first.as_py(), second.as_py()) == ({name: value}, {name: None})
+    # As a worker writes them.
+    stored = [{"key": "a", "stem": "a", "bitstream": b"", "carried": carried} for carried in (first, second)]
+    data = to_parquet(stored, bitstreams_schema(source.carried), metadata={})
+    assert pq.read_table(pa.BufferReader(data))["carried"].to_pylist() == [{name: value}, {name: None}]
 
 
 def test_structs_of_bytes_and_path(tmp_path: Path) -> None:

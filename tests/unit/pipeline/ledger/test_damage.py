@@ -1,0 +1,192 @@
+"""Files of a compressed dataset that are missing, truncated or edited: every job names them in a line."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from jobs import compress_dataset, decompress_dataset, query_metrics, report
+from pipeline.cluster.run import run_to_end
+from pipeline.console.exits import ExitCode
+from pipeline.ledger.output import Output
+from pipeline.ledger.schema import SCHEMA_VERSION
+from tests.compressed import compress
+from tests.datasets import pixels
+from tests.inline import InlineCluster
+
+Job = Callable[[Path, Path], int]
+
+
+def run_compress(root: Path, bundle: Path) -> int:
+    given = ["--input", str(root / "in"), "--output", str(root / "ds"), "--bundle", str(bundle)]
+    return compress_dataset.main([*given, "--coder", "adaptive", "--max-pixels", str(2**22)])
+
+
+def run_decompress(root: Path, bundle: Path) -> int:
+    given = ["--input", str(root / "ds"), "--output", str(root / "restored"), "--bundle", str(bundle)]
+    return decompress_dataset.main(given)
+
+
+def run_select(root: Path, bundle: Path) -> int:
+    given = ["--input", str(root / "ds"), "--output", str(root / "restored"), "--bundle", str(bundle)]
+    return decompress_dataset.main([*given, "--where", "width > 0"])
+
+
+def run_query(root: Path, bundle: Path) -> int:
+    return query_metrics.main(["--input", str(root / "ds"), "SELECT max(COLUMNS(*)) FROM images"])
+
+
+def run_report(root: Path, bundle: Path) -> int:
+    given = ["--input", str(root / "ds"), "--output", str(root / "report.html"), "--bundle", str(bundle)]
+    return report.main([*given, "--compare", "0", "--overwrite"])
+
+
+def damaged(data: bytes) -> Iterator[bytes | None]:
+    yield None
+    yield b""
+    yield data[: len(data) // 2]
+    yield b"[" * 100_000
+    yield b"{}"
+    yield b'{"a": 1}'
+    yield b"\xff\xfe text"
+    if data.startswith(b"PAR1"):
+        yield data[:-20] + bytes([data[-20] ^ 0x55]) + data[-19:]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    """Return a folder of images, compressed in two of three shards."""
+    root = tmp_path_factory.mktemp("damage")
+    (root / "in").mkdir()
+    for seed in range(6):
+        Image.fromarray(pixels(20, 24, seed=seed)).save(root / "in" / f"{seed}.png")
+    compress(root / "in", root / "ds", tiny_bundle, shard_size=2, num_shards=2)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    for job in (compress_dataset, decompress_dataset):
+        monkeypatch.setattr(job, "Cluster", InlineCluster)
+        monkeypatch.setattr(job, "run_to_end", partial(run_to_end, run=InlineCluster.run))
+
+
+def file_of(root: Path, kind: str) -> Path:
+    if kind == "manifest":
+        return root / "ds/manifest.json"
+    if kind == "plan":
+        (path,) = (root / "ds/plan").iterdir()
+        return path
+    if kind == "marker":
+        return root / "ds/commits/shard-000001.json"
+    return root / "ds" / Output(str(root / "ds")).markers()[1].files[kind]
+
+
+@pytest.fixture
+def check(
+    dataset: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[[Path, bytes | None, Job], None]]:
+    """Return what damages a file, runs a job, looks at what it says, and mends the file."""
+
+    def check(path: Path, content: bytes | None, job: Job) -> None:
+        good = path.read_bytes()
+        path.unlink() if content is None else path.write_bytes(content)
+        try:
+            code = job(dataset, tiny_bundle)
+        finally:
+            path.write_bytes(good)
+            shutil.rmtree(dataset / "restored", ignore_errors=True)
+        told = capsys.readouterr().err.splitlines()
+        (error,) = [line for line in told if line.startswith("error: ")]
+        assert code == ExitCode.FAILED, error
+        assert str(path if content is not None or path.parent.name != "plan" else path.parent) in error
+        assert re.search(r"(is damaged or was edited|is missing).*: restore it from a copy, or ", error)
+        assert "goes on" not in told[-1]
+
+    yield check
+    assert run_query(dataset, tiny_bundle) == ExitCode.DONE
+
+
+@pytest.mark.parametrize(
+    ("kind", "job"),
+    [
+        *(("manifest", job) for job in (run_compress, run_decompress, run_query, run_report)),
+        *(("marker", job) for job in (run_compress, run_decompress, run_query, run_report)),
+        *(("plan", job) for job in (run_compress, run_report)),
+        *(("metrics", job) for job in (run_select, run_query, run_report)),
+        ("bitstreams", run_decompress),
+    ],
+)
+def test_a_damaged_file_is_named(
+    dataset: Path, check: Callable[[Path, bytes | None, Job], None], kind: str, job: Job
+) -> None:
+    path = file_of(dataset, kind)
+    for content in damaged(path.read_bytes()):
+        if content is None and kind in ("manifest", "marker"):
+            continue  # without them there is no dataset, or no such shard
+        check(path, content, job)
+
+
+def edited(path: Path, **values: Any) -> bytes:
+    return json.dumps({**json.loads(path.read_bytes()), **values}).encode()
+
+
+@pytest.mark.parametrize("job", [run_compress, run_decompress, run_query, run_report])
+def test_an_edited_manifest_or_marker_is_named(
+    dataset: Path, check: Callable[[Path, bytes | None, Job], None], job: Job
+) -> None:
+    manifest, marker = file_of(dataset, "manifest"), file_of(dataset, "marker")
+    for name, value in [("settings", "none"), ("num_images", "six"), ("skipped", None), ("plan", 7)]:
+        check(manifest, edited(manifest, **{name: value}), job)
+    summary = json.loads(marker.read_bytes())["summary"]
+    values: list[tuple[str, Any]] = [
+        ("shard", 7),
+        ("files", ["metrics"]),
+        ("files", {"metrics": 3}),
+        ("stints", [{"worker": "w", "began": "now", "ended": 3}]),
+        ("summary", {**summary, "num_images": "two"}),
+        ("summary", {**summary, "num_images": 1.5}),
+        ("summary", {**summary, "quarantined": [1]}),
+        ("summary", {**summary, "bpp": {"sum": "1", "count": 1}}),
+    ]
+    for name, value in values:
+        check(marker, edited(marker, **{name: value}), job)
+
+
+def test_edited_settings_and_files_of_a_marker_are_named(
+    dataset: Path, check: Callable[[Path, bytes | None, Job], None]
+) -> None:
+    manifest, marker = file_of(dataset, "manifest"), file_of(dataset, "marker")
+    for settings in ({}, {"schema_version": SCHEMA_VERSION}, {"schema_version": SCHEMA_VERSION, "quality": "4"}):
+        check(manifest, edited(manifest, settings=settings), run_query)
+    check(marker, edited(marker, files={}), run_query)
+
+
+def test_files_with_other_columns_are_named(
+    dataset: Path, check: Callable[[Path, bytes | None, Job], None], tmp_path: Path
+) -> None:
+    metrics, bitstreams, plan = (file_of(dataset, kind) for kind in ("metrics", "bitstreams", "plan"))
+    for path, column, job in [
+        (metrics, "shard", run_select),
+        (bitstreams, "bitstream", run_decompress),
+        (bitstreams, "stem", run_decompress),
+        (plan, "key", run_compress),
+    ]:
+        table = pq.read_table(path)
+        index = table.column_names.index(column)
+        for other in (
+            table.drop_columns([column]),
+            table.set_column(index, column, pa.array([[1]] * len(table))),
+            table.set_column(index, column, pa.nulls(len(table), table.schema.field(column).type)),
+            table.slice(0, len(table) - 1) if path == bitstreams else table.drop_columns([column]),
+        ):
+            pq.write_table(other, tmp_path / "other.parquet")
+            check(path, (tmp_path / "other.parquet").read_bytes(), job)
