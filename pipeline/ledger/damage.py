@@ -72,8 +72,9 @@ def check_columns(table: pa.Table, schema: pa.Schema, columns: Sequence[str]) ->
     """Compare columns of a table with their schema.
 
     Raises:
-        ValueError: one is missing, of another type, or has no value where there must be one.
+        ValueError: one is missing, of another type, or has no value where there must be one, or text that is not UTF-8.
     """
+    table.validate(full=True)
     for name in columns:
         if name not in table.column_names:
             raise ValueError(f"column {name} is missing")

@@ -96,7 +96,7 @@ def gather(dataset: CompressedDataset, *, seed: int = 0) -> RunReport:
 
 def _numbers(table: pa.Table, column: str) -> Numbers:
     """Return a column as floats; null is NaN."""
-    numbers: Numbers = table[column].cast(pa.float64()).to_numpy()
+    numbers: Numbers = table[column].cast(pa.float64(), safe=False).to_numpy()
     return numbers
 
 

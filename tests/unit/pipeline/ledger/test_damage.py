@@ -170,6 +170,14 @@ def test_edited_settings_and_files_of_a_marker_are_named(
     check(marker, edited(marker, files={}), run_query)
 
 
+def test_text_that_is_not_utf8_is_named(dataset: Path, check: Callable[[Path, bytes | None, Job], None]) -> None:
+    for kind, key, job in [("plan", b"4.png", run_compress), ("metrics", b"2.png", run_select)]:
+        path = file_of(dataset, kind)
+        table = pq.read_table(path)
+        pq.write_table(table, path, compression="none", use_dictionary=False)
+        check(path, path.read_bytes().replace(key, b"\xff" + key[1:]), job)
+
+
 def test_files_with_other_columns_are_named(
     dataset: Path, check: Callable[[Path, bytes | None, Job], None], tmp_path: Path
 ) -> None:
