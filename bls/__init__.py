@@ -11,10 +11,16 @@ from bls.bitstream import BitstreamError
 if TYPE_CHECKING:
     from bls.codec import Codec
 
-__all__ = ["BitstreamError", "Codec"]
+__all__ = ["BitstreamError", "Codec", "use_huge_pages"]
 
-# Tensors of 2 MB and more in huge pages (docs/decisions/0012-huge-pages.md). PyTorch asks once, at its first tensor.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+def use_huge_pages() -> None:
+    """Let PyTorch put tensors of 2 MB and more into huge pages, which is faster (docs/decisions/0012-huge-pages.md).
+
+    PyTorch asks once in a process, at its first tensor: call this before. What the user has set stays. The jobs and
+    `python -m bls` call it; a program that imports the codec decides for itself.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def __getattr__(name: str) -> object:
@@ -23,3 +29,7 @@ def __getattr__(name: str) -> object:
 
         return Codec
     raise AttributeError(f"module 'bls' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import numpy as np
 import tyro
 from PIL import Image, ImageOps
 
-from bls import bitstream
+from bls import bitstream, use_huge_pages
 from bls.bitstream import BitstreamError
 from bls.codec import MAX_PIXELS, Codec
 from bls.entropy.coders import CODERS
@@ -145,6 +146,10 @@ COMMANDS: dict[str, Callable[..., None]] = {"encode": encode, "decode": decode, 
 
 def main() -> None:
     """Run the command that the arguments name; exit code 1 on failure, 2 on wrong usage."""
+    use_huge_pages()
+    if "--version" in sys.argv[1:]:
+        print(f"bls-codec {version('bls-codec')}")
+        return
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m bls")
     except (BitstreamError, ValueError, OSError, Warning, Image.DecompressionBombError) as error:

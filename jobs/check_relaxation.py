@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import tyro
 
 from bls.entropy.coders import CODERS
-from jobs.options import check_at_least
+from jobs.options import check_at_least, parse
 from pipeline import images
 from pipeline.baselines import Pixels
 from pipeline.console.exits import ExitCode, UsageError, usage
@@ -32,7 +31,7 @@ from pipeline.sources.opening import check_apart, open_source
 from pipeline.sources.reference import Columns, ImageReference, Source
 from pipeline.storage.opening import open_folder
 from pipeline.work.bundles import load_bundle
-from pipeline.work.codec import own_process
+from pipeline.work.codec import configure_process
 from pipeline.work.stages import Item
 
 RESULTS = ("relaxation.parquet", "relaxation.png", "relaxation.svg", "README.md")
@@ -71,7 +70,7 @@ class CheckRelaxation:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
-    config = tyro.cli(CheckRelaxation, args=arguments)
+    config = parse(CheckRelaxation, arguments)
     try:
         return check_relaxation(config)
     except (UsageError, OSError) as error:
@@ -81,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def check_relaxation(config: CheckRelaxation) -> ExitCode:
     """Fit the densities to all images, then measure each; write and print the results."""
-    own_process(config.num_threads)
+    configure_process(config.num_threads)
     made = provenance()
     with usage():
         check_installed("matplotlib", extra="evaluate")

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-import tyro
-
 from bls.transforms.precision import Precision
-from jobs.options import arguments_of, check_at_least
+from jobs.options import arguments_of, check_at_least, parse
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.compress.forecast import draw_sample, measure
@@ -128,7 +126,7 @@ class CompressDataset:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
-    config = tyro.cli(CompressDataset, args=arguments)
+    config = parse(CompressDataset, arguments)
     with events.for_machines(config.log_json):
         return exit_code(lambda: compress_dataset(config))
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import tyro
-
-from jobs.options import check_at_least
+from jobs.options import check_at_least, parse
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.console import events
@@ -88,7 +86,7 @@ class DecompressDataset:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
-    config = tyro.cli(DecompressDataset, args=arguments)
+    config = parse(DecompressDataset, arguments)
     with events.for_machines(config.log_json):
         return exit_code(lambda: decompress_dataset(config))
 

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import tyro
-
 from bls.bundle import Bundle
 from bls.codec import Codec
 from bls.entropy.coders import CODERS
 from bls.ladder import quality_text
-from jobs.options import check_at_least
+from jobs.options import check_at_least, parse
 from pipeline import baselines
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
@@ -39,7 +37,7 @@ from pipeline.sources.reference import Columns, Source
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import absolute
 from pipeline.work.bundles import load_bundle
-from pipeline.work.codec import own_process
+from pipeline.work.codec import configure_process
 
 JOB = "evaluate"
 RESULTS = ("images.parquet", *FILES)
@@ -114,7 +112,7 @@ class Evaluate:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
-    config = tyro.cli(Evaluate, args=arguments)
+    config = parse(Evaluate, arguments)
     return exit_code(lambda: (write_panels if config.panels else evaluate)(config))
 
 
@@ -209,7 +207,7 @@ def _qualities(config: Evaluate, bundle: Bundle) -> tuple[float, ...]:
 def write_panels(config: Evaluate) -> ExitCode:
     """Write the panels of all images, then the page that shows them."""
     made = provenance()
-    own_process(config.cpus_per_worker)
+    configure_process(config.cpus_per_worker)
     with usage():
         check_apart(config.output, config.input)
         bundle = load_bundle(config.bundle)

@@ -1,10 +1,25 @@
 """Options that several jobs share, and what checks them."""
 
-from collections.abc import Collection, Iterator
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
+import tyro
+
+from pipeline.provenance import code_version
 from pipeline.storage.secrets import redact
+
+Config = TypeVar("Config")
+
+
+def parse(kind: type[Config], arguments: Sequence[str] | None) -> Config:
+    """Return a job's configuration from the command line, or print the version and end."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if "--version" in words:
+        print(f"bls-codec {code_version()}")
+        raise SystemExit(0)
+    return tyro.cli(kind, args=words)
 
 
 def check_at_least(minimum: int, **options: float | None) -> None:

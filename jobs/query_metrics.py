@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
-from jobs.options import check_at_least
+from jobs.options import check_at_least, parse
 from pipeline.console.exits import ExitCode, UsageError, exit_code, usage
 from pipeline.console.streams import silence
 from pipeline.read import queries as questions
@@ -91,7 +91,7 @@ class QueryMetrics:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
-    config = tyro.cli(QueryMetrics, args=arguments)
+    config = parse(QueryMetrics, arguments)
     return exit_code(lambda: query_metrics(config))
 
 

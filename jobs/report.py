@@ -5,9 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import tyro
-
-from jobs.options import check_at_least
+from jobs.options import check_at_least, parse
 from pipeline.console.exits import ExitCode, UsageError, exit_code, usage
 from pipeline.console.printing import print_table, say
 from pipeline.console.text import num_bytes_text
@@ -23,7 +21,7 @@ from pipeline.sources.opening import check_apart
 from pipeline.storage.opening import open_folder
 from pipeline.storage.secrets import redact
 from pipeline.storage.uris import absolute
-from pipeline.work.codec import own_process
+from pipeline.work.codec import configure_process
 
 _JPEG = ("JPEG", "MPO")
 _MAX_COMPARED_PIXELS = 2**24  # AVIF takes minutes for larger images
@@ -63,7 +61,7 @@ class Report:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
-    config = tyro.cli(Report, args=arguments)
+    config = parse(Report, arguments)
     return exit_code(lambda: write_report(config))
 
 
@@ -80,7 +78,7 @@ def write_report(config: Report) -> ExitCode:
             raise ValueError(f"{redact(config.output)} is not a report, and is not replaced: use another --output")
         dataset = CompressedDataset(config.input)
         reading = reading_config(dataset, columns=["key", "image", "icc_profile"], bundle=config.bundle)
-    own_process(config.num_threads)
+    configure_process(config.num_threads)
     run = gather(dataset, seed=config.seed)
     compared = _compared(run, config.compare)
     originals = Originals(dataset, uri=config.originals)

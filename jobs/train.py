@@ -19,13 +19,12 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tyro
 
 from bls.bundle import MANIFEST, FittedNetwork, load_bundle, network_file, read_bundle, save_bundle
 from bls.ladder import QualityRange, check_disjoint, lmbda_of, quality_text
 from bls.training.trainer import TrainingConfig
 from bls.transforms.networks import TransformConfig
-from jobs.options import check_at_least
+from jobs.options import check_at_least, parse
 from pipeline.console.exits import ExitCode, exit_code, usage
 from pipeline.console.printing import job_command, print_commands, print_table, say
 from pipeline.console.text import reasons_text
@@ -171,7 +170,13 @@ def default_learning_rate(lmbda: float) -> float:
     return 1e-3 * math.sqrt(min(1.0, lmbda_of(4.0) / lmbda))
 
 
-def main(config: TrainConfig) -> ExitCode:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job from the command line; return its exit code."""
+    config = parse(TrainConfig, arguments)
+    return exit_code(lambda: train(config))
+
+
+def train(config: TrainConfig) -> ExitCode:
     """Fit every network that the storage folder does not hold yet, and add all to the bundle."""
     storage, output = open_folder(config.storage), open_folder(config.output)
     with usage():
@@ -330,4 +335,4 @@ def _print_summary(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(lambda: main(tyro.cli(TrainConfig))))
+    sys.exit(main())

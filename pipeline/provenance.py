@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,14 @@ def provenance() -> dict[str, Any]:
         **{package: version(package) for package in ("torch", "numba", "numpy", "ray", "pillow")},
         "command": _command(),
     }
+
+
+def code_version() -> str:
+    """Return the version of this package."""
+    try:
+        return version("bls-codec")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _command() -> str:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from bls.measures.luma import luma
 from bls.transforms.layers import mirror_pad
 
-_BURT_ADELSON = torch.tensor([0.05, 0.25, 0.4, 0.25, 0.05], dtype=torch.float64)
+_BURT_ADELSON = (0.05, 0.25, 0.4, 0.25, 0.05)
 
 
 # Learned by the authors, one entry per pyramid level, finest first: the constant sigma, and the weights of F
@@ -71,7 +71,8 @@ def _neighbour_filter(weights: tuple[float, float, float, float, float]) -> Floa
 
 
 def _low_pass_filter(like: Tensor) -> Float[Tensor, "1 1 5 5"]:
-    return torch.outer(_BURT_ADELSON, _BURT_ADELSON)[None, None].to(like)
+    taps = torch.tensor(_BURT_ADELSON, dtype=torch.float64)
+    return torch.outer(taps, taps)[None, None].to(like)
 
 
 def _downsample(x: Float[Tensor, "b 1 h w"]) -> Tensor:

@@ -36,9 +36,9 @@ from pipeline.work.codec import (
     BATCH_PIXELS,
     IO_THREADS,
     WorkerCrashError,
+    configure_process,
     load_codec,
     num_pixels,
-    own_process,
     shape_of,
     synthesize,
     try_out,
@@ -88,7 +88,7 @@ class ShardCompressor:
     """
 
     def __init__(self, config: CompressionConfig) -> None:
-        own_process(config.num_threads)
+        configure_process(config.num_threads)
         self._config = config
         self._codec = load_codec(config, precision=config.precision)
         try_out(self._codec, quality=config.quality, coder=config.coder)

@@ -57,8 +57,20 @@ def metrics_glob(output: Output) -> str:
     return f"{shown(output)}/metrics/*.parquet"
 
 
+INSTALLED = {
+    "compress_dataset": "bls-compress",
+    "decompress_dataset": "bls-decompress",
+    "evaluate": "bls-evaluate",
+    "query_metrics": "bls-query",
+    "report": "bls-report",
+    "train": "bls-train",
+}
+
+
 def job_command(name: str, *arguments: str) -> str:
-    """Return a shell command that runs another job."""
+    """Return a shell command that runs another job, in the way in which the user started this one."""
+    if Path(sys.argv[0]).name in INSTALLED.values():
+        return shlex.join((INSTALLED[name], *arguments))
     path = str(Path(__file__).parents[2] / "jobs" / f"{name}.py")
     if Path(path).is_relative_to(Path.cwd()):
         path = os.path.relpath(path)

@@ -36,9 +36,9 @@ from pipeline.work.codec import (
     BATCH_PIXELS,
     IO_THREADS,
     WorkerCrashError,
+    configure_process,
     load_codec,
     num_pixels,
-    own_process,
     shape_of,
     synthesize,
     try_out,
@@ -91,7 +91,7 @@ class ShardDecompressor:
     """Restore the images of shards of a compressed dataset as files, tars or tables."""
 
     def __init__(self, config: DecompressionConfig) -> None:
-        own_process(config.num_threads)
+        configure_process(config.num_threads)
         self._config = config
         self._codec = load_codec(config)
         try_out(self._codec, quality=config.quality, coder=config.coder)

@@ -29,7 +29,7 @@ from pipeline.sources.opening import open_source
 from pipeline.sources.reading import read_encoded
 from pipeline.sources.reference import Columns, ImageReference
 from pipeline.work.bundles import load_bundle
-from pipeline.work.codec import WorkerCrashError, other_bundle, own_process, try_out
+from pipeline.work.codec import WorkerCrashError, configure_process, other_bundle, try_out
 from pipeline.work.stages import Item
 
 OURS = "bls"
@@ -66,7 +66,7 @@ class ShardEvaluator:
     """
 
     def __init__(self, config: EvaluationConfig) -> None:
-        own_process(config.num_threads)
+        configure_process(config.num_threads)
         self._config = config
         self._codec = _load_codec(config)
         for coder in CODERS:

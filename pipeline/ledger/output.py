@@ -26,13 +26,13 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import IO, Any
 
 from pipeline.ledger.damage import parsing
 from pipeline.ledger.markers import Committed, Marker, Stint, marker_name, stem_of
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.summary import Summary
+from pipeline.provenance import code_version
 from pipeline.storage.folder import Folder, delete_many, hold_many, is_temporary, list_names, read_many
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import check_name
@@ -308,11 +308,7 @@ class Output:
 
 def versions() -> dict[str, Any]:
     """Return the versions that decide what is written: of the schema and of the code."""
-    try:
-        code = version("bls-codec")
-    except PackageNotFoundError:
-        code = "not installed"
-    return {"schema_version": SCHEMA_VERSION, "code_version": code}
+    return {"schema_version": SCHEMA_VERSION, "code_version": code_version()}
 
 
 def check_same(stored: Manifest, *, job: str, settings: Mapping[str, Any], output: Output) -> None:

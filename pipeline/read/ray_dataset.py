@@ -11,7 +11,7 @@ import pyarrow as pa
 from bls.codec import MAX_PIXELS
 from pipeline.read.dataset import CompressedDataset, StoredFile
 from pipeline.read.images import ImageReader, ReadingConfig, in_order, reading_config
-from pipeline.work.codec import own_process
+from pipeline.work.codec import configure_process
 
 try:
     import ray
@@ -67,7 +67,7 @@ class _ReadFiles:
     """What the actors hold."""
 
     def __init__(self, config: ReadingConfig, num_threads: int) -> None:
-        own_process(num_threads)
+        configure_process(num_threads)
         self._columns = config.columns
         self._reader = ImageReader(config)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bls import use_huge_pages
 from bls.codec import Codec
 from bls.ladder import quality_text
 from bls.pixels import padded_shape
@@ -32,8 +33,9 @@ class WorkerCrashError(Exception):
         super().__init__("the process that worked on this image died, each time")
 
 
-def own_process(num_threads: int) -> None:
+def configure_process(num_threads: int) -> None:
     """Make settings of the process, which is this worker's own."""
+    use_huge_pages()
     torch.set_num_threads(num_threads)  # several workers of a machine must not each take all of it
     Image.init()  # imports of Pillow's plugins in the middle of several threads are best avoided
     # The limit is max_pixels, checked before pixels are decoded; Pillow's own would warn and raise at other sizes.

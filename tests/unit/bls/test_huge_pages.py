@@ -9,6 +9,7 @@ import pytest
 
 COUNT_FAULTS = """
 import resource, torch, bls
+bls.use_huge_pages()
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -36,3 +37,8 @@ def _count_faults(**environment: str) -> int:
 def test_large_tensors_are_in_huge_pages_unless_the_user_says_no() -> None:
     assert _count_faults() < 0.2 * PAGES
     assert _count_faults(THP_MEM_ALLOC_ENABLE="0") > 0.9 * PAGES
+
+
+def test_importing_the_codec_changes_nothing_of_the_process() -> None:
+    program = "import os; before = dict(os.environ); import bls.codec, bls.training; assert dict(os.environ) == before"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -245,7 +245,7 @@ def test_an_output_that_was_begun_otherwise_is_refused(
     elif change == "quality":
         arguments = ("--quality", 2)
     elif change == "code":
-        monkeypatch.setattr("pipeline.ledger.output.version", lambda _: "9.9")
+        monkeypatch.setattr("pipeline.ledger.output.code_version", lambda: "9.9")
     else:
         monkeypatch.setattr("pipeline.ledger.output.SCHEMA_VERSION", 99)
     assert compress(*arguments) == 2
