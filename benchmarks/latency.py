@@ -20,7 +20,6 @@ import tyro
 from PIL import Image
 
 from benchmarks.provenance import write_result
-from bls.bundle import load_bundle
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
 from pipeline.ledger.markers import Marker
@@ -28,6 +27,7 @@ from pipeline.ledger.shard import Shard
 from pipeline.sources.folder import FolderSource
 from pipeline.sources.opening import open_source
 from pipeline.storage.local import LocalFolder
+from pipeline.work.codec import CodecSpec
 
 MAX_PIXELS = 2**24
 
@@ -50,19 +50,15 @@ def main(config: Latency) -> None:
         small = Path(folder, "small")
         _make_images(config, small)
         references = tuple(open_source(str(small)).references())
-        fingerprint = load_bundle().network(4).fingerprint.hex()
+        codec = CodecSpec.of(None, 4)
         for number, delay in enumerate((0, *config.delays_ms)):  # the first one warms up
             output, restored = str(Path(folder, f"out-{number}")), str(Path(folder, f"restored-{number}"))
             with _delayed(FolderSource, "read_sample", delay / 1e3), _delayed(LocalFolder, "write", delay / 1e3):
-                compressor = ShardCompressor(
-                    CompressionConfig(str(small), output, 4, "mixed", None, fingerprint, MAX_PIXELS)
-                )
+                compressor = ShardCompressor(CompressionConfig(str(small), output, codec))
                 rate, marker = _rate(partial(compressor.run, Shard(0, references)))
                 result[f"compress_{delay}_ms_images_per_second"] = rate
                 items = tuple(StoredImage(marker.files["bitstreams"], row) for row in range(config.num_images))
-                decompressor = ShardDecompressor(
-                    DecompressionConfig(output, restored, "png", None, 4, "mixed", fingerprint, MAX_PIXELS)
-                )
+                decompressor = ShardDecompressor(DecompressionConfig(output, restored, "png", codec))
                 rate, _ = _rate(partial(decompressor.run, Shard(0, items)))
                 result[f"decompress_{delay}_ms_images_per_second"] = rate
     for job in ("compress", "decompress"):

@@ -34,7 +34,7 @@ from pipeline.sources.opening import check_apart, open_source
 from pipeline.sources.reference import Columns, Source
 from pipeline.storage.secrets import redact
 from pipeline.storage.uris import absolute
-from pipeline.work.bundles import load_network
+from pipeline.work.codec import CodecSpec
 
 JOB = "compress"
 _NO_MS_SSIM = "none: not asked for, or no image has 161 pixels a side"
@@ -152,19 +152,20 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
 
 def _worker_config(config: CompressDataset) -> CompressionConfig:
     """Return what a worker needs, with the fingerprint of the network."""
-    network = load_network(config.bundle, config.quality)
+    codec = CodecSpec.of(
+        config.bundle,
+        config.quality,
+        coder=config.coder,
+        device="cuda" if config.gpus_per_worker > 0 else "cpu",
+        max_pixels=config.max_pixels,
+        precision=config.precision,
+    )
     return CompressionConfig(
         input=absolute(config.input),
         output=absolute(config.output),
-        quality=config.quality,
-        coder=config.coder,
-        bundle=config.bundle and absolute(config.bundle),
-        model_fingerprint=network.fingerprint.hex(),
-        max_pixels=config.max_pixels,
+        codec=codec,
         ms_ssim_share=config.ms_ssim_share,
-        precision=config.precision,
         columns=config.columns,
-        device="cuda" if config.gpus_per_worker > 0 else "cpu",
         num_threads=config.cpus_per_worker,
     )
 
@@ -176,12 +177,12 @@ def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any
         "input": str(source),
         "image_column": columns.image,
         "key_column": columns.key,
-        "model_fingerprint": worker_config.model_fingerprint,
-        "quality": worker_config.quality,
-        "coder": worker_config.coder,
-        "max_pixels": worker_config.max_pixels,
+        "model_fingerprint": worker_config.codec.model_fingerprint,
+        "quality": worker_config.codec.quality,
+        "coder": worker_config.codec.coder,
+        "max_pixels": worker_config.codec.max_pixels,
         "ms_ssim_share": worker_config.ms_ssim_share,
-        "precision": worker_config.precision,
+        "precision": worker_config.codec.precision,
         **versions(),
     }
 

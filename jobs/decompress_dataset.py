@@ -21,7 +21,7 @@ from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Manifest, Output, check_same, versions
 from pipeline.ledger.shard import Shard
 from pipeline.read.dataset import CompressedDataset, StoredFile
-from pipeline.read.images import check_bundle
+from pipeline.read.images import codec_of
 from pipeline.read.selection import Selection, read_keys
 from pipeline.sources.opening import check_apart
 from pipeline.storage.uris import absolute
@@ -111,7 +111,13 @@ def _prepare(config: DecompressDataset) -> Work:
     check_apart(config.output, config.input)
     source, output = CompressedDataset(config.input), Output(config.output)
     output.check_free()
-    fingerprint = check_bundle(source, config.bundle)
+    codec = codec_of(
+        source,
+        config.bundle,
+        coder=source.manifest.settings["coder"],
+        device="cuda" if config.gpus_per_worker > 0 else "cpu",
+        max_pixels=config.max_pixels,
+    )
     keys = _keys(config)
     selection = source.select(keys=keys, where=config.where)
     _tell_what_is_missing(source.manifest, source.markers, selection)
@@ -120,7 +126,7 @@ def _prepare(config: DecompressDataset) -> Work:
     settings = {
         "input": str(source.output),
         "input_plan": source.manifest.plan,
-        "model_fingerprint": fingerprint,
+        "model_fingerprint": codec.model_fingerprint,
         "format": config.format,
         "container": config.container,
         "keys_sha256": keys and _sha256(keys),
@@ -133,12 +139,7 @@ def _prepare(config: DecompressDataset) -> Work:
         input=absolute(config.input),
         output=absolute(config.output),
         image_format=config.format,
-        bundle=config.bundle and absolute(config.bundle),
-        quality=source.quality,
-        coder=source.manifest.settings["coder"],
-        model_fingerprint=fingerprint,
-        max_pixels=config.max_pixels,
-        device="cuda" if config.gpus_per_worker > 0 else "cpu",
+        codec=codec,
         num_threads=config.cpus_per_worker,
         container=config.container,
     )

@@ -3,12 +3,12 @@
 import itertools
 from pathlib import Path
 
-from bls.bundle import load_bundle
 from jobs import compress_dataset
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
 from pipeline.ledger.output import Output
 from pipeline.ledger.plan import freeze_plan, planned_shards
 from pipeline.sources.opening import open_source
+from pipeline.work.codec import CodecSpec
 
 
 def compress(images: Path, output: Path, bundle: Path, *, shard_size: int = 4, num_shards: int | None = None) -> None:
@@ -16,11 +16,7 @@ def compress(images: Path, output: Path, bundle: Path, *, shard_size: int = 4, n
     config = CompressionConfig(
         input=str(images),
         output=str(output),
-        quality=4,
-        coder="adaptive",
-        bundle=str(bundle),
-        model_fingerprint=load_bundle(bundle).network(4).fingerprint.hex(),
-        max_pixels=2**22,
+        codec=CodecSpec.of(str(bundle), 4, coder="adaptive", max_pixels=2**22),
     )
     source, folder = open_source(config.input), Output(config.output)
     settings = compress_dataset._settings(source, config)

@@ -16,9 +16,7 @@ from pipeline import images
 from pipeline.compress.coding import CodedItem, analyze, code, rate_and_distortion
 from pipeline.images import MAX_PIXELS, ImageError, SourceImage
 from pipeline.ledger.summary import OK
-from pipeline.storage.uris import absolute
-from pipeline.work.bundles import load_network
-from pipeline.work.codec import BATCH_PIXELS, load_codec, num_pixels, shape_of, synthesize, try_out
+from pipeline.work.codec import CodecSpec, num_pixels, shape_of, synthesize
 from pipeline.work.stages import batches
 
 ADDED_COLUMNS = (
@@ -37,18 +35,6 @@ ADDED_COLUMNS = (
     "error_message",
 )
 """What an image becomes; names and units are those of `pipeline.ledger.schema`. A value that does not exist is None."""
-
-
-@dataclass(frozen=True)
-class _Config:
-    """What says which codec a process holds."""
-
-    bundle: str | None
-    quality: float
-    model_fingerprint: str
-    device: str
-    max_pixels: int
-    coder: str
 
 
 @dataclass
@@ -83,16 +69,8 @@ class CompressImages:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         coder_of(coder)
-        network = load_network(bundle, quality)
         self._column = column
-        self._config = _Config(
-            bundle=bundle and absolute(bundle),
-            quality=quality,
-            model_fingerprint=network.fingerprint.hex(),
-            device=device,
-            max_pixels=max_pixels,
-            coder=coder,
-        )
+        self._spec = CodecSpec.of(bundle, quality, coder=coder, device=device, max_pixels=max_pixels)
 
     def __call__(self, batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
         """Return the batch with its images compressed.
@@ -102,28 +80,25 @@ class CompressImages:
         """
         if self._column not in batch:
             raise ValueError(f"the batch has no column {self._column!r}, expected it among {', '.join(batch)}")
-        rows = _compress(batch[self._column], self._config)
+        rows = _compress(batch[self._column], self._spec)
         kept = {name: values for name, values in batch.items() if name not in (self._column, *ADDED_COLUMNS)}
         return kept | {name: _objects(row.get(name) for row in rows) for name in ADDED_COLUMNS}
 
 
 @lru_cache(maxsize=1)
-def _codec(config: _Config) -> Codec:
-    codec = load_codec(config)
-    try_out(codec, quality=config.quality, coder=config.coder)
-    return codec
+def _codec(spec: CodecSpec) -> Codec:
+    return spec.load_and_try()
 
 
-def _compress(values: Iterable[Any], config: _Config) -> list[dict[str, Any]]:
-    codec = _codec(config)
+def _compress(values: Iterable[Any], spec: CodecSpec) -> list[dict[str, Any]]:
+    codec = _codec(spec)
     items = [_BatchItem(position, {"status": OK}, value=value) for position, value in enumerate(values)]
     for item in items:
-        _load(item, config.max_pixels)
-    max_cost = BATCH_PIXELS[config.device.partition(":")[0]]
-    for group in batches(items, key=shape_of, cost=num_pixels, max_cost=max_cost):
-        analyze(codec, group, quality=config.quality)
+        _load(item, spec.max_pixels)
+    for group in batches(items, key=shape_of, cost=num_pixels, max_cost=spec.batch_pixels):
+        analyze(codec, group, quality=spec.quality)
         for item in group:
-            code(codec, item, quality=config.quality, coder=config.coder)
+            code(codec, item, quality=spec.quality, coder=spec.coder)
         for item in synthesize(codec, group):
             _measure(item)
     return [item.row for item in items]

@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 
 from bls.measures import images as measures
-from bls.transforms.precision import Precision
 from pipeline import images
 from pipeline.ahead import ExpectedCost, ahead
 from pipeline.compress.coding import CodedItem, analyze, code, rate_and_distortion
@@ -33,39 +32,27 @@ from pipeline.sources.reference import Columns, ImageReference
 from pipeline.work.codec import (
     AHEAD_BYTES,
     AHEAD_PIXELS,
-    BATCH_PIXELS,
     IO_THREADS,
+    CodecSpec,
     WorkerCrashError,
     configure_process,
-    load_codec,
     num_pixels,
     shape_of,
     synthesize,
-    try_out,
 )
 from pipeline.work.stages import batches
 
 
 @dataclass(frozen=True)
 class CompressionConfig:
-    """What a worker needs to compress shards; `coder` is one of `bls.bitstream.Coder`, `bundle` None the shipped one.
-
-    `model_fingerprint` is that of the model which the job was begun with, `ms_ssim_share` the part of the images whose
-    MS-SSIM is measured.
-    """
+    """What a worker needs to compress shards; `ms_ssim_share` is the part of the images whose MS-SSIM is measured."""
 
     input: str
     output: str
-    quality: float
-    coder: str
-    bundle: str | None
-    model_fingerprint: str
-    max_pixels: int
+    codec: CodecSpec
     ms_ssim_share: float = 1.0
-    precision: Precision = "auto"
     columns: Columns | None = None
     carried: pa.DataType | None = None  # beside each image, as the source said when it was listed
-    device: str = "cpu"
     num_threads: int = 1
 
 
@@ -90,8 +77,7 @@ class ShardCompressor:
     def __init__(self, config: CompressionConfig) -> None:
         configure_process(config.num_threads)
         self._config = config
-        self._codec = load_codec(config, precision=config.precision)
-        try_out(self._codec, quality=config.quality, coder=config.coder)
+        self._codec = config.codec.load_and_try()
         self._source = open_source(config.input, config.columns)
         self._bitstreams = bitstreams_schema(config.carried)
         self._output = Output(config.output)
@@ -106,11 +92,11 @@ class ShardCompressor:
         )
         self._file_num_bytes = ExpectedCost(AHEAD_BYTES)
         self._model_columns = {
-            "quality": config.quality,
-            "lmbda": self._codec.lmbda(config.quality),
-            "model_fingerprint": config.model_fingerprint,
-            "analysis_fingerprint": self._codec.bundle.network(config.quality).analysis_fingerprint.hex(),
-            "coder": config.coder,
+            "quality": config.codec.quality,
+            "lmbda": self._codec.lmbda(config.codec.quality),
+            "model_fingerprint": config.codec.model_fingerprint,
+            "analysis_fingerprint": self._codec.bundle.network(config.codec.quality).analysis_fingerprint.hex(),
+            "coder": config.codec.coder,
         }
 
     def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:
@@ -128,7 +114,7 @@ class ShardCompressor:
         bitstreams = {**kept.bitstreams, **{item.row["key"]: item.stored for item in items if item.ok}}
         keys = [reference.key for reference in shard.items]
         rows = [metrics[key] for key in keys]
-        metadata = {"job": "compress", "max_pixels": self._config.max_pixels, **self._model_columns}
+        metadata = {"job": "compress", "max_pixels": self._config.codec.max_pixels, **self._model_columns}
         stored = [bitstreams[key] for key in keys if key in bitstreams]
         files = {
             "bitstreams": to_parquet(stored, self._bitstreams, metadata=metadata),
@@ -151,7 +137,7 @@ class ShardCompressor:
         begun = (item for item in self._begin(shard, crashed) if item.row["key"] not in kept)
         fetched = self._fetched(begun)
         decoded = self._ahead(self._decode, fetched, cost=lambda item: images.num_pixels(item.data))
-        grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
+        grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=self._config.codec.batch_pixels)
         analysed = chain.from_iterable(self._analyze(batch, number) for number, batch in enumerate(grouped))
         coded = self._ahead(self._code, analysed, cost=num_pixels)
         regrouped = groupby(coded, key=lambda item: item.batch)
@@ -187,26 +173,26 @@ class ShardCompressor:
     def _decode(self, item: _SourceItem) -> _SourceItem:
         if item.ok:
             with item.stage("decode_seconds"):
-                item.image = images.decode(item.data, max_pixels=self._config.max_pixels)
+                item.image = images.decode(item.data, max_pixels=self._config.codec.max_pixels)
                 item.row.update(_source_columns(item.image, source_num_bytes=len(item.data)))
         item.data = b""
         return item
 
     def _analyze(self, batch: list[_SourceItem], number: int) -> list[_SourceItem]:
-        analyze(self._codec, batch, quality=self._config.quality)
+        analyze(self._codec, batch, quality=self._config.codec.quality)
         for item in batch:
             item.batch = number
         return batch
 
     def _code(self, item: _SourceItem) -> _SourceItem:
-        code(self._codec, item, quality=self._config.quality, coder=self._config.coder)
+        code(self._codec, item, quality=self._config.codec.quality, coder=self._config.codec.coder)
         return item
 
     def _measure(self, item: _SourceItem) -> _SourceItem:
         if item.ok:
             assert item.image is not None and item.symbols is not None and item.x_hat is not None
             with item.stage("quality_seconds"):
-                bits = self._codec.estimate_bits(item.symbols, quality=self._config.quality)
+                bits = self._codec.estimate_bits(item.symbols, quality=self._config.codec.quality)
                 item.symbols = None
                 item.row.update(rate_and_distortion(item), estimated_bpp=bits / num_pixels(item))
                 if is_sampled(item.reference.key, self._config.ms_ssim_share):

@@ -33,15 +33,13 @@ from pipeline.storage.uris import UnsafeNameError
 from pipeline.work.codec import (
     AHEAD_BYTES,
     AHEAD_PIXELS,
-    BATCH_PIXELS,
     IO_THREADS,
+    CodecSpec,
     WorkerCrashError,
     configure_process,
-    load_codec,
     num_pixels,
     shape_of,
     synthesize,
-    try_out,
 )
 from pipeline.work.stages import Item, batches
 
@@ -58,12 +56,7 @@ class DecompressionConfig:
     input: str
     output: str
     image_format: str
-    bundle: str | None
-    quality: float
-    coder: str
-    model_fingerprint: str
-    max_pixels: int
-    device: str = "cpu"
+    codec: CodecSpec
     num_threads: int = 1
     container: Container = "files"
 
@@ -93,8 +86,7 @@ class ShardDecompressor:
     def __init__(self, config: DecompressionConfig) -> None:
         configure_process(config.num_threads)
         self._config = config
-        self._codec = load_codec(config)
-        try_out(self._codec, quality=config.quality, coder=config.coder)
+        self._codec = config.codec.load_and_try()
         self._input = Output(config.input)
         self._output = Output(config.output)
         self._ahead = partial(
@@ -141,7 +133,7 @@ class ShardDecompressor:
             yield read_stored(bitstreams, rows, self._columns), restored
 
     def _commit(self, shard: Shard, rows: list[dict[str, Any]], restored: RestoredFiles, began: float) -> Marker:
-        metadata = {"job": "decompress", "model_fingerprint": self._config.model_fingerprint}
+        metadata = {"job": "decompress", "model_fingerprint": self._config.codec.model_fingerprint}
         summary = Summary.of_rows(rows, bytes_in="num_bytes", bytes_out="image_num_bytes")
         metrics = {"metrics": to_parquet(rows, RESTORED, metadata=metadata)}
         return self._output.commit(
@@ -153,7 +145,7 @@ class ShardDecompressor:
     ) -> list[_StoredItem]:
         stored = self._begin(shard, tables, crashed)
         decoded = self._ahead(self._decode, stored, cost=_claimed_pixels)
-        grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=BATCH_PIXELS[self._config.device])
+        grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=self._config.codec.batch_pixels)
         synthesised = chain.from_iterable(synthesize(self._codec, batch) for batch in grouped)
         encoded = self._ahead(self._encode, synthesised, cost=num_pixels)
         written = self._write_ahead(partial(self._write, restored), encoded, cost=lambda item: len(item.data))

@@ -7,6 +7,7 @@ carried columns of the input, flat; and, where they are asked for, the others of
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,7 @@ from pipeline.ledger.bitstream_rows import MADE_COLUMNS, Bitstreams, carried_nam
 from pipeline.ledger.schema import BITSTREAMS, CARRIED
 from pipeline.read.dataset import CompressedDataset
 from pipeline.storage.folder import Folder
-from pipeline.storage.uris import absolute
-from pipeline.work.bundles import load_network
-from pipeline.work.codec import BATCH_PIXELS, load_codec
+from pipeline.work.codec import CodecSpec
 
 
 @dataclass(frozen=True)
@@ -29,29 +28,25 @@ class ReadingConfig:
     """How the images of a compressed dataset are read; `columns` None stands for key, image, size and all carried."""
 
     folder: Folder
-    quality: float
-    model_fingerprint: str
+    codec: CodecSpec
     columns: tuple[str, ...] | None = None
-    bundle: str | None = None
-    device: str = "cpu"
-    max_pixels: int = MAX_PIXELS
     skip_corrupt: bool = False
 
 
-def check_bundle(dataset: CompressedDataset, bundle: str | None) -> str:
-    """Return the fingerprint of the network that decodes a dataset, if a bundle has it; None is the shipped bundle.
+def codec_of(dataset: CompressedDataset, bundle: str | None, **options: Any) -> CodecSpec:
+    """Return the codec that decodes a dataset, if a bundle has it; None is the shipped bundle.
 
     Raises:
-        ValueError: it has another of this quality, or none.
+        ValueError: it has another network of this quality, or none.
     """
-    fingerprint = load_network(bundle, dataset.quality).fingerprint.hex()
+    spec = CodecSpec.of(bundle, dataset.quality, **options)
     expected = dataset.manifest.settings["model_fingerprint"]
-    if fingerprint != expected:
+    if spec.model_fingerprint != expected:
         raise ValueError(
             f"{dataset.output} was compressed with network {expected}, quality {quality_text(dataset.quality)} of this "
-            f"bundle is {fingerprint}: pass the bundle that compressed it"
+            f"bundle is {spec.model_fingerprint}: pass the bundle that compressed it"
         )
-    return fingerprint
+    return spec
 
 
 def reading_config(
@@ -70,12 +65,8 @@ def reading_config(
     """
     return ReadingConfig(
         folder=dataset.output.folder,
-        quality=dataset.quality,
-        model_fingerprint=check_bundle(dataset, bundle),
+        codec=codec_of(dataset, bundle, device=device, max_pixels=max_pixels),
         columns=None if columns is None else tuple(columns),
-        bundle=bundle and absolute(bundle),
-        device=device,
-        max_pixels=max_pixels,
         skip_corrupt=skip_corrupt,
     )
 
@@ -97,7 +88,7 @@ class ImageReader:
         """
         columns = self._config.columns
         wants_image = columns is None or "image" in columns
-        max_pixels = BATCH_PIXELS[self._config.device.partition(":")[0]]
+        max_pixels = self._config.codec.batch_pixels
         bitstreams = Bitstreams.read(self._config.folder, name)
         for table in read_stored(bitstreams, rows, _stored_columns(columns)):
             for start, stop in _spans(table["bitstream"].to_pylist(), max_pixels):
@@ -138,7 +129,7 @@ class ImageReader:
 
     def _load_codec(self) -> Codec:
         if self._codec is None:
-            self._codec = load_codec(self._config)
+            self._codec = self._config.codec.load()
         return self._codec
 
 

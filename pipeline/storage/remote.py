@@ -22,7 +22,7 @@ _BLOCK_NUM_BYTES = 2**20  # that a remote file which is read in places reads ahe
 class RemoteFolder:
     """A folder of an object store or another file system that fsspec knows; a write is a single put.
 
-    What fails for a moment is tried again, see pipeline/retries.py.
+    What fails for a moment is tried again, see pipeline/storage/retries.py.
     """
 
     def __init__(self, uri: str) -> None:

@@ -3,18 +3,21 @@
 A worker is a plain class that knows nothing of Ray; see pipeline/compress/worker.py and pipeline/decompress/worker.py.
 """
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from bls import use_huge_pages
-from bls.codec import Codec
+from bls.codec import MAX_PIXELS, Codec
+from bls.entropy.coders import CODERS
 from bls.ladder import quality_text
 from bls.pixels import padded_shape
 from bls.transforms.precision import Precision
-from pipeline.work.bundles import load_bundle
+from pipeline.storage.uris import absolute
+from pipeline.work.bundles import load_bundle, load_network
 from pipeline.work.stages import Item, run_batch
 
 # Pixels of one device batch: on a CPU enough to make small images as cheap as large ones, on a GPU enough to fill it.
@@ -42,35 +45,54 @@ def configure_process(num_threads: int) -> None:
     Image.MAX_IMAGE_PIXELS = None
 
 
-class CodecConfig(Protocol):
-    """What of a worker's configuration says which codec it holds; `bundle` None is the shipped one."""
+@dataclass(frozen=True)
+class CodecSpec:
+    """Which codec a process holds: the one that a job was begun with, whatever else its bundle holds.
 
-    @property
-    def bundle(self) -> str | None: ...
-    @property
-    def quality(self) -> float: ...
-    @property
-    def model_fingerprint(self) -> str: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def max_pixels(self) -> int: ...
-
-
-def load_codec(config: CodecConfig, *, precision: Precision = "auto") -> Codec:
-    """Load the model that a job was begun with; what else the bundle holds does not matter.
-
-    Raises:
-        ValueError: the bundle has another network for this quality, or none.
+    `bundle` None is the shipped one, `model_fingerprint` that of the network of this quality.
     """
-    bundle = load_bundle(config.bundle, quality=config.quality)
-    codec = Codec(bundle, device=config.device, max_pixels=config.max_pixels, precision=precision)
-    fingerprint = codec.model_fingerprint(config.quality).hex()
-    if fingerprint != config.model_fingerprint:
-        raise other_bundle(
-            f"the network of quality {quality_text(config.quality)}", fingerprint, config.model_fingerprint
-        )
-    return codec
+
+    bundle: str | None
+    quality: float
+    model_fingerprint: str
+    coder: str = CODERS[0]
+    device: str = "cpu"
+    max_pixels: int = MAX_PIXELS
+    precision: Precision = "auto"
+
+    @classmethod
+    def of(cls, bundle: str | None, quality: float, **options: Any) -> "CodecSpec":
+        """Return the codec of a quality as the bundle has it now.
+
+        Raises:
+            BundleError: there is no bundle, or it does not serve this quality.
+        """
+        return cls(bundle and absolute(bundle), quality, load_network(bundle, quality).fingerprint.hex(), **options)
+
+    def load(self) -> Codec:
+        """Load it.
+
+        Raises:
+            ValueError: the bundle has another network for this quality, or none.
+        """
+        bundle = load_bundle(self.bundle, quality=self.quality)
+        codec = Codec(bundle, device=self.device, max_pixels=self.max_pixels, precision=self.precision)
+        fingerprint = codec.model_fingerprint(self.quality).hex()
+        if fingerprint != self.model_fingerprint:
+            what = f"the network of quality {quality_text(self.quality)}"
+            raise other_bundle(what, fingerprint, self.model_fingerprint)
+        return codec
+
+    def load_and_try(self) -> Codec:
+        """Load it and code an image before the first one that counts."""
+        codec = self.load()
+        try_out(codec, quality=self.quality, coder=self.coder)
+        return codec
+
+    @property
+    def batch_pixels(self) -> int:
+        """Pixels of one batch for its device."""
+        return BATCH_PIXELS[self.device.partition(":")[0]]
 
 
 def other_bundle(what: str, fingerprint: str, expected: str) -> ValueError:

@@ -8,14 +8,13 @@ import pytest
 
 PROGRAM = """
 import resource, sys
-from bls.bundle import load_bundle
-from pipeline.compressor import CompressionConfig, ShardCompressor
-from pipeline.shards import Shard
-from pipeline.sources import open_source
+from pipeline.compress.worker import CompressionConfig, ShardCompressor
+from pipeline.ledger.shard import Shard
+from pipeline.sources.opening import open_source
+from pipeline.work.codec import CodecSpec
 
 source, output = sys.argv[1:]
-model = load_bundle().models[max(load_bundle().models)]  # the one with the most latents
-config = CompressionConfig(source, output, model.quality, "mixed", None, model.fingerprint.hex(), max_pixels=2**27)
+config = CompressionConfig(source, output, CodecSpec.of(None, 8))  # of the most latents
 worker = ShardCompressor(config)
 resting = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 marker = worker.run(Shard(0, tuple(open_source(source).references())))

@@ -19,8 +19,8 @@ from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.read.dataset import CompressedDataset
-from pipeline.read.images import check_bundle
 from pipeline.sources.opening import check_apart
+from pipeline.work.codec import CodecSpec
 from tests.bundles import small_network
 from tests.datasets import Sample, pixels, write_dataset
 
@@ -184,11 +184,7 @@ def test_restoring_replaces_its_own_images_only(tmp_path: Path, bundle: Path) ->
         input=str(x),
         output=str(out),
         image_format="png",
-        bundle=str(bundle),
-        quality=4,
-        coder="mixed",
-        model_fingerprint=check_bundle(dataset, str(bundle)),
-        max_pixels=2**22,
+        codec=CodecSpec.of(str(bundle), 4, max_pixels=2**22),
     )
     shard = Shard(0, (StoredImage(marker.files["bitstreams"], 0), StoredImage(marker.files["bitstreams"], 1)))
     Output(str(out)).begin(Manifest(job="decompress", plan="1" * 32))

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bls.bundle import load_bundle
 from bls.codec import Codec
 from bls.measures.images import mse_255, psnr_db
 from pipeline import images
@@ -29,7 +28,7 @@ from pipeline.sources.folder import FolderSource
 from pipeline.sources.opening import open_source
 from pipeline.sources.reference import ImageReference, Sample
 from pipeline.storage.local import LocalFolder
-from pipeline.work.codec import AHEAD_BYTES
+from pipeline.work.codec import AHEAD_BYTES, CodecSpec
 from tests.hostile import tiff_that_claims
 from tests.images import random_fields
 
@@ -70,11 +69,7 @@ def config(photographs: Path, tiny_bundle: Path, tmp_path: Path) -> CompressionC
     return CompressionConfig(
         input=str(photographs),
         output=str(tmp_path / "out"),
-        quality=QUALITY,
-        coder="adaptive",
-        bundle=str(tiny_bundle),
-        model_fingerprint=load_bundle(tiny_bundle).network(QUALITY).fingerprint.hex(),
-        max_pixels=100_000,
+        codec=CodecSpec.of(str(tiny_bundle), QUALITY, coder="adaptive", max_pixels=100_000),
     )
 
 
@@ -99,11 +94,7 @@ def decompression(config: CompressionConfig, output: Path, image_format: str = "
         input=config.output,
         output=str(output),
         image_format=image_format,
-        bundle=config.bundle,
-        quality=config.quality,
-        coder=config.coder,
-        model_fingerprint=config.model_fingerprint,
-        max_pixels=config.max_pixels,
+        codec=config.codec,
     )
 
 
@@ -112,7 +103,7 @@ def decompression(config: CompressionConfig, output: Path, image_format: str = "
 def test_a_shard_becomes_rows_in_the_order_of_its_items(
     config: CompressionConfig, shard: Shard, coder: str, num_threads: int
 ) -> None:
-    config = replace(config, coder=coder, num_threads=num_threads)
+    config = replace(config, codec=replace(config.codec, coder=coder), num_threads=num_threads)
     marker = ShardCompressor(config).run(shard)
     metrics, bitstreams = rows_of(marker, config, "metrics"), rows_of(marker, config, "bitstreams")
     keys = [reference.key for reference in shard.items]
@@ -129,7 +120,7 @@ def test_metrics_are_those_of_what_the_decoder_shows(
     config: CompressionConfig, shard: Shard, photographs: Path
 ) -> None:
     marker = ShardCompressor(config).run(shard)
-    codec = Codec.load(config.bundle)
+    codec = Codec.load(config.codec.bundle)
     for row, stored in zip(rows_of(marker, config, "metrics"), rows_of(marker, config, "bitstreams"), strict=True):
         x_hat = codec.decompress(stored["bitstream"])
         source = opened(photographs / row["key"])
@@ -165,7 +156,7 @@ def test_files_tell_how_they_were_made(config: CompressionConfig, shard: Shard) 
     for kind in ("metrics", "bitstreams"):
         metadata = pq.read_schema(f"{config.output}/{marker.files[kind]}").metadata
         assert json.loads(metadata[b"quality"]) == QUALITY
-        assert metadata[b"model_fingerprint"].decode() == config.model_fingerprint
+        assert metadata[b"model_fingerprint"].decode() == config.codec.model_fingerprint
 
 
 def test_bad_inputs_become_rows_and_disturb_no_other(config: CompressionConfig, photographs: Path) -> None:
@@ -471,7 +462,7 @@ def test_large_files_are_not_fetched_many_at_a_time(
 
 def test_other_qualities_are_refused(config: CompressionConfig) -> None:
     with pytest.raises(ValueError, match=r"quality is 8, the bundle serves 2, 4"):
-        ShardCompressor(replace(config, quality=8))
+        ShardCompressor(replace(config, codec=replace(config.codec, quality=8)))
 
 
 def test_a_codec_that_works_for_no_image_quarantines_none(
@@ -489,7 +480,7 @@ def test_a_codec_that_works_for_no_image_quarantines_none(
 
 def test_a_model_that_is_not_the_job_s_is_refused(config: CompressionConfig, tmp_path: Path) -> None:
     """Of another node, or replaced while the job runs."""
-    other = replace(config, model_fingerprint="0123456789abcdef")
+    other = replace(config, codec=replace(config.codec, model_fingerprint="0123456789abcdef"))
     with pytest.raises(ValueError, match="the job began with 0123456789abcdef"):
         ShardCompressor(other)
     with pytest.raises(ValueError, match="the job began with 0123456789abcdef"):
@@ -561,6 +552,6 @@ def test_images_of_one_pixel_across(config: CompressionConfig, photographs: Path
     rows = rows_of(marker, config, "metrics")
     assert {row["key"]: (row["height"], row["width"]) for row in rows} == sizes
     assert {row["status"] for row in rows} == {"ok"}
-    codec = Codec.load(config.bundle)
+    codec = Codec.load(config.codec.bundle)
     for stored in rows_of(marker, config, "bitstreams"):
         assert codec.decompress(stored["bitstream"]).shape == sizes[stored["key"]]

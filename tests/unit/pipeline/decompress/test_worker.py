@@ -20,6 +20,7 @@ from pipeline.ledger.output import Output
 from pipeline.ledger.schema import RESTORED_IMAGES
 from pipeline.ledger.shard import Shard
 from pipeline.read.dataset import CompressedDataset
+from pipeline.work.codec import CodecSpec
 from tests.datasets import MAP, STRUCT, Sample, pixels, write_dataset
 
 # The second is of another padded shape, so that batches change the order in which images come.
@@ -38,11 +39,7 @@ def restore(dataset: Output, bundle: Path, output: Path, container: Container, r
         input=str(dataset),
         output=str(output),
         image_format="png",
-        bundle=str(bundle),
-        quality=4,
-        coder="mixed",
-        model_fingerprint=Codec.load(bundle).model_fingerprint(4).hex(),
-        max_pixels=10_000,
+        codec=CodecSpec.of(str(bundle), 4, max_pixels=10_000),
         container=container,
     )
     (stored,) = dataset.markers()
