@@ -24,11 +24,12 @@ from pipeline.evaluate.relaxation_plot import plot_relaxation
 from pipeline.images import MAX_PIXELS
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import RELAXATION, to_parquet
-from pipeline.ledger.summary import OK, Summary
+from pipeline.ledger.summary import Summary
 from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.provenance import provenance
 from pipeline.sources.opening import check_apart, open_source
 from pipeline.sources.reference import Columns, ImageReference, Source
+from pipeline.status import Status
 from pipeline.storage.opening import open_folder
 from pipeline.work.bundles import load_bundle
 from pipeline.work.codec import configure_process
@@ -117,7 +118,7 @@ def _images(
     """Read images one by one; None for those that cannot be, with the reason in their row."""
     with ProgressReport(verb, num_images=len(references), before=Summary()) as progress:
         for position, reference in enumerate(references):
-            item, x = _Image(position, {"key": reference.key, "status": OK}, reference), None
+            item, x = _Image(position, {"key": reference.key, "status": Status.OK}, reference), None
             with item.stage("seconds"):
                 x = images.decode(source.read(reference), max_pixels=config.max_pixels).pixels
             item.fit(RELAXATION)

@@ -18,6 +18,7 @@ from pipeline.report.page import Comparison, Shown, check_extra, is_report, rend
 from pipeline.report.pictures import draw
 from pipeline.report.run import MEASURES, Row, RunReport, gather
 from pipeline.sources.opening import check_apart
+from pipeline.status import Status
 from pipeline.storage.opening import open_folder
 from pipeline.storage.secrets import redact
 from pipeline.storage.uris import absolute
@@ -131,7 +132,7 @@ def _comparison(rows: Sequence[Row], originals: Originals, config: Report) -> Co
         try:
             x = originals.read(row["key"])
             if x.shape[:2] != (row["height"], row["width"]):
-                raise ImageError("unreadable", "another image is in its place")
+                raise ImageError(Status.UNREADABLE, "another image is in its place")
         except ImageError:
             comparison = replace(comparison, num_unreadable=comparison.num_unreadable + 1)
             continue

@@ -18,6 +18,7 @@ from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 from bls.bitstream import MAX_SIDE
 from bls.image_files import FORMATS as READ_FORMATS
 from bls.image_files import open_image
+from pipeline.status import Status
 
 MAX_PIXELS = 2**27  # by default: some damaged or hostile bytes may claim gigapixels
 MAX_PNG_ICC_NUM_BYTES = 2**20  # Pillow, and others after it, refuse a PNG with a larger one
@@ -57,7 +58,7 @@ class ImageError(Exception):
     `facts` holds what is known of the image all the same: width, height, mode, source_format.
     """
 
-    def __init__(self, status: str, message: str, facts: dict[str, Any] | None = None) -> None:
+    def __init__(self, status: Status, message: str, facts: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.facts = facts or {}
@@ -90,7 +91,7 @@ def decode(data: bytes, *, max_pixels: int) -> SourceImage:
     facts = {"width": image.width, "height": image.height, "mode": image.mode, "source_format": image.format}
     if image.width * image.height > max_pixels or max(image.size) > MAX_SIDE:
         raise ImageError(
-            "too_large",
+            Status.TOO_LARGE,
             f"{image.width} x {image.height} pixels, over the limit of {max_pixels} or {MAX_SIDE} a side",
             facts,
         )
@@ -102,7 +103,7 @@ def decode(data: bytes, *, max_pixels: int) -> SourceImage:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever their parsing stumbles on
-        status = "truncated" if isinstance(error, EOFError) or "truncated" in str(error) else "corrupt"
+        status = Status.TRUNCATED if isinstance(error, EOFError) or "truncated" in str(error) else Status.CORRUPT
         raise ImageError(status, f"image data is damaged: {_reason(error)}", facts) from error
     return _to_source_image(image, facts)
 
@@ -132,7 +133,9 @@ def encode(
     image = Image.fromarray(pixels)
     if alpha_png is not None:
         if image_format == "jpeg":
-            raise ImageError("unsupported", "the image has an alpha plane, which JPEG cannot hold: use png or webp")
+            raise ImageError(
+                Status.UNSUPPORTED, "the image has an alpha plane, which JPEG cannot hold: use png or webp"
+            )
         image.putalpha(_open_alpha(alpha_png, image.size))
     options = dict(_SAVE_OPTIONS[image_format])
     if exif is not None:
@@ -140,7 +143,7 @@ def encode(
     if icc_profile is not None:
         if image_format == "png" and len(icc_profile) > MAX_PNG_ICC_NUM_BYTES:
             raise ImageError(
-                "unsupported",
+                Status.UNSUPPORTED,
                 f"the ICC profile has {len(icc_profile)} bytes, PNG readers take {MAX_PNG_ICC_NUM_BYTES}: use webp",
             )
         options["icc_profile"] = icc_profile
@@ -148,13 +151,13 @@ def encode(
     try:
         image.save(file, image_format, **options)
     except (ValueError, OSError) as error:
-        raise ImageError("unsupported", f"cannot be written as {image_format}: {error}; use png") from error
+        raise ImageError(Status.UNSUPPORTED, f"cannot be written as {image_format}: {error}; use png") from error
     return file.getvalue()
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
     if not data:
-        raise ImageError("empty", "the file has no bytes")
+        raise ImageError(Status.EMPTY, "the file has no bytes")
     try:
         return open_image(io.BytesIO(data))
     except UnidentifiedImageError as error:
@@ -163,14 +166,14 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             reason = "the file may be HEIC, which needs a plug-in of Pillow: install one, or convert the file"
         else:
             reason = f"the file is not an image of a format that is read: {', '.join(READ_FORMATS)}"
-        raise ImageError("not_an_image", reason) from error
+        raise ImageError(Status.NOT_AN_IMAGE, reason) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError("too_large", str(error)) from error
+        raise ImageError(Status.TOO_LARGE, str(error)) from error
     except Exception as error:  # Pillow's parsers raise whatever they stumble on
         if "MAX_TEXT" in str(error):
             message = "has an ICC profile or text of more than 1 MiB, which Pillow does not read: remove it"
-            raise ImageError("unsupported", message) from error
-        raise ImageError("corrupt", f"image header is damaged: {_reason(error)}") from error
+            raise ImageError(Status.UNSUPPORTED, message) from error
+        raise ImageError(Status.CORRUPT, f"image header is damaged: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -184,20 +187,20 @@ def _open_alpha(png: bytes, size: tuple[int, int]) -> Image.Image:
     """Open a stored alpha plane, which is not decoded where it cannot belong to an image of this size."""
     alpha = Image.open(io.BytesIO(png), formats=["PNG"])
     if alpha.size != size:
-        raise ImageError("corrupt", f"the alpha plane has {alpha.size} pixels, the image {size}: it is damaged")
+        raise ImageError(Status.CORRUPT, f"the alpha plane has {alpha.size} pixels, the image {size}: it is damaged")
     return alpha
 
 
 def _check_supported(image: ImageFile.ImageFile, data: bytes) -> None:
     # An MPO is a JPEG with previews or depth maps behind it, as many phones write them: its first frame is the image.
     if image.format != "MPO" and getattr(image, "is_animated", False):
-        raise ImageError("unsupported", "has several frames or pages: split it into single images")
+        raise ImageError(Status.UNSUPPORTED, "has several frames or pages: split it into single images")
     if image.format == "JPEG" and _cannot_hold_its_blocks(image, data):
-        raise ImageError("truncated", f"{len(data)} bytes cannot hold the pixels that the header claims")
+        raise ImageError(Status.TRUNCATED, f"{len(data)} bytes cannot hold the pixels that the header claims")
     if image.mode in ("I", "F", "LAB") or image.mode.startswith("I;"):
-        raise ImageError("unsupported", f"has samples of mode {image.mode}: convert it to 8-bit gray or RGB")
+        raise ImageError(Status.UNSUPPORTED, f"has samples of mode {image.mode}: convert it to 8-bit gray or RGB")
     if _has_deep_samples(image, data):
-        raise ImageError("unsupported", "has more than 8 bits per sample: convert it to 8 bits")
+        raise ImageError(Status.UNSUPPORTED, "has more than 8 bits per sample: convert it to 8 bits")
 
 
 def _cannot_hold_its_blocks(image: ImageFile.ImageFile, data: bytes) -> bool:

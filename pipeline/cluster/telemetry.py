@@ -5,7 +5,8 @@ The driver counts, as markers arrive: an image that is done twice, because its w
 
 from ray.util.metrics import Counter, Gauge
 
-from pipeline.ledger.summary import OK, Summary
+from pipeline.ledger.summary import Summary
+from pipeline.status import Status
 
 
 class Telemetry:
@@ -33,7 +34,7 @@ class Telemetry:
         tags = {"job": self._job}
         self._shards.inc(1, tags)
         num_ok = summary.num_images - summary.num_quarantined
-        for status, count in {OK: num_ok, **summary.quarantined}.items():
+        for status, count in {Status.OK: num_ok, **summary.quarantined}.items():
             _increase(self._images, count, {**tags, "status": status})
         _increase(self._pixels, summary.num_pixels, tags)
         _increase(self._bytes_in, summary.num_bytes_in, tags)

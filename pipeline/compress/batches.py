@@ -15,7 +15,7 @@ from bls.pixels import as_pixels
 from pipeline import images
 from pipeline.compress.coding import CodedItem, analyze, code, rate_and_distortion
 from pipeline.images import MAX_PIXELS, ImageError, SourceImage
-from pipeline.ledger.summary import OK
+from pipeline.status import Status
 from pipeline.work.codec import CodecSpec, num_pixels, shape_of, synthesize
 from pipeline.work.stages import batches
 
@@ -92,7 +92,7 @@ def _codec(spec: CodecSpec) -> Codec:
 
 def _compress(values: Iterable[Any], spec: CodecSpec) -> list[dict[str, Any]]:
     codec = _codec(spec)
-    items = [_BatchItem(position, {"status": OK}, value=value) for position, value in enumerate(values)]
+    items = [_BatchItem(position, {"status": Status.OK}, value=value) for position, value in enumerate(values)]
     for item in items:
         _load(item, spec.max_pixels)
     for group in batches(items, key=shape_of, cost=num_pixels, max_cost=spec.batch_pixels):
@@ -119,13 +119,15 @@ def _to_image(value: Any, max_pixels: int) -> SourceImage:
     if isinstance(value, bytes):
         return images.decode(value, max_pixels=max_pixels)
     if not isinstance(value, np.ndarray):
-        raise ImageError("unsupported", f"is a {type(value).__name__}, expected bytes of a file or a uint8 array")
+        raise ImageError(Status.UNSUPPORTED, f"is a {type(value).__name__}, expected bytes of a file or a uint8 array")
     try:
         pixels = as_pixels(value[:, :, 0] if value.ndim == 3 and value.shape[2] == 1 else value)
     except ValueError as error:
-        raise ImageError("unsupported", str(error)) from error
+        raise ImageError(Status.UNSUPPORTED, str(error)) from error
     if pixels.shape[0] * pixels.shape[1] > max_pixels or max(pixels.shape[:2]) > MAX_SIDE:
-        raise ImageError("too_large", f"has shape {pixels.shape}, over the limit of {max_pixels} or {MAX_SIDE} a side")
+        raise ImageError(
+            Status.TOO_LARGE, f"has shape {pixels.shape}, over the limit of {max_pixels} or {MAX_SIDE} a side"
+        )
     return SourceImage(pixels, "L" if pixels.ndim == 2 else "RGB", "", None, None, None)
 
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from pipeline.console.text import num_bytes_text
 from pipeline.ledger.shard import Shard
-from pipeline.ledger.summary import OK
 from pipeline.sources.reference import ImageReference
+from pipeline.status import Status
 
 SAMPLE_SIZE = 32
 _CHUNK_SIZE = 8  # images that are measured together
@@ -35,7 +35,7 @@ class Forecast:
     def report(self, *, num_images: int, num_left: int, num_workers: int) -> list[tuple[str, str]]:
         """Return the rows of a table that tells what the whole would be."""
         seconds = self.seconds / len(self.rows) * num_left / num_workers
-        num_bad = sum(row["status"] != OK for row in self.rows)
+        num_bad = sum(row["status"] != Status.OK for row in self.rows)
         return [
             ("source", self._total("source_num_bytes", num_images)),
             ("bitstreams", self._total("num_bytes", num_images)),
@@ -46,7 +46,7 @@ class Forecast:
         ]
 
     def _values(self, column: str) -> list[float]:
-        return [row[column] for row in self.rows if row["status"] == OK and row[column] is not None]
+        return [row[column] for row in self.rows if row["status"] == Status.OK and row[column] is not None]
 
     def _total(self, column: str, num_images: int) -> str:
         """Say what the images add up to, quarantined ones left out, and the standard error of that."""

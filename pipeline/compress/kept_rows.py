@@ -9,7 +9,7 @@ from pipeline.ledger.damage import parse_table, read_named
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, CARRIED, METRICS
-from pipeline.ledger.summary import OK
+from pipeline.status import Status
 
 Rows = dict[str, dict[str, Any]]  # by key
 
@@ -28,7 +28,7 @@ class KeptRows:
             return cls()
         metrics = _read(output, marker.files["metrics"], METRICS)
         bitstreams = _read(output, marker.files["bitstreams"], BITSTREAMS)
-        return cls({key: row for key, row in metrics.items() if row["status"] == OK}, bitstreams)
+        return cls({key: row for key, row in metrics.items() if row["status"] == Status.OK}, bitstreams)
 
 
 def _read(output: Output, name: str, schema: pa.Schema) -> Rows:

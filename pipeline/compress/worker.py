@@ -25,10 +25,11 @@ from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import CARRIED, METRICS, bitstreams_schema, to_parquet
 from pipeline.ledger.shard import Shard
-from pipeline.ledger.summary import OK, Summary
+from pipeline.ledger.summary import Summary
 from pipeline.sources.opening import open_source
 from pipeline.sources.reading import read_sample
 from pipeline.sources.reference import Columns, ImageReference
+from pipeline.status import Status
 from pipeline.work.codec import (
     AHEAD_BYTES,
     AHEAD_PIXELS,
@@ -149,10 +150,10 @@ class ShardCompressor:
 
     def _begin(self, shard: Shard, crashed: Collection[int]) -> Iterator[_SourceItem]:
         for position, reference in enumerate(shard.items):
-            row = {"key": reference.key, "source_uri": reference.source_uri, "shard": shard.index, "status": OK}
+            row = {"key": reference.key, "source_uri": reference.source_uri, "shard": shard.index, "status": Status.OK}
             item = _SourceItem(position, {**row, **self._model_columns}, reference=reference)
             if position in crashed:
-                item.quarantine("crashed", WorkerCrashError())
+                item.quarantine(Status.CRASHED, WorkerCrashError())
             yield item
 
     def _fetched(self, begun: Iterator[_SourceItem]) -> Iterator[_SourceItem]:

@@ -23,6 +23,7 @@ from pipeline.images import FORMATS, ImageError
 from pipeline.ledger.bitstream_rows import Bitstreams, carried_names, read_stored
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import CARRIED, RESTORED_IMAGES
+from pipeline.status import Status
 from pipeline.storage.folder import Folder
 from pipeline.storage.uris import UnsafeNameError, check_name
 
@@ -126,9 +127,11 @@ class RestoredTar:
         taken = {self._extension}
         for extension, data in _members(image.carried):
             if "/" in extension:
-                raise UnsafeNameError(f"carried member {extension!r} is no extension: expected one without '/'")
+                raise UnsafeNameError(f"carried member {extension!r} is not an extension: expected one without '/'")
             if f".{extension}" in taken:
-                raise ImageError("name_clash", f"carried member {extension!r} is there already: use another --format")
+                raise ImageError(
+                    Status.NAME_CLASH, f"carried member {extension!r} is there already: use another --format"
+                )
             taken.add(f".{extension}")
             members += tar_writer.member(f"{stem}.{extension}", data)
         self._spool.add(image.position, members)

@@ -28,7 +28,8 @@ from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import CARRIED, RESTORED, to_parquet
 from pipeline.ledger.shard import Shard
-from pipeline.ledger.summary import OK, Summary
+from pipeline.ledger.summary import Summary
+from pipeline.status import Status
 from pipeline.storage.uris import UnsafeNameError
 from pipeline.work.codec import (
     AHEAD_BYTES,
@@ -156,14 +157,14 @@ class ShardDecompressor:
 
     def _begin(self, shard: int, tables: Iterator[pa.Table], crashed: Collection[int]) -> Iterator[_StoredItem]:
         for position, (stored, carried) in enumerate(_rows(tables)):
-            row = {"key": stored["key"], "shard": shard, "status": OK, "num_bytes": len(stored["bitstream"])}
+            row = {"key": stored["key"], "shard": shard, "status": Status.OK, "num_bytes": len(stored["bitstream"])}
             item = _StoredItem(position, row, stored, {})
             if position in crashed:
-                item.quarantine("crashed", WorkerCrashError())
+                item.quarantine(Status.CRASHED, WorkerCrashError())
             try:
                 item.carried = {name: value.as_py() for name, value in carried.items()}
             except Exception as error:  # Python has no value for some of Arrow's: years, time zones
-                item.quarantine("failed", error)
+                item.quarantine(Status.FAILED, error)
             yield item
 
     def _decode(self, item: _StoredItem) -> _StoredItem:
@@ -191,13 +192,13 @@ class ShardDecompressor:
             try:
                 item.row["path"] = restored.add(image)
             except UnsafeNameError as error:
-                item.quarantine("unsafe_name", error)
+                item.quarantine(Status.UNSAFE_NAME, error)
             except ImageError as error:
                 item.quarantine(error.status, error)
             except OSError as error:
                 if error.errno not in _NAME_ERRORS:
                     raise
-                item.quarantine("unwritable", error)
+                item.quarantine(Status.UNWRITABLE, error)
             item.row["write_seconds"] = time.perf_counter() - start
         item.data, item.stored, item.carried = b"", {}, {}
         return item

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bls.measures.images import bd_rate
-from pipeline.ledger.summary import OK
+from pipeline.status import Status
 
 Point = dict[str, Any]
 
@@ -44,7 +44,7 @@ class Curve:
 def mean_points(table: pa.Table) -> list[Point]:
     """Return the points of an evaluation's rows (`schema.EVALUATION`), in the order of its first codecs and rates."""
     # Without an error PSNR has no value; an image that a codec keeps without one is left out for all.
-    compared = _without(table, pc.or_(pc.not_equal(table["status"], OK), pc.is_null(table["psnr_db"])))
+    compared = _without(table, pc.or_(pc.not_equal(table["status"], Status.OK), pc.is_null(table["psnr_db"])))
     with_ms_ssim = _without(compared, pc.is_null(compared["ms_ssim"]))
     similarity = _means(with_ms_ssim, ("bpp", "ms_ssim"))
     points = []

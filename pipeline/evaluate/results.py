@@ -17,7 +17,7 @@ from pipeline.console.text import markdown_table
 from pipeline.evaluate.curve_plots import plot_rate_distortion
 from pipeline.evaluate.curves import MEASURES, Curve, Point, bd_rate_row, curves, mean_points, rate_at
 from pipeline.evaluate.worker import our_name
-from pipeline.ledger.summary import OK
+from pipeline.status import Status
 
 _LABELS = {"psnr_db": "PSNR in dB", "ms_ssim_db": "MS-SSIM in dB"}
 _PLOTS = {"psnr_db": "rd_psnr", "ms_ssim_db": "rd_ms_ssim"}
@@ -146,7 +146,7 @@ class Report:
         ]
 
     def _failures(self) -> list[str]:
-        failed = self.table.filter(pc.not_equal(self.table["status"], OK)).to_pylist()
+        failed = self.table.filter(pc.not_equal(self.table["status"], Status.OK)).to_pylist()
         counts = Counter((row["status"], row["codec"] or "all") for row in failed)
         if not counts:
             return []

@@ -24,10 +24,11 @@ from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import EVALUATION, to_parquet
 from pipeline.ledger.shard import Shard
-from pipeline.ledger.summary import OK, Summary
+from pipeline.ledger.summary import Summary
 from pipeline.sources.opening import open_source
 from pipeline.sources.reading import read_encoded
 from pipeline.sources.reference import Columns, ImageReference
+from pipeline.status import Status
 from pipeline.work.bundles import load_bundle
 from pipeline.work.codec import WorkerCrashError, configure_process, other_bundle, try_out
 from pipeline.work.stages import Item
@@ -97,9 +98,9 @@ class ShardEvaluator:
         return [list(self._evaluate(item, position in crashed)) for position, item in enumerate(shard.items)]
 
     def _evaluate(self, reference: ImageReference, crashed: bool) -> Iterator[Row]:
-        source = Item(0, {"key": reference.key, "status": OK})
+        source = Item(0, {"key": reference.key, "status": Status.OK})
         if crashed:
-            source.quarantine("crashed", WorkerCrashError())
+            source.quarantine(Status.CRASHED, WorkerCrashError())
         else:
             with source.stage("seconds"):
                 data = read_encoded(self._source, reference)
@@ -145,7 +146,7 @@ class ShardEvaluator:
         decoded = {coder: self._codec.decode(bitstream) for coder, bitstream in bitstreams.items()}
         for coder, (_, given) in decoded.items():
             if not (given == symbols).all():
-                raise ImageError("failed", f"the {coder} bitstream does not give its symbols back")
+                raise ImageError(Status.FAILED, f"the {coder} bitstream does not give its symbols back")
         (x_hat,) = self._codec.synthesize([decoded[CODERS[0]]])
         bits = self._codec.estimate_bits(symbols, quality=quality)
         columns = {**measure(x, x_hat), "estimated_bpp": bits / (x.shape[0] * x.shape[1])}
@@ -173,7 +174,7 @@ def measure(x: Pixels, x_hat: Pixels) -> Row:
 
 def summarize(rows_by_image: Iterable[Sequence[Row]]) -> Summary:
     """Count images; one of which any row failed counts as quarantined, for the first of them."""
-    worst = [next((row for row in rows if row["status"] != OK), rows[0]) for rows in rows_by_image]
+    worst = [next((row for row in rows if row["status"] != Status.OK), rows[0]) for rows in rows_by_image]
     return Summary.of_rows([{"num_bytes": 0, **row} for row in worst], bytes_in="num_bytes", bytes_out="num_bytes")
 
 

@@ -38,13 +38,14 @@ from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import check_name
 
 _MANIFEST = "manifest.json"
-_KINDS = ("plan", "bitstreams", "metrics", "images", "tars", "commits", "written")
+ATTEMPT_KINDS = {"bitstreams": "parquet", "metrics": "parquet", "images": "parquet", "tars": "tar"}
+"""Folders of what an attempt at a shard writes, with the suffix of its files."""
+_KINDS = ("plan", *ATTEMPT_KINDS, "commits", "written")
 _PLAN_FILE = re.compile(r"plan/part-\d+\.([0-9a-f]{32})\.parquet")
 _WRITTEN_FILE = re.compile(r"written/shard-\d+/[0-9a-f]{32}\.json")
 _ATTEMPT_FILE = re.compile(
-    r"(?:bitstreams|metrics|images|tars)/shard-(\d+)(?:\.retry-(\d+))?\.([0-9a-f]{32})\.(?:parquet|tar)"
+    rf"(?:{'|'.join(ATTEMPT_KINDS)})/shard-(\d+)(?:\.retry-(\d+))?\.([0-9a-f]{{32}})\.(?:parquet|tar)"
 )
-_SUFFIXES = {"tars": "tar"}
 _MARKERS_AT_ONCE = 1024  # are read, whatever their number
 _MARKER_FILE = re.compile(r"shard-(\d+)(?:\.retry-(\d+))?\.json")
 
@@ -176,7 +177,7 @@ class Output:
         """
         attempt = uuid.uuid4().hex
         stem = f"{stem_of(shard, retry)}.{attempt}"
-        names = {kind: f"{kind}/{stem}.{_SUFFIXES.get(kind, 'parquet')}" for kind in files}
+        names = {kind: f"{kind}/{stem}.{ATTEMPT_KINDS[kind]}" for kind in files}
         for kind, name in names.items():
             content = files[kind]
             if isinstance(content, bytes):
@@ -198,19 +199,43 @@ class Output:
         """
         if (manifest := self.manifest()) is None:
             raise self._deleted()
+        self._close_abandoned_retries(committed)
+        delete_many(
+            self.folder, (name for name in self._files() if self._is_left_behind(name, manifest.plan, committed))
+        )
 
-        def is_left_behind(name: str) -> bool:
-            if part := _PLAN_FILE.fullmatch(name):
-                return part[1] != manifest.plan
-            if is_temporary(name):
-                return True
-            match = _ATTEMPT_FILE.fullmatch(name)
-            if match is None or (shard := int(match[1])) not in committed.attempts:
-                return False
-            last, attempt = committed.attempts[shard]
-            return match[3] != attempt and self._can_not_count(shard, int(match[2] or 0), last=last, attempt=attempt)
+    def _close_abandoned_retries(self, committed: Committed) -> None:
+        """Take the number of each retry that left files but no marker, so that its run, if it lives, comes too late.
 
-        delete_many(self.folder, filter(is_left_behind, self._files()))
+        The marker that counts is written again under that number. One that another run has changed meanwhile is left
+        alone, and so are the files.
+        """
+        for name in self._files(ATTEMPT_KINDS):
+            attempt = _ATTEMPT_FILE.fullmatch(name)
+            if attempt is None or (shard := int(attempt[1])) not in committed.attempts:
+                continue
+            last, counting = committed.attempts[shard]
+            if int(attempt[2] or 0) <= last or attempt[3] == counting:
+                continue
+            marker = self.marker(shard, retry=last)
+            if marker is not None and marker.attempt == counting:
+                stored = self._create_marker(replace(marker, retry=last + 1))
+                committed.attempts[shard] = stored.retry, stored.attempt
+
+    def _is_left_behind(self, name: str, plan: str, committed: Committed) -> bool:
+        """Return whether a file can be deleted: no marker names it and none ever will."""
+        if part := _PLAN_FILE.fullmatch(name):
+            return part[1] != plan
+        if is_temporary(name):
+            return True
+        attempt = _ATTEMPT_FILE.fullmatch(name)
+        if attempt is None or (shard := int(attempt[1])) not in committed.attempts:
+            return False
+        last, counting = committed.attempts[shard]
+        if attempt[3] == counting or int(attempt[2] or 0) > last:
+            return False
+        marker = self.marker(shard, retry=last)
+        return marker is not None and marker.attempt == counting  # else another run began anew: the file may be its own
 
     def clear(self, job: str) -> None:
         """Delete all that an earlier run of this job wrote; the markers first, so that no half is taken for a whole.
@@ -277,18 +302,7 @@ class Output:
             "again to begin anew, and leave the folder alone while a job runs"
         )
 
-    def _can_not_count(self, shard: int, retry: int, *, last: int, attempt: str) -> bool:
-        """Tell whether a file is of no attempt that counts, or may, where the last marker named another attempt.
-
-        At a later retry its run was killed, or is alive and about to commit it: the marker itself, under the next
-        number, comes first. If the marker is no longer what it was, another run began anew and the file may be its own.
-        """
-        marker = self.marker(shard, retry=last)
-        if marker is None or marker.attempt != attempt:
-            return False
-        return retry <= last or self._create_marker(replace(marker, retry=last + 1)).attempt == attempt
-
-    def _files(self, kinds: Sequence[str] = _KINDS) -> Iterator[str]:
+    def _files(self, kinds: Iterable[str] = _KINDS) -> Iterator[str]:
         for folder in kinds:
             for name in list_names(self.folder.child(folder)):
                 yield f"{folder}/{name}"

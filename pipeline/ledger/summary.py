@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-OK = "ok"
+from pipeline.status import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Summary:
     def of_rows(cls, rows: Iterable[Mapping[str, Any]], *, bytes_in: str, bytes_out: str) -> "Summary":
         """Sum up rows of a metrics table; `bytes_in` and `bytes_out` are the names of two of its columns."""
         rows = list(rows)
-        good = [row for row in rows if row["status"] == OK]
-        bad = [row for row in rows if row["status"] != OK]
+        good = [row for row in rows if row["status"] == Status.OK]
+        bad = [row for row in rows if row["status"] != Status.OK]
         return cls(
             num_images=len(rows),
             quarantined=dict(Counter(row["status"] for row in bad)),

@@ -21,9 +21,9 @@ import pyarrow.dataset as ds
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import METRICS
-from pipeline.ledger.summary import OK
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import read_metrics
+from pipeline.status import Status
 
 _MEANS = "count(*) AS images, round(avg(bpp), 3) AS bpp, round(avg(psnr_db), 2) AS psnr_db"
 WORST = {"psnr_db": "ASC", "ms_ssim": "ASC", "bpp": "DESC"}
@@ -31,7 +31,7 @@ WORST = {"psnr_db": "ASC", "ms_ssim": "ASC", "bpp": "DESC"}
 
 _FAILURES = f"""
 SELECT key, source_uri, shard, status, error_class, error_message, width, height, mode, source_format, source_num_bytes
-FROM images WHERE status <> '{OK}'"""
+FROM images WHERE status <> '{Status.OK}'"""
 
 _CHANGES = """
 SELECT key, i.status AS status, o.status AS other_status,
@@ -133,8 +133,8 @@ def by_query(column: str) -> str:
     """Ask how images fare by the values of a column."""
     return f"""
 SELECT {_quoted(column)}, {_MEANS}, round(avg(ms_ssim), 4) AS ms_ssim,
-       count(*) FILTER (status <> '{OK}') AS quarantined,
-       round(100 - 100 * sum(num_bytes) / sum(source_num_bytes) FILTER (status = '{OK}'), 1) AS saved_percent
+       count(*) FILTER (status <> '{Status.OK}') AS quarantined,
+       round(100 - 100 * sum(num_bytes) / sum(source_num_bytes) FILTER (status = '{Status.OK}'), 1) AS saved_percent
 FROM images GROUP BY {_quoted(column)} ORDER BY images DESC, {_quoted(column)}"""
 
 

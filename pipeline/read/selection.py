@@ -18,7 +18,7 @@ from pipeline.ledger.damage import parse_table, read_many_named
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import METRICS
-from pipeline.ledger.summary import OK
+from pipeline.status import Status
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import absolute
 
@@ -62,7 +62,7 @@ def select(
     for table in read_metrics(output, markers, columns=["key", "shard", "status"] if where is None else None):
         known = unseen.intersection(table["key"].to_pylist())
         unseen -= known
-        stored = table.filter(pc.equal(table["status"], OK))
+        stored = table.filter(pc.equal(table["status"], Status.OK))
         stored_keys = stored["key"].to_pylist()
         num_quarantined += len(known.difference(stored_keys))
         chosen = passes(stored)

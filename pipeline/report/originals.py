@@ -14,12 +14,12 @@ from pipeline.images import MAX_PIXELS, ImageError
 from pipeline.ledger.damage import parse_table, read_named
 from pipeline.ledger.plan import planned_shards
 from pipeline.ledger.schema import METRICS
-from pipeline.ledger.summary import OK
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.images import ImageReader
 from pipeline.sources.opening import open_source
 from pipeline.sources.reading import read_encoded
 from pipeline.sources.reference import Columns, ImageReference, Source
+from pipeline.status import Status
 from pipeline.storage.secrets import redact
 
 _MSE_TOLERANCE = 0.05  # relative: machines differ in the last bits of floating point, and so in some samples
@@ -66,9 +66,9 @@ class Originals:
             ImageError: it cannot be read.
         """
         if self._source is None:
-            raise ImageError("unreadable", self._trouble)
+            raise ImageError(Status.UNREADABLE, self._trouble)
         if key not in self._references:
-            raise ImageError("unreadable", "the plan of the job does not have it")
+            raise ImageError(Status.UNREADABLE, "the plan of the job does not have it")
         data = read_encoded(self._source, self._references[key])
         return images.decode(data, max_pixels=self._max_pixels).pixels
 
@@ -103,7 +103,9 @@ class Pairs:
         data = read_named(output.folder, name)
         table = parse_table(data, METRICS, folder=output, name=name, columns=["key", "status"])
         stored = [
-            key for key, status in zip(*map(pa.ChunkedArray.to_pylist, table.columns), strict=True) if status == OK
+            key
+            for key, status in zip(*map(pa.ChunkedArray.to_pylist, table.columns), strict=True)
+            if status == Status.OK
         ]
         for columns, decoded in self._reader.read(files["bitstreams"], [stored.index(row["key"])]):
             x_hat = decoded[0]

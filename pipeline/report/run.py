@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.ledger.summary import OK, Summary
+from pipeline.ledger.summary import Summary
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import read_metrics
 from pipeline.report.samples import Histogram, Numbers, SmallestRows
 from pipeline.report.times import JobTimes, job_times
+from pipeline.status import Status
 from pipeline.storage.secrets import redact
 
 Row = dict[str, Any]
@@ -86,7 +87,7 @@ def gather(dataset: CompressedDataset, *, seed: int = 0) -> RunReport:
     )
     good, bad = _GoodRows(seed), _BadRows(seed)
     for table in read_metrics(dataset.output, markers, columns=_COLUMNS):
-        is_ok = pc.equal(table["status"], OK)
+        is_ok = pc.equal(table["status"], Status.OK)
         good.add(table.filter(is_ok))
         bad.add(table.filter(pc.invert(is_ok)))
     good.put_into(run)

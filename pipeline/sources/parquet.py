@@ -20,6 +20,7 @@ from pipeline.ahead import ahead
 from pipeline.images import ImageError
 from pipeline.sources.reference import Columns, ImageReference, Sample, file_name, utf8
 from pipeline.sources.uri_list import ListedUris
+from pipeline.status import Status
 from pipeline.storage.folder import Folder
 from pipeline.storage.secrets import without_credentials
 
@@ -92,7 +93,7 @@ class ParquetSource:
         if isinstance(value, dict):
             value = value["bytes"]
         if value is None:
-            raise ImageError("no_image", f"column {column} is null in this row, or has no bytes")
+            raise ImageError(Status.NO_IMAGE, f"column {column} is null in this row, or has no bytes")
         data = self._listed.read(self._listed.resolve(value)) if isinstance(value, str) else value
         return Sample(data, _carried(row, column))
 

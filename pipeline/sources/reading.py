@@ -2,6 +2,7 @@
 
 from pipeline.images import ImageError
 from pipeline.sources.reference import ImageReference, Sample, Source
+from pipeline.status import Status
 
 
 def read_encoded(source: Source, reference: ImageReference) -> bytes:
@@ -20,4 +21,4 @@ def read_sample(source: Source, reference: ImageReference) -> Sample:
     except ImageError:
         raise
     except Exception as error:  # file systems raise more than OSError
-        raise ImageError("unreadable", f"cannot be read: {error}") from error
+        raise ImageError(Status.UNREADABLE, f"cannot be read: {error}") from error

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipeline.ahead import ahead
 from pipeline.images import ImageError
 from pipeline.sources.reference import IMAGE_EXTENSIONS, ImageReference, Sample, file_name, utf8
+from pipeline.status import Status
 from pipeline.storage.folder import Folder
 
 CARRIED_TYPE = pa.map_(pa.string(), pa.binary())
@@ -89,7 +90,7 @@ class TarSource:
         assert reference.file is not None and reference.start is not None and reference.num_bytes is not None
         if reference.num_bytes == 0:
             raise ImageError(
-                "corrupt",
+                Status.CORRUPT,
                 f"{reference.file} is damaged, ends without its end mark, or is several tars in one: nothing can be "
                 f"listed from byte {reference.start} on",
             )
@@ -97,9 +98,11 @@ class TarSource:
         members = _members(data, name=reference.key.removeprefix(f"{_stem(reference.file)}/"))
         images = [extension for extension, _ in members if _is_image(extension)]
         if len(data) < reference.num_bytes or not images:
-            raise ImageError("corrupt", f"{reference.file} was changed after it was listed: begin a new output")
+            raise ImageError(Status.CORRUPT, f"{reference.file} was changed after it was listed: begin a new output")
         if len(images) > 1:
-            raise ImageError("ambiguous", f"the sample has {len(images)} images ({', '.join(images)}), expected one")
+            raise ImageError(
+                Status.AMBIGUOUS, f"the sample has {len(images)} images ({', '.join(images)}), expected one"
+            )
         (image,) = (content for extension, content in members if _is_image(extension))
         return Sample(image, [(extension, content) for extension, content in members if not _is_image(extension)])
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from bls.bitstream import BitstreamError
 from pipeline.images import ImageError
 from pipeline.ledger.schema import misfits
-from pipeline.ledger.summary import OK
+from pipeline.status import Status
 from pipeline.storage.secrets import redact
 
 _T = TypeVar("_T")
@@ -33,9 +33,9 @@ class Item:
     @property
     def ok(self) -> bool:
         """Tell whether the image is not quarantined."""
-        return bool(self.row["status"] == OK)
+        return bool(self.row["status"] == Status.OK)
 
-    def quarantine(self, status: str, error: BaseException) -> None:
+    def quarantine(self, status: Status, error: BaseException) -> None:
         """Give the image up, with the reason in its row."""
         # Messages may quote a file name that is not UTF-8, which Parquet cannot hold.
         message = redact(str(error)).encode(errors="backslashreplace").decode()
@@ -46,7 +46,7 @@ class Item:
         for name, error in misfits(self.row, schema).items():
             self.row[name] = None
             if self.ok:
-                self.quarantine("failed", ValueError(f"column {name} cannot hold its value: {error}"))
+                self.quarantine(Status.FAILED, ValueError(f"column {name} cannot hold its value: {error}"))
 
     @contextmanager
     def stage(self, seconds: str) -> Iterator[None]:
@@ -58,9 +58,9 @@ class Item:
             self.row.update(error.facts)
             self.quarantine(error.status, error)
         except BitstreamError as error:
-            self.quarantine("corrupt", error)
+            self.quarantine(Status.CORRUPT, error)
         except Exception as error:
-            self.quarantine("failed", error)
+            self.quarantine(Status.FAILED, error)
         finally:
             self.row[seconds] = self.row.get(seconds, 0.0) + time.perf_counter() - start
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from bls.bitstream import BitstreamError
 from pipeline.images import ImageError
+from pipeline.status import Status
 from pipeline.work.stages import Item, batches, run_batch
 
 
@@ -44,7 +45,7 @@ def test_batches_hold_back_a_bounded_cost() -> None:
 @pytest.mark.parametrize(
     ("error", "status", "error_class"),
     [
-        (ImageError("too_large", "why", {"width": 9}), "too_large", "ImageError"),
+        (ImageError(Status.TOO_LARGE, "why", {"width": 9}), "too_large", "ImageError"),
         (BitstreamError("why"), "corrupt", "BitstreamError"),
         (MemoryError("why"), "failed", "MemoryError"),
     ],
@@ -65,13 +66,13 @@ def test_the_class_of_an_error_is_its_cause() -> None:
         try:
             raise FileNotFoundError("gone")
         except OSError as error:
-            raise ImageError("unreadable", str(error)) from error
+            raise ImageError(Status.UNREADABLE, str(error)) from error
     assert item.row["error_class"] == "FileNotFoundError"
 
 
 def test_credentials_stay_out_of_rows() -> None:
     item = make_item()
-    item.quarantine("failed", ValueError("cannot open s3://key:secret@bucket/x"))
+    item.quarantine(Status.FAILED, ValueError("cannot open s3://key:secret@bucket/x"))
     assert item.row["error_message"] == "cannot open s3://bucket/x"
 
 
