@@ -18,9 +18,9 @@ from pipeline.console.exits import ExitCode, UsageError, usage
 from pipeline.console.printing import say, shown
 from pipeline.console.progress import ProgressReport
 from pipeline.console.streams import write_line
-from pipeline.drawing import check_installed
 from pipeline.evaluate.relaxation import RelaxationCheck, markdown
 from pipeline.evaluate.relaxation_plot import plot_relaxation
+from pipeline.extras import check_installed
 from pipeline.images import MAX_PIXELS
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import RELAXATION, to_parquet
@@ -84,7 +84,7 @@ def check_relaxation(config: CheckRelaxation) -> ExitCode:
     configure_process(config.num_threads)
     made = provenance()
     with usage():
-        check_installed("matplotlib", extra="evaluate")
+        check_installed("matplotlib", extra="evaluate", what="pictures")
         bundle = load_bundle(config.bundle)
         check_apart(config.output, config.input)
         check_replaceable(open_folder(config.output), RESULTS)

@@ -20,12 +20,12 @@ from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.console.exits import ExitCode, exit_code, usage
 from pipeline.console.printing import print_quarantined, print_table, say, shown
 from pipeline.console.text import skipped_text
-from pipeline.drawing import check_installed
 from pipeline.evaluate import panels
 from pipeline.evaluate.curves import Point, read_reference
 from pipeline.evaluate.panel_pages import PanelWork
 from pipeline.evaluate.results import FILES, Report
 from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, ladders, read_rows
+from pipeline.extras import check_installed
 from pipeline.images import MAX_PIXELS
 from pipeline.ledger.output import Output, versions
 from pipeline.ledger.plan import freeze_plan, planned_shards
@@ -127,7 +127,7 @@ def evaluate(config: Evaluate) -> ExitCode:
     )
     with cluster:
         with usage():
-            check_installed("matplotlib", "bjontegaard", extra="evaluate")
+            check_installed("matplotlib", "bjontegaard", extra="evaluate", what="an evaluation")
             published = _read_reference(config)
             bundle = load_bundle(config.bundle)
             work = _prepare(config, bundle, cluster)

@@ -9,12 +9,13 @@ from jobs.options import check_at_least, parse
 from pipeline.console.exits import ExitCode, UsageError, exit_code, usage
 from pipeline.console.printing import print_table, say
 from pipeline.console.text import num_bytes_text
+from pipeline.extras import check_installed
 from pipeline.images import ImageError
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.images import ImageReader, reading_config
 from pipeline.report.equal_quality import CODECS, Target, compare
 from pipeline.report.originals import Originals, Pairs
-from pipeline.report.page import Comparison, Shown, check_extra, is_report, render
+from pipeline.report.page import Comparison, Shown, is_report, render
 from pipeline.report.pictures import draw
 from pipeline.report.run import MEASURES, Row, RunReport, gather
 from pipeline.sources.opening import check_apart
@@ -70,7 +71,7 @@ def write_report(config: Report) -> ExitCode:
     """Gather, measure, draw, and write the file."""
     above, _, name = absolute(config.output).rpartition("/")
     with usage():
-        check_extra()
+        check_installed("jinja2", "vl_convert", extra="report", what="reports")
         folder = open_folder(above or "/")
         if not config.overwrite and folder.holds(name):
             raise ValueError(f"{redact(config.output)} is there already: use another --output, or --overwrite")

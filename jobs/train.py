@@ -28,7 +28,7 @@ from jobs.options import check_at_least, parse
 from pipeline.console.exits import ExitCode, exit_code, usage
 from pipeline.console.printing import job_command, print_commands, print_table, say
 from pipeline.console.text import reasons_text
-from pipeline.drawing import check_installed
+from pipeline.extras import check_installed
 from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.sources.opening import check_apart, open_sources
 from pipeline.sources.reference import Columns
@@ -180,7 +180,7 @@ def train(config: TrainConfig) -> ExitCode:
     """Fit every network that the storage folder does not hold yet, and add all to the bundle."""
     storage, output = open_folder(config.storage), open_folder(config.output)
     with usage():
-        check_installed("matplotlib", extra="train")
+        check_installed("matplotlib", extra="train", what="training curves")
         source = open_sources([absolute(uri) for uri in config.data], Columns(config.image_column))
         check_apart(config.output, *config.data)
         check_apart(config.storage, *config.data)

@@ -6,7 +6,7 @@ libaom's speed 6). Nothing but the picture goes into a file.
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from PIL import Image, features
 from bls.image_files import open_image
 
 Pixels = npt.NDArray[np.uint8]
+_RATIOS = sorted({round(1.01**step) for step in range(695)}, reverse=True)
+"""Compression ratios from 1,000 down to 1, in steps of 1 % or of one."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Baseline:
     format: str
     setting: str  # what the numbers are
     settings: tuple[int, ...]
+    all_settings: Sequence[int]  # every one that makes sense, for a search by rate or quality; in the same order
     options: Callable[[int, bool], Mapping[str, Any]]  # of a setting and of whether the image is grayscale
 
 
@@ -33,7 +36,7 @@ def _jpeg(subsampling: str) -> Baseline:
     def options(quality: int, gray: bool) -> Mapping[str, Any]:
         return {"quality": quality, "subsampling": subsampling, "optimize": True}
 
-    return Baseline("jpeg", "quality", (5, 10, 20, 35, 50, 70, 85, 95), options)
+    return Baseline("jpeg", "quality", (5, 10, 20, 35, 50, 70, 85, 95), range(1, 101), options)
 
 
 def _jpeg2000() -> Baseline:
@@ -41,14 +44,14 @@ def _jpeg2000() -> Baseline:
         rate = {"quality_mode": "rates", "quality_layers": [ratio]}
         return {**rate, "irreversible": True, "mct": 0 if gray else 1, "no_jp2": True}
 
-    return Baseline("jpeg2000", "compression ratio", (240, 160, 96, 64, 40, 24, 16, 10), options)
+    return Baseline("jpeg2000", "compression ratio", (240, 160, 96, 64, 40, 24, 16, 10), _RATIOS, options)
 
 
 def _webp() -> Baseline:
     def options(quality: int, gray: bool) -> Mapping[str, Any]:
         return {"quality": quality, "method": 6}
 
-    return Baseline("webp", "quality", (1, 10, 25, 45, 65, 80, 90, 95), options)
+    return Baseline("webp", "quality", (1, 10, 25, 45, 65, 80, 90, 95), range(101), options)
 
 
 def _avif(subsampling: str) -> Baseline:
@@ -57,7 +60,7 @@ def _avif(subsampling: str) -> Baseline:
         one_tile = {"speed": 6, "autotiling": False, "max_threads": 1}
         return {**one_tile, "quality": quality, "subsampling": "4:0:0" if gray else subsampling}
 
-    return Baseline("avif", "quality", (10, 25, 35, 45, 55, 65, 75, 85), options)
+    return Baseline("avif", "quality", (10, 25, 35, 45, 55, 65, 75, 85), range(101), options)
 
 
 BASELINES: Mapping[str, Baseline] = {

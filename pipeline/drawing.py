@@ -4,7 +4,6 @@ matplotlib is imported when the first one is drawn: whoever only compresses neve
 they end; colours (Okabe and Ito's, or viridis) stay apart for colour-blind readers.
 """
 
-import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,17 +39,6 @@ class Label:
     y: float
     colour: Any
     weight: str = "normal"
-
-
-def check_installed(*packages: str, extra: str) -> None:
-    """Look for the packages of an extra, before hours of work and not after.
-
-    Raises:
-        ValueError: one is missing.
-    """
-    for name in packages:
-        if importlib.util.find_spec(name) is None:
-            raise ValueError(f"the package {name} is not installed, expected it: pip install 'bls-codec[{extra}]'")
 
 
 def render(draw: Callable[["Figure"], None], *, size: tuple[float, float], image_format: str) -> bytes:

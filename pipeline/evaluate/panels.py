@@ -18,15 +18,13 @@ from bls.measures import images as measures
 from pipeline import baselines
 from pipeline.baselines import BASELINES, Pixels
 from pipeline.evaluate.worker import OURS, Row, measure
+from pipeline.windows import best_window
 
 CODECS = ("jpeg-420", "jpeg2000", "webp", "avif-444")
 """What is shown where nothing else is asked for: one codec of each format."""
 QUALITIES = (1, 2, 4)
 """Ours, at the rates where codecs can be told apart by eye."""
 CROP_SIDE = 144
-
-# Every setting that a format has, the lowest rate first.
-_SETTINGS = {"jpeg": range(1, 101), "jpeg2000": range(1000, 0, -1), "webp": range(101), "avif": range(101)}
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def code_at(x: Pixels, codec: str, *, bpp: float) -> Decoded:
     def rate(setting: int) -> float:
         return measures.bpp(len(encoded(setting)), height=height, width=width)
 
-    setting = first_at_or_above(bpp, _SETTINGS[BASELINES[codec].format], rate)
+    setting = first_at_or_above(bpp, BASELINES[codec].all_settings, rate)
     data = encoded(setting)
     return _decoded(x, baselines.decode(data, gray=x.ndim == 2), codec=codec, setting=setting, num_bytes=len(data))
 
@@ -106,11 +104,8 @@ def most_detailed(x: Pixels) -> tuple[slice, slice]:
     detail = np.zeros_like(luma)
     detail[:, 1:] += np.abs(np.diff(luma, axis=1))
     detail[1:] += np.abs(np.diff(luma, axis=0))
-    sums = np.pad(detail, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    height, width = _crop_shape(x)
-    windows = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    top, left = np.unravel_index(windows.argmax(), windows.shape)
-    return _region(x, int(left), int(top))
+    top, left = best_window(detail, *_crop_shape(x))
+    return _region(x, left, top)
 
 
 def _region(x: Pixels, left: int, top: int) -> tuple[slice, slice]:

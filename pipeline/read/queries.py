@@ -23,6 +23,7 @@ from pipeline.ledger.output import Output
 from pipeline.ledger.schema import METRICS
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import read_metrics
+from pipeline.read.sql import closed_connection
 from pipeline.status import Status
 
 _MEANS = "count(*) AS images, round(avg(bpp), 3) AS bpp, round(avg(psnr_db), 2) AS psnr_db"
@@ -55,13 +56,10 @@ class MetricsDatabase:
     """
 
     def __init__(self, uri: str, *, against: str | None = None) -> None:
-        try:
-            import duckdb
-        except ImportError as error:
-            raise ValueError("queries need DuckDB: pip install 'bls-codec[query]'") from error
+        self._connection = closed_connection()
+        import duckdb
+
         self._error = duckdb.Error
-        settings: dict[str, Any] = {"enable_external_access": "false", "python_enable_replacements": "false"}
-        self._connection = duckdb.connect(config=settings)
         self._datasets = [CompressedDataset(each) for each in (uri, against) if each is not None]
         with self.answering():
             for view, dataset in zip(("images", "other"), self._datasets, strict=False):

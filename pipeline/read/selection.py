@@ -18,6 +18,7 @@ from pipeline.ledger.damage import parse_table, read_many_named
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import METRICS
+from pipeline.read.sql import closed_connection
 from pipeline.status import Status
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import absolute
@@ -156,13 +157,10 @@ def _filter(where: str | None) -> Callable[[pa.Table], Collection[str]]:
     """Return a function from a metrics table to the keys of those rows that meet a condition."""
     if where is None:
         return lambda table: frozenset(table["key"].to_pylist())
-    try:
-        import duckdb
-    except ImportError as error:
-        raise ValueError("a condition on the metrics needs DuckDB: pip install 'bls-codec[query]'") from error
-    # The condition sees the columns and nothing else: no files, no variables of this program.
-    settings: dict[str, Any] = {"enable_external_access": "false", "python_enable_replacements": "false"}
-    connection = duckdb.connect(config=settings)
+    # The condition sees the columns and nothing else.
+    connection = closed_connection()
+    import duckdb
+
     _check_is_of_the_row(where, connection)
 
     def passes(table: pa.Table) -> Collection[str]:
@@ -170,7 +168,7 @@ def _filter(where: str | None) -> Callable[[pa.Table], Collection[str]]:
             return {key for (key,) in connection.from_arrow(table).filter(where).project("key").fetchall()}
         except duckdb.Error as error:
             raise ValueError(
-                f"condition {where!r} is no SQL over the metrics ({str(error).splitlines()[0]}): "
+                f"condition {where!r} is not SQL over the metrics ({str(error).splitlines()[0]}): "
                 f"expected one like \"psnr_db < 30 AND source_format = 'JPEG'\" over {', '.join(table.column_names)}"
             ) from error
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bls.measures import images as measures
 from pipeline import baselines
-from pipeline.baselines import Pixels
+from pipeline.baselines import BASELINES, Pixels
 
 CODECS: Mapping[str, str] = {
     "jpeg-420": "JPEG",
@@ -24,14 +24,6 @@ CODECS: Mapping[str, str] = {
     "avif-444": "AVIF",
 }
 """Those of pipeline/baselines.py that a report compares with, and what people call them."""
-
-# Every setting there is, the lowest quality first. Compression ratios rise by about 3 %.
-SETTINGS: Mapping[str, Sequence[int]] = {
-    "jpeg-420": range(1, 96),
-    "jpeg2000": sorted({round(1.03**step) for step in range(211)}, reverse=True),
-    "webp": range(0, 101),
-    "avif-444": range(0, 100),
-}
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ def compare(targets: Sequence[Target], *, codecs: Sequence[str], num_threads: in
 
 def needs_of(target: Target, codec: str) -> list[Need]:
     """Find what one codec needs for the PSNR and for the MS-SSIM of an image."""
-    settings, gray = SETTINGS[codec], target.x.ndim == 2
+    settings, gray = BASELINES[codec].all_settings, target.x.ndim == 2
 
     @cache
     def coded(index: int) -> bytes:

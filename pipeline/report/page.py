@@ -42,19 +42,6 @@ class Comparison:
     seed: int
 
 
-def check_extra() -> None:
-    """Refuse to begin without what draws the page.
-
-    Raises:
-        ValueError: names the extra.
-    """
-    try:
-        import jinja2  # noqa: F401
-        import vl_convert  # noqa: F401
-    except ImportError as error:
-        raise ValueError("a report needs Jinja and Vega: pip install 'bls-codec[report]'") from error
-
-
 def is_report(head: bytes) -> bool:
     """Return whether a file is a report, by its first 4 kB."""
     return f'<meta name="generator" content="{_GENERATOR}">'.encode() in head

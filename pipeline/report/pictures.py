@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline.baselines import Pixels
 from pipeline.report.originals import Pair
+from pipeline.windows import best_window
 
 AMPLIFIED = 4  # differences are shown this many times as large, around middle gray
 PREVIEW_SIDE = 640
@@ -76,12 +77,8 @@ def worst_box(x: Pixels, x_hat: Pixels) -> tuple[int, int, int, int]:
     squared = np.square(np.subtract(x_hat, x, dtype=np.float32))
     squared = squared if squared.ndim == 2 else squared.sum(axis=2)
     height, width = min(CROP_HEIGHT, x.shape[0]), min(CROP_WIDTH, x.shape[1])
-    sums = np.zeros((x.shape[0] + 1, x.shape[1] + 1))
-    sums[1:, 1:] = squared.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
-    boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    tried = boxes[::_STEP, ::_STEP]
-    top, left = np.unravel_index(int(tried.argmax()), tried.shape)
-    return int(left) * _STEP, int(top) * _STEP, width, height
+    top, left = best_window(squared, height, width, step=_STEP)
+    return left, top, width, height
 
 
 def _crop(x: Pixels, box: tuple[int, int, int, int], profile: bytes | None) -> str:

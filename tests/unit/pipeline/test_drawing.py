@@ -87,10 +87,3 @@ def test_names_are_moved_apart_and_no_further() -> None:
 def test_matplotlib_waits_until_something_is_drawn() -> None:
     program = "import sys, pipeline.drawing, pipeline.work.codec, jobs.evaluate; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_missing_packages_are_told_with_their_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    plots.check_installed("matplotlib", extra="evaluate")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"matplotlib is not installed, expected it: pip install 'bls-codec\[evaluate"):
-        plots.check_installed("matplotlib", extra="evaluate")

@@ -106,7 +106,7 @@ def test_unknown_keys_are_named(output: Output) -> None:
     ],
 )
 def test_what_is_no_condition_is_refused_and_reads_no_file(output: Output, where: str) -> None:
-    with pytest.raises(ValueError, match=r"is no SQL over the metrics .* over key, .*, psnr_db, "):
+    with pytest.raises(ValueError, match=r"is not SQL over the metrics .* over key, .*, psnr_db, "):
         chosen(output, where=where)
 
 

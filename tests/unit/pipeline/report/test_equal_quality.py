@@ -5,7 +5,8 @@ from PIL import features
 
 from bls.measures import images as measures
 from pipeline import baselines
-from pipeline.report.equal_quality import CODECS, SETTINGS, Need, Target, bytes_at, compare, needs_of, spreads
+from pipeline.baselines import BASELINES
+from pipeline.report.equal_quality import CODECS, Need, Target, bytes_at, compare, needs_of, spreads
 from tests.datasets import pixels
 
 
@@ -37,7 +38,7 @@ def test_a_codec_needs_as_much_as_itself(codec: str, gray: bool) -> None:
     # The quality that a codec has at one of its own settings costs what it costs there.
     baselines.check_codecs((codec,))
     x = pixels(176, 192, gray=gray, seed=3)
-    setting = SETTINGS[codec][len(SETTINGS[codec]) // 2]
+    setting = BASELINES[codec].all_settings[len(BASELINES[codec].all_settings) // 2]
     data = baselines.encode(x, codec, setting)
     x_hat = baselines.decode(data, gray=gray)
     target = Target(x, len(data), measures.psnr_db(measures.mse_255(x, x_hat)), measures.ms_ssim(x, x_hat))

@@ -1,0 +1,14 @@
+"""Packages that only some jobs need: looked for before hours of work and not after."""
+
+import importlib.util
+
+
+def check_installed(*packages: str, extra: str, what: str) -> None:
+    """Look for the packages of an extra; `what` is what they are needed for.
+
+    Raises:
+        ValueError: one is missing.
+    """
+    for name in packages:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"{name} is required for {what}: pip install 'bls-codec[{extra}]'")
