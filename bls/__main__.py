@@ -1,6 +1,5 @@
 """Single files: `python -m bls encode IN OUT.bls --quality Q`, `decode IN.bls OUT.png`, `info IN.bls`."""
 
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from bls import bitstream, use_huge_pages
 from bls.bitstream import BitstreamError
 from bls.codec import MAX_PIXELS, Codec
 from bls.entropy.coders import CODERS
+from bls.files import replace_file, write_file
 from bls.image_files import open_image
 from bls.ladder import quality_of, quality_text
 from bls.measures import images as quality
@@ -48,7 +48,7 @@ def encode(
     data = bitstream.pack_file(
         codec.compress(pixels, quality=quality, coder=coder), fingerprint=codec.model_fingerprint(quality)
     )
-    _write(output, data)
+    write_file(output, data)
     height, width = pixels.shape[:2]
     print(f"{output}: {width}x{height}, {len(data)} bytes, {_bpp(data, height, width):.4f} bpp")
 
@@ -85,9 +85,7 @@ def decode(
     extension = output.suffix.lower()
     if extension not in Image.registered_extensions():
         raise ValueError(f"{output} has extension {extension or 'none'}, which Pillow cannot write: use .png")
-    temporary = output.with_name(f".{output.name}.tmp{extension}")
-    image.save(temporary)
-    os.replace(temporary, output)
+    replace_file(output, image.save)
     print(f"{output}: {image.width}x{image.height}, {'grayscale' if image.mode == 'L' else 'RGB'}")
 
 
@@ -133,12 +131,6 @@ def _read_image(path: Path) -> np.ndarray:
     if image.mode in ("P", "RGB", "CMYK", "YCbCr"):
         return np.asarray(image.convert("RGB"))
     raise ValueError(f"{path} has mode {image.mode}, expected 8-bit grayscale or colour: convert it first")
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"encode": encode, "decode": decode, "info": info}

@@ -9,7 +9,6 @@ upgrade.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -28,6 +27,7 @@ from bls.entropy.adaptive.model import AdaptiveModel
 from bls.entropy.coders import StartingStates
 from bls.entropy.mixed.model import MixedModel
 from bls.entropy.table import ProbabilityTable
+from bls.files import write_file
 from bls.ladder import QualityError, QualityRange, check_disjoint, index_of, quality_of, quality_text
 from bls.transforms.gains import StoredGains
 from bls.transforms.gdn import GDN
@@ -246,7 +246,7 @@ def save_bundle(folder: Path, networks: Sequence[FittedNetwork]) -> None:
     entries = []
     for network in Bundle(networks).networks:
         name = network_file(network.qualities)
-        _replace(folder / name, network.to_bytes())
+        write_file(folder / name, network.to_bytes())
         entries.append(
             {
                 "qualities": [network.qualities.low, network.qualities.high],
@@ -257,7 +257,8 @@ def save_bundle(folder: Path, networks: Sequence[FittedNetwork]) -> None:
                 "training": dict(network.training),
             }
         )
-    _replace(folder / MANIFEST, json.dumps({"format": FORMAT, "networks": entries}, indent=2).encode() + b"\n")
+    manifest = json.dumps({"format": FORMAT, "networks": entries}, indent=2).encode() + b"\n"
+    write_file(folder / MANIFEST, manifest)
 
 
 def load_bundle(folder: Path | str | None = None, *, quality: float | None = None) -> Bundle:
@@ -405,9 +406,3 @@ def _fingerprint(arrays: Arrays) -> bytes:
 
 def _short_hash(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()[:FINGERPRINT_NUM_BYTES]
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -27,7 +27,7 @@ from pipeline.ledger.schema import RELAXATION, to_parquet
 from pipeline.ledger.summary import Summary
 from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.provenance import provenance
-from pipeline.sources.opening import check_apart, open_source
+from pipeline.sources.opening import check_apart, no_images, open_source
 from pipeline.sources.reference import Columns, ImageReference, Source
 from pipeline.status import Status
 from pipeline.storage.opening import open_folder
@@ -91,7 +91,7 @@ def check_relaxation(config: CheckRelaxation) -> ExitCode:
         source = open_source(config.input, Columns(config.image_column, config.key_column))
         references = list(source.references())
         if not references:
-            raise UsageError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
+            raise no_images(source)
     checks = [RelaxationCheck(bundle, quality, seed=config.seed) for quality in bundle.whole_qualities]
     good, rows, bad = [], [], []
     for item, x in _images(config, source, references, "analysed"):
@@ -119,7 +119,7 @@ def _images(
     with ProgressReport(verb, num_images=len(references), before=Summary()) as progress:
         for position, reference in enumerate(references):
             item, x = _Image(position, {"key": reference.key, "status": Status.OK}, reference), None
-            with item.stage("seconds"):
+            with item.stage():
                 x = images.decode(source.read(reference), max_pixels=config.max_pixels).pixels
             item.fit(RELAXATION)
             yield item, x

@@ -30,7 +30,7 @@ from pipeline.images import MAX_PIXELS
 from pipeline.ledger.output import Output, check_same, versions
 from pipeline.ledger.plan import default_size, freeze_plan, planned_shards
 from pipeline.ledger.summary import Summary
-from pipeline.sources.opening import check_apart, open_source
+from pipeline.sources.opening import check_apart, no_images, open_source
 from pipeline.sources.reference import Columns, Source
 from pipeline.storage.secrets import redact
 from pipeline.storage.uris import absolute
@@ -224,7 +224,7 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
         check_same(stored, job=JOB, settings=_settings(source, worker_config), output=output)
     num_images, sample = draw_sample(source.references())
     if not sample:
-        raise ValueError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
+        raise no_images(source)
     done = sum((marker.summary for marker in output.iter_markers()), Summary()) if stored else Summary()
     size = stored.shard_size if stored else config.shard_size or default_size(num_images, cluster.num_workers)
     rows = [

@@ -7,23 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from bls.bitstream import BitstreamError, Header
+from bls.bitstream import BitstreamError
 from bls.codec import Codec, Symbols, make_header
 from bls.measures import images as measures
-from bls.pixels import Pixels
 from pipeline.images import SourceImage
-from pipeline.work.stages import Item, run_batch
+from pipeline.work.codec import DecodedItem
+from pipeline.work.stages import run_batch
 
 
 @dataclass
-class CodedItem(Item):
+class CodedItem(DecodedItem):
     """An image being compressed; what no later stage needs is dropped."""
 
     image: SourceImage | None = None
     symbols: Symbols | None = None
     bitstream: bytes = b""
-    decoded: tuple[Header, Symbols] | None = None
-    x_hat: Pixels | None = None
 
 
 def analyze(codec: Codec, batch: Sequence[CodedItem], *, quality: float) -> None:

@@ -16,9 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bls.bitstream import BitstreamError, Header, parse_header
-from bls.codec import Symbols
-from bls.pixels import Pixels
+from bls.bitstream import BitstreamError, parse_header
 from pipeline import images
 from pipeline.ahead import ahead
 from pipeline.decompress.containers import Container, RestoredFiles, RestoredImage, open_restored
@@ -36,13 +34,14 @@ from pipeline.work.codec import (
     AHEAD_PIXELS,
     IO_THREADS,
     CodecSpec,
+    DecodedItem,
     WorkerCrashError,
     configure_process,
     num_pixels,
     shape_of,
     synthesize,
 )
-from pipeline.work.stages import Item, batches
+from pipeline.work.stages import batches
 
 _COLUMNS = ["key", "stem", "bitstream", "exif", "icc_profile", "alpha_png"]
 # Errors of a file's name; any other error of writing concerns the output as a whole.
@@ -71,13 +70,11 @@ class StoredImage:
 
 
 @dataclass
-class _StoredItem(Item):
+class _StoredItem(DecodedItem):
     """An image being restored; `carried` holds what the input carried beside it, by its names there."""
 
     stored: dict[str, Any]
     carried: dict[str, Any]
-    decoded: tuple[Header, Symbols] | None = None
-    x_hat: Pixels | None = None
     data: bytes = b""  # of the image file
 
 

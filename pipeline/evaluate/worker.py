@@ -102,7 +102,7 @@ class ShardEvaluator:
         if crashed:
             source.quarantine(Status.CRASHED, WorkerCrashError())
         else:
-            with source.stage("seconds"):
+            with source.stage():
                 data = read_encoded(self._source, reference)
                 x = images.decode(data, max_pixels=self._config.max_pixels).pixels
         source.fit(EVALUATION)
@@ -118,7 +118,7 @@ class ShardEvaluator:
     def _measure(self, x: Pixels, source: Row, codec: str, setting: float) -> list[Row]:
         """Code an image; return a row per entropy coder for our codec, one for the others."""
         item = Item(0, {**source, "codec": codec, "setting": setting})
-        with item.stage("seconds"):
+        with item.stage():
             if codec == OURS:
                 files, columns = self._code(x, setting)
             else:

@@ -20,6 +20,7 @@ from pipeline.ledger.damage import parse_table, parsing
 from pipeline.ledger.output import Manifest, Output, OutputError, check_same
 from pipeline.ledger.schema import PLAN, table_to_parquet
 from pipeline.ledger.shard import Shard
+from pipeline.sources.opening import no_images
 from pipeline.sources.reference import ImageReference, Source
 from pipeline.sources.unique_keys import Hashes, check_unique_keys, hashes_of
 from pipeline.storage.folder import delete_many, list_names
@@ -116,7 +117,7 @@ class _Listing:
 def _write_plan(output: Output, source: Source, shard_size: int | None, num_workers: Callable[[], int]) -> Manifest:
     references = iter(source.references())
     if (first := next(references, None)) is None:
-        raise ValueError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
+        raise no_images(source)
     references = itertools.chain([first], references)
     if shard_size is None:
         shard_size, references = _default_size(references, num_workers())

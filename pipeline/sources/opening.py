@@ -76,6 +76,11 @@ def open_source(uri: str, columns: Columns | None = None) -> Source:
     )
 
 
+def no_images(source: Source) -> ValueError:
+    """Return the error of an input in which nothing has the name of an image."""
+    return ValueError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
+
+
 def check_apart(output: str, *inputs: str) -> None:
     """Refuse an output that overlaps an input: a job would take its own files for images, or put them among them.
 

@@ -3,18 +3,19 @@
 A worker is a plain class that knows nothing of Ray; see pipeline/compress/worker.py and pipeline/decompress/worker.py.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
 from bls import use_huge_pages
-from bls.codec import MAX_PIXELS, Codec
+from bls.bitstream import Header
+from bls.codec import MAX_PIXELS, Codec, Symbols
 from bls.entropy.coders import CODERS
 from bls.ladder import quality_text
-from bls.pixels import padded_shape
+from bls.pixels import Pixels, padded_shape
 from bls.transforms.precision import Precision
 from pipeline.storage.uris import absolute
 from pipeline.work.bundles import load_bundle, load_network
@@ -111,9 +112,22 @@ def try_out(codec: Codec, *, quality: float, coder: str) -> None:
     codec.decompress(codec.compress(np.zeros((16, 16, 3), np.uint8), quality=quality, coder=coder))
 
 
-def synthesize(codec: Codec, batch: list[Any]) -> list[Any]:
+@dataclass
+class DecodedItem(Item):
+    """An image whose bitstream is decoded to symbols, and then to pixels."""
+
+    decoded: tuple[Header, Symbols] | None = field(default=None, kw_only=True)
+    x_hat: Pixels | None = field(default=None, kw_only=True)
+
+
+_D = TypeVar("_D", bound=DecodedItem)
+
+
+def synthesize(codec: Codec, batch: list[_D]) -> list[_D]:
+    """Run the synthesis transform over the good images of a batch."""
     good = [item for item in batch if item.ok]
-    for item, x_hat in run_batch(codec.synthesize, good, [item.decoded for item in good], seconds="synthesis_seconds"):
+    inputs = [item.decoded for item in good if item.decoded is not None]
+    for item, x_hat in run_batch(codec.synthesize, good, inputs, seconds="synthesis_seconds"):
         item.x_hat, item.decoded = x_hat, None
     return batch
 

@@ -49,8 +49,8 @@ class Item:
                 self.quarantine(Status.FAILED, ValueError(f"column {name} cannot hold its value: {error}"))
 
     @contextmanager
-    def stage(self, seconds: str) -> Iterator[None]:
-        """Add the time of a stage to a column of the row; an error there quarantines this image and ends there."""
+    def stage(self, seconds: str | None = None) -> Iterator[None]:
+        """Quarantine this image at an error, which ends there; add the time to a column of the row, if one is named."""
         start = time.perf_counter()
         try:
             yield
@@ -62,7 +62,8 @@ class Item:
         except Exception as error:
             self.quarantine(Status.FAILED, error)
         finally:
-            self.row[seconds] = self.row.get(seconds, 0.0) + time.perf_counter() - start
+            if seconds is not None:
+                self.row[seconds] = self.row.get(seconds, 0.0) + time.perf_counter() - start
 
 
 _I = TypeVar("_I", bound=Item)
