@@ -18,7 +18,8 @@ from bls.entropy.coders import CODERS
 from bls.files import replace_file, write_file
 from bls.image_files import open_image
 from bls.ladder import quality_of, quality_text
-from bls.measures import images as quality
+from bls.measures import images as measures
+from bls.targets import Kind, Target, compress_to_target
 
 Input = Annotated[Path, tyro.conf.Positional]
 
@@ -27,7 +28,11 @@ def encode(
     image: Input,
     output: Annotated[Path, tyro.conf.Positional],
     /,
-    quality: float = 4,
+    quality: float | None = None,
+    target_psnr_db: float | None = None,
+    target_ms_ssim: float | None = None,
+    target_num_bytes: int | None = None,
+    target_bpp: float | None = None,
     coder: str = CODERS[0],
     bundle: Path | None = None,
     overwrite: bool = False,
@@ -37,20 +42,42 @@ def encode(
     Args:
         image: An image of a format in `bls.image_files`; transparency is refused, not dropped.
         output: The .bls file.
-        quality: From 1 (smallest files) to 8 (best images), any number between.
+        quality: From 1 (smallest files) to 8 (best images), any number between; 4 where no target is given.
+        target_psnr_db: Search for the lowest quality that reaches this PSNR, in dB.
+        target_ms_ssim: Search for the lowest quality that reaches this MS-SSIM.
+        target_num_bytes: Search for the highest quality whose bitstream has no more bytes than this.
+        target_bpp: Search for the highest quality whose bitstream has no more bits per pixel than this.
         coder: Entropy coder: `mixed` (smallest), `adaptive` (faster) or `static`.
         bundle: Folder of fitted models; by default the one that comes with the package.
         overwrite: Replace a file that is there.
     """
     _check_target(output, source=image, overwrite=overwrite)
+    asked: list[tuple[Kind, float | None]] = [
+        ("psnr_db", target_psnr_db),
+        ("ms_ssim", target_ms_ssim),
+        ("num_bytes", target_num_bytes),
+        ("bpp", target_bpp),
+    ]
+    targets = [Target(kind, value) for kind, value in asked if value is not None]
+    if len(targets) + (quality is not None) > 1:
+        raise ValueError("several of --quality and the targets are given: give one")
     codec = Codec.load(bundle)
     pixels = _read_image(image)
-    data = bitstream.pack_file(
-        codec.compress(pixels, quality=quality, coder=coder), fingerprint=codec.model_fingerprint(quality)
-    )
+    if targets:
+        found = compress_to_target(
+            codec, pixels, targets[0], coder=coder, more_num_bytes=bitstream.FILE_PREFIX_NUM_BYTES
+        )
+        stream, quality = found.bitstream, found.quality
+        if not found.is_met:
+            print(f"{output}: no quality meets the target, {quality_text(quality)} comes nearest", file=sys.stderr)
+    else:
+        quality = 4.0 if quality is None else quality
+        stream = codec.compress(pixels, quality=quality, coder=coder)
+    data = bitstream.pack_file(stream, fingerprint=codec.model_fingerprint(quality))
     write_file(output, data)
     height, width = pixels.shape[:2]
-    print(f"{output}: {width}x{height}, {len(data)} bytes, {_bpp(data, height, width):.4f} bpp")
+    rate = f"{len(data)} bytes, {_bpp(data, height, width):.4f} bpp"
+    print(f"{output}: {width}x{height}, quality {quality_text(quality)}, {rate}")
 
 
 def decode(
@@ -106,7 +133,7 @@ def info(file: Input, /) -> None:
 
 
 def _bpp(data: bytes, height: int, width: int) -> float:
-    return quality.bpp(len(data), height=height, width=width)
+    return measures.bpp(len(data), height=height, width=width)
 
 
 def _check_target(output: Path, *, source: Path, overwrite: bool) -> None:

@@ -23,7 +23,7 @@ _SIZE = struct.Struct(">HH")
 _FIELDS_NUM_BYTES = 3
 _CHECKSUM = struct.Struct(">I")
 _HEADER_NUM_BYTES = _SIZE.size + _FIELDS_NUM_BYTES
-_FILE_PREFIX_NUM_BYTES = len(FILE_MAGIC) + FINGERPRINT_NUM_BYTES
+FILE_PREFIX_NUM_BYTES = len(FILE_MAGIC) + FINGERPRINT_NUM_BYTES
 MIN_BITSTREAM_NUM_BYTES = _HEADER_NUM_BYTES + _CHECKSUM.size
 
 # The last three header bytes are one 24-bit number. From its most significant bit:
@@ -147,7 +147,7 @@ def unpack_file(data: bytes) -> tuple[bytes, bytes]:
             f"file begins with {data[: len(FILE_MAGIC)].hex() or 'nothing'}, a .bls file with {FILE_MAGIC.hex()}: "
             "pass a .bls file, or fetch it again if it is damaged"
         )
-    fingerprint, bitstream = data[len(FILE_MAGIC) : _FILE_PREFIX_NUM_BYTES], data[_FILE_PREFIX_NUM_BYTES:]
+    fingerprint, bitstream = data[len(FILE_MAGIC) : FILE_PREFIX_NUM_BYTES], data[FILE_PREFIX_NUM_BYTES:]
     parse_header(bitstream)
     if not _is_intact(bitstream, fingerprint):
         raise BitstreamError("checksum of the .bls file does not match its content: it is damaged, fetch it again")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int32
+from jaxtyping import Float, Float32, Int32
 from PIL import Image
 from torch import Tensor
 
@@ -32,6 +32,7 @@ from bls.transforms.quantization import quantize
 from bls.transforms.tiling import analyze_tiled, synthesize_tiled
 
 Symbols = Int32[np.ndarray, "c hl wl"]
+Latents = Float32[np.ndarray, "c hl wl"]
 
 MAX_PIXELS = 2**27
 """Default limit of what is decoded: a few damaged or hostile bytes may claim 4 gigapixels."""
@@ -131,25 +132,40 @@ class Codec:
 
     def analyze(self, images: Sequence[Pixels], *, quality: float) -> list[Symbols]:
         """Transform and quantise images to the symbols that are coded."""
-        index = index_of(quality)
-        network, (analysis, _) = self._network(index), self._transforms[self._number(index)]
-        gain = torch.from_numpy(network.gains.at(index)).to(self._device)[:, None, None]
+        gain = self._gain(index_of(quality))
+        return self._analyze(images, quality, lambda y: quantize(y * gain).to(torch.int32))
+
+    def latents(self, images: Sequence[Pixels], *, quality: float) -> list[Latents]:
+        """Transform images to the latents of the network that serves a quality, the same for its whole range."""
+        return self._analyze(images, quality, lambda y: y)
+
+    def quantize(self, latents: Latents, *, quality: float) -> Symbols:
+        """Quantise latents to the symbols of a quality of their network."""
+        gain = self._gain(index_of(quality)).cpu()
+        symbols: Symbols = quantize(torch.from_numpy(latents) * gain).to(torch.int32).numpy()
+        return symbols
+
+    def _analyze(
+        self, images: Sequence[Pixels], quality: float, finish: Callable[[Tensor], Tensor]
+    ) -> list[np.ndarray]:
+        quality_index = index_of(quality)
+        network, (analysis, _) = self._network(quality_index), self._transforms[self._number(quality_index)]
         groups = defaultdict(list)
-        for index, image in enumerate(images):
-            groups[padded_shape(*image.shape[:2])].append(index)
+        for place, image in enumerate(images):
+            groups[padded_shape(*image.shape[:2])].append(place)
 
-        def quantized_latents(tile: Tensor) -> Tensor:
-            with self._autocast(index):
+        def finished_latents(tile: Tensor) -> Tensor:
+            with self._autocast(quality_index):
                 y = analysis(self._on_device(tile).float() / 255)
-            return quantize(y.float() * gain).to(torch.int32).cpu()
+            return finish(y.float()).cpu()
 
-        symbols: dict[int, Symbols] = {}
-        for shape, indices in groups.items():
-            x = _batch([to_planes(images[i], shape, network.config.channels) for i in indices])
+        results: dict[int, np.ndarray] = {}
+        for shape, places in groups.items():
+            x = _batch([to_planes(images[place], shape, network.config.channels) for place in places])
             with torch.inference_mode():
-                y_hat = analyze_tiled(quantized_latents, x)
-            symbols |= zip(indices, y_hat.contiguous().numpy(), strict=True)
-        return [symbols[index] for index in range(len(images))]
+                y = analyze_tiled(finished_latents, x)
+            results |= zip(places, y.contiguous().numpy(), strict=True)
+        return [results[place] for place in range(len(images))]
 
     def encode(self, symbols: Symbols, *, header: Header) -> bytes:
         """Entropy code symbols into a bitstream."""
@@ -202,8 +218,7 @@ class Codec:
     def _synthesis_of(self, quality_index: int, *, gray: bool) -> Callable[[Tensor], Tensor]:
         """Return what turns a tile of symbols into pixels."""
         _, synthesis = self._transforms[self._number(quality_index)]
-        gain = self._network(quality_index).gains.at(quality_index)
-        step = torch.from_numpy(1 / gain).to(self._device)[:, None, None]
+        step = 1 / self._gain(quality_index)
 
         def pixels(tile: Tensor) -> Tensor:
             with self._autocast(quality_index):
@@ -211,6 +226,10 @@ class Codec:
             return to_uint8(x_hat.float(), gray=gray).cpu()
 
         return pixels
+
+    def _gain(self, quality_index: int) -> Float[Tensor, "c 1 1"]:
+        gain = self._network(quality_index).gains.at(quality_index)
+        return torch.from_numpy(gain).to(self._device)[:, None, None]
 
     def _network(self, quality_index: int) -> FittedNetwork:
         return self._bundle.network_at(quality_index)

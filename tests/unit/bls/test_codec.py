@@ -16,7 +16,7 @@ from bls.bitstream import BitstreamError
 from bls.bundle import Bundle
 from bls.codec import Codec, make_header
 from bls.entropy.coders import CODERS
-from bls.ladder import QualityError
+from bls.ladder import QualityError, lmbda_of
 from bls.measures.luma import LUMA_WEIGHTS
 from bls.pixels import padded_shape
 from bls.transforms.precision import Precision, takes_bfloat16
@@ -239,6 +239,27 @@ def test_bfloat16_is_taken_at_low_rates_where_the_device_has_it(monkeypatch: pyt
         assert takes_bfloat16("auto", device, lmbda=0.013) == has_it
         assert not takes_bfloat16("auto", device, lmbda=0.0932)
         assert takes_bfloat16("bfloat16", device, lmbda=0.0932) and not takes_bfloat16("float32", device, lmbda=0.001)
+
+
+def test_both_transforms_take_the_precision_of_their_quality(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def takes(precision: Precision, device: torch.device, *, lmbda: float) -> bool:
+        asked.append(lmbda)
+        return False
+
+    monkeypatch.setattr("bls.codec.takes_bfloat16", takes)
+    codec, images = Codec(Bundle([small_network(2), small_network(3, 5)])), [_image(20, 20), _image(40, 20)]
+    codec.decompress_batch(codec.compress_batch(images, quality=4.5))
+    assert asked == [pytest.approx(lmbda_of(4.5))] * 4
+
+
+def test_latents_are_quantised_to_the_symbols_of_any_quality() -> None:
+    codec, x = Codec(Bundle([small_network(3, 5)]), precision="float32"), _image(70, 90)
+    (latents,) = codec.latents([x], quality=3)
+    for quality in (3, 4.37, 5):
+        (symbols,) = codec.analyze([x], quality=quality)
+        np.testing.assert_array_equal(codec.quantize(latents, quality=quality), symbols)
 
 
 def test_estimated_bits_are_what_the_static_coder_needs() -> None:
