@@ -110,9 +110,10 @@ class QualityRange:
         """
         low, _, high = text.partition(":")
         try:
-            return cls(float(low), float(high or low))
+            ends = float(low), float(high or low)
         except ValueError as error:
             raise QualityError(f"{text!r} is not a range of qualities: expected one such as 1:4.5, or 4") from error
+        return cls(*ends)
 
     def spread(self, spacing: float) -> list[float]:
         """Return qualities from one end to the other, evenly spread, at most `spacing` apart; one if it is single."""

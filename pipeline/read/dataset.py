@@ -44,9 +44,9 @@ class CompressedDataset:
                 "use the release that wrote it"
             )
         with parsing(self.output, "manifest.json"):
-            quality, fingerprint = manifest.settings["quality"], manifest.settings["model_fingerprint"]
-            if not (isinstance(quality, int | float) and isinstance(fingerprint, str)):
-                raise ValueError(f"quality is {quality!r}, model_fingerprint {fingerprint!r}")
+            quality, *names = (manifest.settings[name] for name in ("quality", "model_fingerprint", "coder"))
+            if not (isinstance(quality, int | float) and all(isinstance(name, str) for name in names)):
+                raise ValueError(f"quality is {quality!r}, model_fingerprint and coder {names!r}")
         self.manifest = manifest
         self.markers = self.output.markers()
         for marker in self.markers:

@@ -97,13 +97,13 @@ def test_a_rerun_does_only_what_is_missing(
     assert (output / "README.md").exists()
     # Other settings are not mixed with it.
     done = run("evaluate", *arguments(photographs, tiny_bundle, output), "--qualities", 4)
-    assert done.returncode == 2 and "qualities was [2, 4], now [4]" in done.stderr, done.stderr
+    assert done.returncode == 2 and "qualities was [2.0, 4.0], now [4.0]" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--qualities", 3), "--qualities has 3, the bundle has [2, 4]"),
+        (("--qualities", 3), "quality is 3, the bundle serves 2, 4"),
         (("--codecs", "bpg"), "--codecs has bpg, expected some of jpeg-420"),
         (("--curves", "new"), "reference has no codec new: expected some of old other"),
         (("--reference", "nowhere.csv"), "nowhere.csv is not there"),

@@ -184,7 +184,7 @@ def test_a_job_that_was_stopped_and_then_killed_goes_on(
     ("arguments", "message"),
     [
         (("--quality", 2), "quality was 4, now 2"),
-        (("--quality", 5), "the bundle has [2, 4]"),
+        (("--quality", 5), "the bundle serves 2, 4"),
         (("--qualty", 4), "--quality"),
         (("--gpus-per-worker", 99), "room for 0 workers of 1 CPUs and 99 GPUs"),
     ],

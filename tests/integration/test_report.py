@@ -161,7 +161,8 @@ def test_dataset_and_report_may_be_on_an_object_store(compressed: Path, tiny_bun
 def test_wrong_inputs_and_bundles_are_told(
     compressed: Path, tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(tmp_path, tmp_path / "r.html", tiny_bundle) == ExitCode.WRONG_USAGE
+    (tmp_path / "x").mkdir()
+    assert run(tmp_path / "x", tmp_path / "r.html", tiny_bundle) == ExitCode.WRONG_USAGE
     assert "is not a compressed dataset" in capsys.readouterr().err
     assert report.main(["--input", str(compressed), "--output", str(tmp_path / "r.html")]) == ExitCode.WRONG_USAGE
     assert "pass the bundle that compressed it" in capsys.readouterr().err
