@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-REQUIREMENTS = {requirement.name: requirement for requirement in map(Requirement, PROJECT["dependencies"])}
+DATASETS = PROJECT["optional-dependencies"]["datasets"]
+REQUIREMENTS = {r.name: r for r in map(Requirement, [*PROJECT["dependencies"], *DATASETS])}
 ACCEPT_QUARANTINED = ROOT / "deploy" / "accept_quarantined.sh"
 
 
