@@ -1,4 +1,4 @@
-"""Uniform scalar quantisation, and the noise that stands for it in training (Ballé et al., ICLR 2017, section 4)."""
+"""Uniform scalar quantisation (Ballé et al., ICLR 2017)."""
 
 from jaxtyping import Float
 from torch import Tensor

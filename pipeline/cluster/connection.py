@@ -8,14 +8,9 @@ import socket
 import threading
 from typing import Any
 
-from pipeline.console.exits import UsageError, describe_error
-
-# Ray reads these when it is imported. The first keeps its reports of dead workers, which are handled here, off the
-# terminal; the second keeps it from sending statistics.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
 import ray
+
+from pipeline.console.exits import UsageError, describe_error
 
 SECONDS_TO_CONNECT = 10.0
 

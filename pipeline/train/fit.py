@@ -1,6 +1,6 @@
 """The fit of one network, from its start to what goes into a bundle: batches in, curve and fitted model out.
 
-Knows no cluster: `pipeline/train/sweep.py` runs it in every worker of a Ray Train job, and it is tested without.
+Knows no cluster: `pipeline/train/worker.py` runs it in every worker of a Ray Train job, and it is tested without.
 """
 
 import io

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 import torch
 
 from pipeline.sources.reference import ImageReference, Source
 from pipeline.train.patches import PatchConfig, PatchSet
-
-import ray  # isort: skip
-import ray.data  # isort: skip
-import ray.train  # isort: skip
-import ray.train.torch  # isort: skip
 
 IMAGES_PER_TASK = 64
 TASKS_IN_FLIGHT = 64

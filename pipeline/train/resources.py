@@ -5,12 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pipeline.cluster.connection import ClusterError, connect
+import ray
 
-import ray  # isort: skip
-import ray.data  # isort: skip
-import ray.train  # isort: skip
-import ray.train.torch  # isort: skip
+from pipeline.cluster.connection import ClusterError, connect
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Fits on a Ray cluster: images read by tasks, one Ray Train run per network, those of a sweep one from another.
 
-The only file of the train job that imports Ray. A sweep begins in the middle of its qualities; from there each network
+A sweep begins in the middle of its qualities; from there each network
 starts from its neighbour, upwards and downwards side by side where the cluster has room. The storage folder holds what
 a run needs that goes on where another was killed:
 
@@ -13,6 +13,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import ray
+import ray.train
+import ray.train.torch
+
 from bls.bundle import FittedNetwork
 from bls.ladder import QualityRange
 from pipeline.console.exits import WorkError, describe_error
@@ -21,11 +25,6 @@ from pipeline.console.text import reasons_text
 from pipeline.storage.folder import Folder
 from pipeline.train.fit import FitConfig
 from pipeline.train.fitted import read_fitted
-
-import ray  # isort: skip
-import ray.data  # isort: skip
-import ray.train  # isort: skip
-import ray.train.torch  # isort: skip
 from pipeline.train.images import Images
 from pipeline.train.resources import Milestones, Resources
 from pipeline.train.worker import FitJob, train_in_worker

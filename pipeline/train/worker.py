@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+import ray.data
+import ray.train
+import ray.train.torch
 import torch
 
 from bls.bundle import FittedNetwork
@@ -16,13 +20,8 @@ from bls.training.parallel import BatchPart
 from pipeline.storage.folder import Folder
 from pipeline.train.fit import Fit, FitConfig, Sample, mean_of
 from pipeline.train.fitted import write_fitted
-from pipeline.train.patches import STEPS_PER_GROUP, PatchSet, read_group, with_noise
-
-import ray  # isort: skip
-import ray.data  # isort: skip
-import ray.train  # isort: skip
-import ray.train.torch  # isort: skip
 from pipeline.train.images import Images
+from pipeline.train.patches import STEPS_PER_GROUP, PatchSet, read_group, with_noise
 from pipeline.train.resources import Milestones, Resources
 
 STATE = "state.pt"
