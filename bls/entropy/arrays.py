@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -10,37 +10,45 @@ Expected = Mapping[str, tuple[tuple[int, ...], type]]
 """Shape and type of every array."""
 
 
-def to_arrays(model: Any) -> dict[str, np.ndarray]:
-    """Return a dataclass's arrays by name."""
-    return {f.name: getattr(model, f.name) for f in fields(model)}
+class StoredArrays:
+    """A dataclass of arrays that a bundle stores by their names; `stored_name` is what messages call it."""
+
+    stored_name: ClassVar[str]
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return what `from_arrays` takes."""
+        return {name: getattr(self, name) for name in _names(type(self))}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Rebuild it from stored arrays.
+
+        Raises:
+            ValueError: an array is missing, or they do not belong together.
+        """
+        names = _names(cls)
+        missing = set(names) - arrays.keys()
+        if missing:
+            raise ValueError(f"{cls.stored_name} lacks {', '.join(sorted(missing))}: write the bundle again")
+        return cls(**{name: arrays[name] for name in names})
+
+    def check_shapes(self, expected: Expected) -> None:
+        """Do nothing if every array has its shape and type.
+
+        Raises:
+            ValueError: names the first that has not.
+        """
+        for name, (shape, dtype) in expected.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"{self.stored_name} has {name} of {array.dtype} {array.shape}, expected {np.dtype(dtype)} "
+                    f"{shape}: write the bundle again"
+                )
 
 
-def pick_arrays(arrays: Mapping[str, np.ndarray], cls: type, *, name: str) -> dict[str, np.ndarray]:
-    """Return the arrays that a dataclass is made of.
-
-    Raises:
-        ValueError: one is missing.
-    """
-    names = [f.name for f in fields(cls)]
-    missing = set(names) - arrays.keys()
-    if missing:
-        raise ValueError(f"{name} lacks {', '.join(sorted(missing))}: write the bundle again")
-    return {name: arrays[name] for name in names}
-
-
-def check_shapes(model: Any, expected: Expected, *, name: str) -> None:
-    """Do nothing if every array has its shape and type.
-
-    Raises:
-        ValueError: names the first that has not.
-    """
-    for array_name, (shape, dtype) in expected.items():
-        array = getattr(model, array_name)
-        if array.shape != shape or array.dtype != dtype:
-            raise ValueError(
-                f"{name} has {array_name} of {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}: "
-                "write the bundle again"
-            )
+def _names(cls: Any) -> list[str]:
+    return [field.name for field in fields(cls)]
 
 
 def are_coded_before(sources: np.ndarray, weights: np.ndarray) -> bool:

@@ -7,14 +7,13 @@ Letters in shapes: c channels, k integers at which the density was sampled, n en
 rows and columns of latents.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt32
 
-from bls.entropy.arrays import pick_arrays, to_arrays
+from bls.entropy.arrays import StoredArrays
 
 PRECISION = 16
 TOTAL = 1 << PRECISION
@@ -22,12 +21,14 @@ INT32 = np.iinfo(np.int32)
 
 
 @dataclass(frozen=True)
-class ProbabilityTable:
+class ProbabilityTable(StoredArrays):
     """The channels' frequencies, one after the other; each channel's escape entry is its last.
 
     Raises:
         ValueError: the arrays are no such table.
     """
+
+    stored_name = "probability table"
 
     minimum: Int32[np.ndarray, " c"]
     """The smallest symbol with an entry of its own."""
@@ -112,19 +113,6 @@ class ProbabilityTable:
             bits += counts @ (PRECISION - np.log2(self.channel(c)))
             bits += (2 * np.floor(np.log2(self.escaped(plane, c))) + 1).sum()
         return float(bits)
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return what `from_arrays` takes."""
-        return to_arrays(self)
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "ProbabilityTable":
-        """Rebuild a table from stored arrays.
-
-        Raises:
-            ValueError: an array is missing, or they are no table.
-        """
-        return cls(**pick_arrays(arrays, cls, name="probability table"))
 
     @cached_property
     def _start(self) -> Int64[np.ndarray, " c+1"]:

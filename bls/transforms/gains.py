@@ -7,24 +7,25 @@ Gain units: Z. Cui et al., "Asymmetric Gained Deep Image Compression with Contin
 Letters in shapes: b batch, c latent channels, k points.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from bls.entropy.arrays import check_shapes, pick_arrays, to_arrays
+from bls.entropy.arrays import StoredArrays
 
 MAX_LOG_GAIN = 16.0
 
 
 @dataclass(frozen=True)
-class StoredGains:
+class StoredGains(StoredArrays):
     """The gains as a bundle stores them.
 
     Raises:
         ValueError: the arrays do not belong together or are out of range.
     """
+
+    stored_name = "gains"
 
     indices: Int32[np.ndarray, " k"]
     """Of the points' qualities, ascending."""
@@ -32,7 +33,7 @@ class StoredGains:
 
     def __post_init__(self) -> None:
         k, c = self.indices.size, self.log_gain.shape[-1]
-        check_shapes(self, {"indices": ((k,), np.int32), "log_gain": ((k, c), np.float32)}, name="gains")
+        self.check_shapes({"indices": ((k,), np.int32), "log_gain": ((k, c), np.float32)})
         if not k or not c or (np.diff(self.indices) <= 0).any():
             raise ValueError(
                 f"gains stand at {self.indices.tolist()}, expected ascending indices: write the bundle again"
@@ -55,16 +56,3 @@ class StoredGains:
             log_gain -= (right - index) / (right - left) * (log_gain - self.log_gain[above - 1])
         gain: np.ndarray = np.exp(log_gain).astype(np.float32)
         return gain
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return what `from_arrays` takes."""
-        return to_arrays(self)
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "StoredGains":
-        """Rebuild gains from stored arrays.
-
-        Raises:
-            ValueError: an array is missing, or they are not gains.
-        """
-        return cls(**pick_arrays(arrays, cls, name="gains"))

@@ -6,13 +6,12 @@ already: six neighbours in its own channel, and the same place in up to 16 chann
 Letters in shapes: c channels, s sources, k contexts, d decisions.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int32, UInt16
 
-from bls.entropy.arrays import Expected, are_coded_before, check_shapes, pick_arrays, to_arrays
+from bls.entropy.arrays import Expected, StoredArrays, are_coded_before
 from bls.entropy.table import ProbabilityTable
 from bls.entropy.tree import MAX_CHAIN, NUM_CONTEXTS, NUM_DECISIONS, chain_lengths, decision_probabilities
 
@@ -22,12 +21,14 @@ NEIGHBOURS = ((0, -1), (0, -2), (-1, 0), (-1, -1), (-1, 1), (-2, 0))
 
 
 @dataclass(frozen=True)
-class AdaptiveModel:
+class AdaptiveModel(StoredArrays):
     """Integers of every channel: the tree's shape, the weights of its activity, the states' first probabilities.
 
     Raises:
         ValueError: the arrays do not belong together or are out of range.
     """
+
+    stored_name = "adaptive model"
 
     mode: Int32[np.ndarray, " c"]
     below: Int32[np.ndarray, " c"]
@@ -68,19 +69,6 @@ class AdaptiveModel:
         """How many channels it codes."""
         return len(self.mode)
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return what `from_arrays` takes."""
-        return to_arrays(self)
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "AdaptiveModel":
-        """Rebuild a model from stored arrays.
-
-        Raises:
-            ValueError: an array is missing, or they are no model.
-        """
-        return cls(**pick_arrays(arrays, cls, name="adaptive model"))
-
 
 def to_sixteen_bits(probabilities: np.ndarray) -> np.ndarray:
     """Round probabilities to units of 2**-16, neither 0 nor 1."""
@@ -99,7 +87,7 @@ def _check(model: AdaptiveModel) -> None:
         "offset": ((c,), np.uint16),
         "probabilities": ((c, NUM_CONTEXTS, NUM_DECISIONS), np.uint16),
     }
-    check_shapes(model, expected, name="adaptive model")
+    model.check_shapes(expected)
     lengths = np.concatenate([model.below, model.above])
     if ((lengths < 0) | (lengths > MAX_CHAIN)).any():
         raise ValueError(

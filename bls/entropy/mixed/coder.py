@@ -1,4 +1,4 @@
-"""The mixing entropy coder: the adaptive coder's decisions, each foretold by six models at once. Integers only.
+"""The mixing entropy coder: the adaptive coder's decisions, each predicted by six models at once. Integers only.
 
 Every model has states of its own, chosen by its own context; their logits are added up, weighted, and the weights learn
 from each decision which models to trust (`bls.entropy.mixed.logits`). The same tree, interval and termination as in
@@ -70,7 +70,7 @@ from bls.entropy.tree import (
 
 COMPILED_IN = ("interval.py", "table.py", "tree.py", "adaptive/model.py", "mixed/logits.py", "mixed/model.py")
 """The other files that contribute to the machine code, and their hash (`bls.entropy.compiled`)."""
-COMPILED_IN_SHA256 = "3a2a25b1052b69580ed34a13e0dabad89cce64821d3e2e3fb867c62ffab2cc9f"
+COMPILED_IN_SHA256 = "77422fb029473b09d5cfafec44ed23b3ed4f7e2a01c84989d080f719b335054a"
 IS_CACHED = hash_of_sources(COMPILED_IN) == COMPILED_IN_SHA256
 
 FIRST_OF_VALUE = 4
@@ -147,7 +147,7 @@ def _encode(
 def count_decisions(
     symbols: Int32[np.ndarray, "c h w"], adaptive: AdaptiveModel, model: MixedModel, counts: UInt64[np.ndarray, " n"]
 ) -> None:
-    """Add to each state's count the decisions it foretells: yes in the upper 32 bits, no in the lower."""
+    """Add to each state's count the decisions it predicts: yes in the upper 32 bits, no in the lower."""
     assert len(symbols) == model.channels == adaptive.channels and symbols.dtype == np.int32
     mixing = counts, _mixer_weights(model), LEARNING_SHIFT
     _code(COUNT, np.empty(1, np.uint32), writable(symbols), mixing, _integers(adaptive, model))

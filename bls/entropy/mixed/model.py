@@ -1,20 +1,19 @@
 """What the mixing coder starts from, beside the `AdaptiveModel`: integers fitted to training symbols once and stored.
 
-Two weighted sums over symbols that the decoder knows already foretell a symbol's distance from its channel's mode: one
+Two weighted sums over symbols that the decoder knows already predict a symbol's distance from its channel's mode: one
 of magnitudes how large it is, one of signed distances its value. Channels coded before are known everywhere, so below
 and to the right as well.
 
 Letters in shapes: c channels, s sources, k contexts, d decisions, t slots, i inputs of the mixer.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int16, Int32, UInt8, UInt16
 
 from bls.entropy.adaptive.model import NEIGHBOURS
-from bls.entropy.arrays import are_coded_before, check_shapes, pick_arrays, to_arrays
+from bls.entropy.arrays import StoredArrays, are_coded_before
 from bls.entropy.tree import NUM_CONTEXTS, NUM_DECISIONS
 
 NUM_TERMS = 32
@@ -57,12 +56,14 @@ DISTANCE: UInt8[np.ndarray, "256"] = _level_table(DISTANCE_STARTS, 256)
 
 
 @dataclass(frozen=True)
-class MixedModel:
+class MixedModel(StoredArrays):
     """Integers of the two sums, the first probabilities of five models (the sixth's are the adaptive coder's), weights.
 
     Raises:
         ValueError: the arrays do not belong together or are out of range.
     """
+
+    stored_name = "mixed model"
 
     magnitude_offset: Int32[np.ndarray, " c"]
     """The expected magnitude where all magnitudes are zero."""
@@ -94,19 +95,6 @@ class MixedModel:
         """How many channels it codes."""
         return len(self.magnitude_offset)
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return what `from_arrays` takes."""
-        return to_arrays(self)
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "MixedModel":
-        """Rebuild a model from stored arrays.
-
-        Raises:
-            ValueError: an array is missing, or they are no model.
-        """
-        return cls(**pick_arrays(arrays, cls, name="mixed model"))
-
 
 def probability_shapes(channels: int) -> dict[str, tuple[int, int, int]]:
     """Return the shapes of the models' states: contexts, then decisions or slots."""
@@ -131,7 +119,7 @@ def _check(model: MixedModel) -> None:
         }
     expected |= {name: (shape, np.uint16) for name, shape in probability_shapes(c).items()}
     expected["mixer_weights"] = ((c, NUM_DECISIONS, NUM_INPUTS), np.int32)
-    check_shapes(model, expected, name="mixed model")
+    model.check_shapes(expected)
     _check_terms(model)
     if not all(getattr(model, name).all() for name in probability_shapes(c)):
         raise ValueError("mixed model has a probability of 0, expected 1 to 65535: write the bundle again")

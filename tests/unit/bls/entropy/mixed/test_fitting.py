@@ -46,7 +46,7 @@ def test_value_is_taken_from_where_it_was_copied_to(fitted: tuple[AdaptiveModel,
     assert np.abs(np.delete(weights, best)).max() < 0.1
 
 
-def test_ramp_is_foretold_by_its_left_neighbour(fitted: tuple[AdaptiveModel, MixedModel]) -> None:
+def test_ramp_is_predicted_by_its_left_neighbour(fitted: tuple[AdaptiveModel, MixedModel]) -> None:
     _, model = fitted
     assert model.value_neighbour_weights[2, 0] > 0.7 * (1 << SUM_FRACTION_BITS)
 
