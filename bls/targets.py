@@ -10,7 +10,8 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Literal
 
-from bls.codec import Codec, Latents, make_header
+from bls.bitstream import Header
+from bls.codec import Codec, Latents, Symbols, make_header
 from bls.entropy.coders import CODERS
 from bls.ladder import INDEX_STEPS, index_of, quality_of
 from bls.measures import images as measures
@@ -73,6 +74,7 @@ def compress_to_target(
 
     Raises:
         ValueError: the target is an MS-SSIM and the image is too small to have one.
+        BitstreamError: the target is one of error and the image has more pixels than the codec decodes.
     """
     if target.kind == "ms_ssim" and min(x.shape[:2]) < MS_SSIM_MIN_SIDE:
         raise ValueError(f"image has {x.shape[1]}x{x.shape[0]} pixels, MS-SSIM needs {MS_SSIM_MIN_SIDE} a side")
@@ -118,52 +120,59 @@ class _Attempts:
         self._more_num_bytes = more_num_bytes
         self._bound = target.bound(x)
         self._latents: dict[bytes, Latents] = {}
-        self._excess: dict[int, float] = {}
         self._values: dict[int, float] = {}
         self._bitstreams: dict[int, bytes] = {}
 
     def excess(self, index: int) -> float:
         """Return by how much a quality exceeds the target, on a scale on which it rises evenly with quality."""
-        if index not in self._excess:
-            self._values[index] = self._measure(index)
-            self._excess[index] = self._scaled(self._values[index]) - self._scaled(self._bound)
-        return self._excess[index]
+        return self._scaled(self._value(index)) - self._scaled(self._bound)
 
     def is_close(self, index: int) -> bool:
         """Return whether a quality meets the target closely enough."""
-        self.excess(index)
-        value = self._values[index]
+        value = self._value(index)
         if self._target.is_size:
             return (1 - SIZE_TOLERANCE) * self._bound <= value <= self._bound
         return self._bound <= value <= self._bound + TOLERANCES[self._target.kind]
 
     def result(self, index: int, *, is_met: bool) -> Compressed:
         """Return the bitstream of a quality."""
-        return Compressed(self._bitstream(index), quality_of(index), is_met)
+        bitstream = self._bitstream(index)
+        if not self._target.is_size:
+            self._codec.decode(bitstream)  # a promised error is that of a bitstream that this codec decodes
+        return Compressed(bitstream, quality_of(index), is_met)
 
-    def _bitstream(self, index: int) -> bytes:
-        if index not in self._bitstreams:
-            quality = quality_of(index)
-            network = self._codec.bundle.network_at(index)
-            if network.fingerprint not in self._latents:
-                (self._latents[network.fingerprint],) = self._codec.latents([self._x], quality=quality)
-            symbols = self._codec.quantize(self._latents[network.fingerprint], quality=quality)
-            header = make_header(self._x, quality=quality, coder=self._coder)
-            self._bitstreams[index] = self._codec.encode(symbols, header=header)
-        return self._bitstreams[index]
+    def _value(self, index: int) -> float:
+        if index not in self._values:
+            self._values[index] = self._measure(index)
+        return self._values[index]
+
+    def _measure(self, index: int) -> float:
+        if self._target.is_size:
+            return len(self._bitstream(index)) + self._more_num_bytes
+        # What the decoder shows: the coders lose nothing.
+        (x_hat,) = self._codec.synthesize([(self._header(index), self._symbols(index))])
+        if self._target.kind == "psnr_db":
+            return measures.psnr_db(measures.mse_255(self._x, x_hat))
+        ms_ssim = measures.ms_ssim(self._x, x_hat)
+        assert ms_ssim is not None
+        return ms_ssim
 
     def _scaled(self, value: float) -> float:
         if self._target.is_size:
             return math.log(value)
         return value if self._target.kind == "psnr_db" else -math.log10(max(1 - value, 1e-9))
 
-    def _measure(self, index: int) -> float:
-        bitstream = self._bitstream(index)
-        if self._target.is_size:
-            return len(bitstream) + self._more_num_bytes
-        x_hat = self._codec.decompress(bitstream)
-        if self._target.kind == "psnr_db":
-            return measures.psnr_db(measures.mse_255(self._x, x_hat))
-        ms_ssim = measures.ms_ssim(self._x, x_hat)
-        assert ms_ssim is not None
-        return ms_ssim
+    def _bitstream(self, index: int) -> bytes:
+        if index not in self._bitstreams:
+            self._bitstreams[index] = self._codec.encode(self._symbols(index), header=self._header(index))
+        return self._bitstreams[index]
+
+    def _symbols(self, index: int) -> Symbols:
+        quality = quality_of(index)
+        fingerprint = self._codec.model_fingerprint(quality)
+        if fingerprint not in self._latents:
+            (self._latents[fingerprint],) = self._codec.latents([self._x], quality=quality)
+        return self._codec.quantize(self._latents[fingerprint], quality=quality)
+
+    def _header(self, index: int) -> Header:
+        return make_header(self._x, quality=quality_of(index), coder=self._coder)
