@@ -45,11 +45,11 @@ class Gains(nn.Module):
         self.log_gain.copy_(flipped.flip(0))
 
     @torch.no_grad()
-    def load(self, stored: "StoredGains") -> None:
+    def load(self, stored: StoredGains) -> None:
         """Take over stored gains of the same range."""
         self.log_gain.copy_(torch.from_numpy(stored.log_gain[:-1] - stored.log_gain[-1:]))
 
-    def stored(self) -> "StoredGains":
+    def stored(self) -> StoredGains:
         """Return the gains as a bundle stores them."""
         indices = [index_of(point) for point in self.points.tolist()]
         return StoredGains(np.array(indices, np.int32), self._all_points().detach().cpu().float().numpy())

@@ -29,11 +29,13 @@ _ERROR_CLASS = _field("error_class", pa.string(), "class of the error of a quara
 _ERROR_MESSAGE = _field("error_message", pa.string(), "message of the error of a quarantined image")
 _WIDTH = _field("width", pa.int32(), "width after EXIF orientation was applied", unit="pixel")
 _HEIGHT = _field("height", pa.int32(), "height after EXIF orientation was applied", unit="pixel")
+_MODE = _field("mode", pa.string(), "Pillow mode of the source image, before conversion")
 _BPP = _field("bpp", pa.float64(), "8 * num_bytes / (width * height)", unit="bit/pixel")
 _ESTIMATED_BPP = _field("estimated_bpp", pa.float64(), "the density's estimate of the payload", unit="bit/pixel")
 _MSE_255 = _field("mse_255", pa.float64(), "mean squared error of the decoded image, samples in 0..255")
 _PSNR_DB = _field("psnr_db", pa.float64(), "10 log10(255^2 / mse_255); null where mse_255 is 0", unit="dB")
 _MS_SSIM = _field("ms_ssim", pa.float64(), "MS-SSIM of the decoded image; null below 161 pixels a side, or not sampled")
+_SYNTHESIS_SECONDS = _field("synthesis_seconds", pa.float64(), "synthesis transform, share of its batch", unit="second")
 
 PLAN = pa.schema(
     [
@@ -52,7 +54,7 @@ BITSTREAMS = pa.schema(
         _KEY,
         _STEM,
         _field("bitstream", pa.binary(), "header, payload and checksum: docs/bitstream.md", nullable=False),
-        _field("mode", pa.string(), "Pillow mode of the source image, before conversion"),
+        _MODE,
         _field("exif", pa.binary(), "EXIF of the source image, orientation tag reset to 1"),
         _field("icc_profile", pa.binary(), "ICC profile that the pixels are in; null means sRGB"),
         _field("alpha_png", pa.binary(), "alpha plane as a grayscale PNG, lossless"),
@@ -80,7 +82,7 @@ METRICS = pa.schema(
         _ERROR_MESSAGE,
         _WIDTH,
         _HEIGHT,
-        _field("mode", pa.string(), "Pillow mode of the source image, before conversion"),
+        _MODE,
         _field("source_format", pa.string(), "file format of the source image"),
         _field("source_num_bytes", pa.int64(), "size of the source image", unit="byte"),
         _field("num_bytes", pa.int64(), "size of the bitstream, header and checksum included", unit="byte"),
@@ -102,7 +104,7 @@ METRICS = pa.schema(
         _field("analysis_seconds", pa.float64(), "analysis transform, share of its batch", unit="second"),
         _field("entropy_encode_seconds", pa.float64(), "symbols to bitstream", unit="second"),
         _field("entropy_decode_seconds", pa.float64(), "bitstream to symbols, for verification", unit="second"),
-        _field("synthesis_seconds", pa.float64(), "synthesis transform, share of its batch", unit="second"),
+        _SYNTHESIS_SECONDS,
         _field("quality_seconds", pa.float64(), "MSE, PSNR and MS-SSIM", unit="second"),
     ]
 )
@@ -120,7 +122,7 @@ RESTORED = pa.schema(
         _field("num_bytes", pa.int64(), "size of the bitstream", unit="byte"),
         _field("image_num_bytes", pa.int64(), "size of the restored image file", unit="byte"),
         _field("entropy_decode_seconds", pa.float64(), "bitstream to symbols", unit="second"),
-        _field("synthesis_seconds", pa.float64(), "synthesis transform, share of its batch", unit="second"),
+        _SYNTHESIS_SECONDS,
         _field("image_encode_seconds", pa.float64(), "pixels to the bytes of an image file", unit="second"),
         _field("write_seconds", pa.float64(), "waiting for storage; several images wait at a time", unit="second"),
     ]

@@ -13,34 +13,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from pipeline.sources.folder import (
-    FolderSource,
-    open_archives,
-)
+from pipeline.sources.folder import FolderSource, open_archives
 from pipeline.sources.globs import Glob, expand_braces, has_magic, split_magic
-from pipeline.sources.reference import (
-    IMAGE_EXTENSIONS,
-    Columns,
-    ImageReference,
-    Sample,
-    Source,
-)
+from pipeline.sources.reference import Columns, Source
 from pipeline.sources.union import UnionSource
 from pipeline.sources.uri_list import ListSource
 from pipeline.storage.opening import open_folder
 from pipeline.storage.secrets import redact, without_credentials
 from pipeline.storage.uris import absolute, overlaps
-
-__all__ = [
-    "IMAGE_EXTENSIONS",
-    "Columns",
-    "ImageReference",
-    "Sample",
-    "Source",
-    "check_apart",
-    "open_source",
-    "open_sources",
-]
 
 
 def open_sources(uris: Sequence[str], columns: Columns | None = None) -> Source:

@@ -6,11 +6,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from pipeline.sources.reference import (
-    ImageReference,
-    Sample,
-    Source,
-)
+from pipeline.sources.reference import ImageReference, Sample, Source
 
 
 class UnionSource:
