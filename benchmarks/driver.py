@@ -66,7 +66,8 @@ class EmptyWorker:
         num_images = len(shard.items)
         mean = Mean(num_images / 2, num_images)
         stage_seconds = dict.fromkeys(STAGES, 0.1)
-        summary = Summary(num_images, {}, {}, num_images, num_images, num_images, mean, mean, mean, stage_seconds)
+        sizes = (num_images, num_images, num_images, num_images)
+        summary = Summary(num_images, {}, {}, *sizes, mean, mean, mean, stage_seconds)
         return self._output.commit(shard.index, {}, summary)
 
     def probe(self, shard: Shard) -> None:

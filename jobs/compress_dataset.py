@@ -25,7 +25,7 @@ from pipeline.console.printing import (
     say,
     shown,
 )
-from pipeline.console.text import mean_text, size_rows, skipped_text, speed_text
+from pipeline.console.text import mean_text, rate_text, size_rows, skipped_text, speed_text
 from pipeline.images import MAX_PIXELS
 from pipeline.ledger.output import Output, check_same, versions
 from pipeline.ledger.plan import default_size, freeze_plan, planned_shards
@@ -248,7 +248,7 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
         [
             ("images", f"{total.num_images - total.num_quarantined} compressed, {total.num_quarantined} quarantined"),
             *size_rows("source", "bitstreams", total),
-            ("bpp", mean_text(total.bpp, ".3f")),
+            ("bpp", rate_text(total)),
             ("PSNR", mean_text(total.psnr_db, ".2f", "dB")),
             ("MS-SSIM", mean_text(total.ms_ssim, ".4f") if total.ms_ssim.count else _NO_MS_SSIM),
             ("this run", speed_text(result.added, result.seconds)),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bls.codec import Codec
+from bls.measures.images import bpp
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.schema import BITSTREAMS, METRICS, SCHEMA_VERSION, to_parquet
@@ -59,9 +60,12 @@ def _commit(output: Output, codec: Codec, shard: int, samples: Sequence[Sample],
         height, width = sample.pixels.shape[:2]
         row = {"key": sample.key, "source_uri": sample.key, "shard": shard, "status": sample.status}
         row |= {"width": width, "height": height, "psnr_db": sample.psnr_db, "source_format": sample.source_format}
-        metrics.append({**row, "model_fingerprint": codec.model_fingerprint(4).hex(), "error_message": "", "n": 1})
+        metrics.append({**row, "model_fingerprint": codec.model_fingerprint(4).hex(), "error_message": ""})
         if sample.status == "ok":
             bitstream = codec.compress(sample.pixels, quality=4)
+            num_bytes = len(bitstream)
+            metrics[-1] |= {"num_bytes": num_bytes, "bpp": bpp(num_bytes, height=height, width=width)}
+            metrics[-1] |= {"source_num_bytes": sample.pixels.size}
             stem = sample.stem or sample.key.rpartition(".")[0]
             stored.append({"key": sample.key, "stem": stem, "bitstream": bitstream, "carried": sample.carried})
     schema = BITSTREAMS if carried is None else BITSTREAMS.append(pa.field("carried", carried))
@@ -69,4 +73,4 @@ def _commit(output: Output, codec: Codec, shard: int, samples: Sequence[Sample],
         "bitstreams": to_parquet(stored, schema, metadata={}),
         "metrics": to_parquet(metrics, METRICS, metadata={}),
     }
-    return output.commit(shard, files, Summary.of_rows(metrics, bytes_in="n", bytes_out="n"))
+    return output.commit(shard, files, Summary.of_rows(metrics, bytes_in="source_num_bytes", bytes_out="num_bytes"))

@@ -39,7 +39,7 @@ class Forecast:
         return [
             ("source", self._total("source_num_bytes", num_images)),
             ("bitstreams", self._total("num_bytes", num_images)),
-            ("bpp", self._mean("bpp", ".3f")),
+            ("bpp", self._rate()),
             ("PSNR", self._mean("psnr_db", ".2f", " dB")),
             ("time", f"about {_duration(seconds)} with {num_workers} workers such as this process"),
             ("sample", f"{len(self.rows)} of {num_images} images at random, {num_bad} of them quarantined"),
@@ -58,6 +58,15 @@ class Forecast:
         if len(self.rows) == num_images:
             error = 0.0
         return f"{num_bytes_text(round(statistics.mean(values) * num_good))} ± {num_bytes_text(round(error))}"
+
+    def _rate(self) -> str:
+        """Say what all bits over all pixels are."""
+        good = [row for row in self.rows if row["status"] == Status.OK]
+        if not good:
+            return "unknown"
+        total = 8 * sum(row["num_bytes"] for row in good) / sum(row["width"] * row["height"] for row in good)
+        rates = [row["bpp"] for row in good]
+        return f"{total:.3f} (all bits over all pixels), images from {min(rates):.3f} to {max(rates):.3f} in the sample"
 
     def _mean(self, column: str, spec: str, unit: str = "") -> str:
         values = self._values(column)

@@ -53,6 +53,13 @@ def mean_text(mean: Mean, spec: str, unit: str = "") -> str:
     return f"{mean.value:{spec}}{unit and ' '}{unit}, mean of {mean.count} images"
 
 
+def rate_text(summary: Summary) -> str:
+    """Return the bits of all bitstreams over all pixels, and beside it the mean of the images' own rates."""
+    if summary.total_bpp is None or summary.bpp.value is None:
+        return "none"
+    return f"{summary.total_bpp:.3f} (all bits over all pixels; mean of images {summary.bpp.value:.3f})"
+
+
 def speed_text(summary: Summary, seconds: float) -> str:
     """Return images and megapixels per second, waiting for workers included."""
     if not summary.num_images:

@@ -34,6 +34,7 @@ class Summary:
     num_pixels: int = 0
     num_bytes_in: int = 0
     num_bytes_out: int = 0
+    num_bytes_bitstreams: int = 0  # header and checksum included, and nothing beside them
     bpp: Mean = Mean()
     psnr_db: Mean = Mean()
     ms_ssim: Mean = Mean()
@@ -52,6 +53,7 @@ class Summary:
             num_pixels=sum(row["width"] * row["height"] for row in good),
             num_bytes_in=sum(row[bytes_in] for row in good),
             num_bytes_out=sum(row[bytes_out] for row in good),
+            num_bytes_bitstreams=sum(row["num_bytes"] for row in good),
             bpp=_mean(good, "bpp"),
             psnr_db=_mean(good, "psnr_db"),
             ms_ssim=_mean(good, "ms_ssim"),
@@ -61,7 +63,7 @@ class Summary:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Summary":
         """Read a summary from parsed JSON."""
-        for name in ("num_images", "num_pixels", "num_bytes_in", "num_bytes_out"):
+        for name in ("num_images", "num_pixels", "num_bytes_in", "num_bytes_out", "num_bytes_bitstreams"):
             if not isinstance(value.get(name, 0), int):
                 raise ValueError(f"{name} is {value[name]!r}, expected a whole number")
         for name in ("quarantined", "examples", "stage_seconds"):
@@ -80,6 +82,7 @@ class Summary:
             num_pixels=self.num_pixels + other.num_pixels,
             num_bytes_in=self.num_bytes_in + other.num_bytes_in,
             num_bytes_out=self.num_bytes_out + other.num_bytes_out,
+            num_bytes_bitstreams=self.num_bytes_bitstreams + other.num_bytes_bitstreams,
             bpp=self.bpp + other.bpp,
             psnr_db=self.psnr_db + other.psnr_db,
             ms_ssim=self.ms_ssim + other.ms_ssim,
@@ -90,6 +93,11 @@ class Summary:
     def num_quarantined(self) -> int:
         """Return how many images are quarantined."""
         return sum(self.quarantined.values())
+
+    @property
+    def total_bpp(self) -> float | None:
+        """Return the bits of all bitstreams over all pixels; one tiny image can rule the mean of rates instead."""
+        return 8 * self.num_bytes_bitstreams / self.num_pixels if self.num_pixels else None
 
 
 def _mean(rows: list[Mapping[str, Any]], column: str) -> Mean:

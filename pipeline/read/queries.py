@@ -26,7 +26,10 @@ from pipeline.read.selection import read_metrics
 from pipeline.read.sql import closed_connection
 from pipeline.status import Status
 
-_MEANS = "count(*) AS images, round(avg(bpp), 3) AS bpp, round(avg(psnr_db), 2) AS psnr_db"
+_GOOD = f"FILTER (WHERE status = '{Status.OK}')"
+# The rate is all bits over all pixels: one tiny image can rule the mean of the images' own rates.
+_MEANS = f"""count(*) AS images, round(8 * sum(num_bytes) {_GOOD} / sum(width::BIGINT * height) {_GOOD}, 3) AS bpp,
+       round(avg(bpp), 3) AS mean_bpp, round(avg(psnr_db), 2) AS psnr_db"""
 WORST = {"psnr_db": "ASC", "ms_ssim": "ASC", "bpp": "DESC"}
 """Measures of an image, and the order in which the worst comes first."""
 
@@ -38,6 +41,8 @@ _CHANGES = """
 SELECT key, i.status AS status, o.status AS other_status,
        coalesce(i.source_format, o.source_format) AS source_format,
        coalesce(i.width, o.width) AS width, coalesce(i.height, o.height) AS height,
+       i.num_bytes AS num_bytes, o.num_bytes AS other_num_bytes,
+       i.width::BIGINT * i.height AS num_pixels, o.width::BIGINT * o.height AS other_num_pixels,
        i.bpp AS bpp, o.bpp AS other_bpp, i.bpp - o.bpp AS bpp_change,
        i.psnr_db AS psnr_db, o.psnr_db AS other_psnr_db, i.psnr_db - o.psnr_db AS psnr_db_change,
        i.ms_ssim AS ms_ssim, o.ms_ssim AS other_ms_ssim, i.ms_ssim - o.ms_ssim AS ms_ssim_change
@@ -132,7 +137,7 @@ def by_query(column: str) -> str:
     return f"""
 SELECT {_quoted(column)}, {_MEANS}, round(avg(ms_ssim), 4) AS ms_ssim,
        count(*) FILTER (status <> '{Status.OK}') AS quarantined,
-       round(100 - 100 * sum(num_bytes) / sum(source_num_bytes) FILTER (status = '{Status.OK}'), 1) AS saved_percent
+       round(100 - 100 * sum(num_bytes) / sum(source_num_bytes) {_GOOD}, 1) AS saved_percent
 FROM images GROUP BY {_quoted(column)} ORDER BY images DESC, {_quoted(column)}"""
 
 
@@ -155,8 +160,10 @@ def changes_query() -> str:
     """Ask how two runs differ, by what became of the images in each; null: it does not have them."""
     return """
 SELECT status, other_status, count(*) AS images,
-       round(avg(bpp), 3) AS bpp, round(avg(other_bpp), 3) AS other_bpp,
-       round(100 * sum(bpp_change) / sum(other_bpp) FILTER (bpp_change IS NOT NULL), 2) AS bpp_change_percent,
+       round(8 * sum(num_bytes) / sum(num_pixels), 3) AS bpp,
+       round(8 * sum(other_num_bytes) / sum(other_num_pixels), 3) AS other_bpp,
+       sum(num_bytes)::BIGINT AS num_bytes, sum(other_num_bytes)::BIGINT AS other_num_bytes,
+       round(100 * (sum(num_bytes) / sum(other_num_bytes) - 1), 2) AS bytes_change_percent,
        round(avg(psnr_db_change), 3) AS psnr_db_change, round(min(psnr_db_change), 3) AS psnr_db_change_min,
        round(quantile_cont(psnr_db_change, 0.05), 3) AS psnr_db_change_p5,
        round(median(psnr_db_change), 3) AS psnr_db_change_median,
@@ -199,7 +206,8 @@ def _shards(markers: Iterable[Marker]) -> pa.Table:
                 "num_pixels": summary.num_pixels,
                 "source_num_bytes": summary.num_bytes_in,
                 "num_bytes": summary.num_bytes_out,
-                "bpp": summary.bpp.value,
+                "bpp": summary.total_bpp,
+                "mean_bpp": summary.bpp.value,
                 "psnr_db": summary.psnr_db.value,
                 "ms_ssim": summary.ms_ssim.value,
                 "seconds": sum(summary.stage_seconds.values()),

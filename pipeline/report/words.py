@@ -57,8 +57,11 @@ def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
         "could not be compressed: a row each says why" if total.num_quarantined else "every image could be compressed"
     )
     yield "Quarantined", f"{total.num_quarantined:,}", fate
+    name, meaning = MEASURES["bpp"]
+    rate = "none" if total.total_bpp is None else f"{total.total_bpp:.3f} bpp"
+    mean_rate = "" if total.bpp.value is None else f"; mean of images {total.bpp.value:.3f}"
+    yield name, rate, f"{meaning}; all bits over all pixels{mean_rate}"
     for mean, spec, unit, (name, meaning) in (
-        (total.bpp, ".3f", "bpp", MEASURES["bpp"]),
         (total.psnr_db, ".2f", "dB", MEASURES["psnr_db"]),
         (total.ms_ssim, ".4f", "", MEASURES["ms_ssim"]),
     ):

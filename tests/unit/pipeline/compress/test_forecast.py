@@ -12,7 +12,10 @@ def references(count: int) -> list[ImageReference]:
 
 
 def row(index: int, status: str = "ok") -> dict[str, Any]:
-    sizes = {"source_num_bytes": 1000 + index, "num_bytes": 100, "bpp": 0.5 + index, "psnr_db": 30.0}
+    """Return the metrics of an image of 16 x 100 pixels, or of one pixel."""
+    width, height = (100, 16) if index % 2 == 0 else (1, 1)
+    sizes = {"source_num_bytes": 1000 + index, "num_bytes": 100, "bpp": 800 / width / height, "psnr_db": 30.0}
+    sizes |= {"width": width, "height": height}
     return {"status": status, **(sizes if status == "ok" else dict.fromkeys(sizes))}
 
 
@@ -51,12 +54,13 @@ def test_a_slow_sample_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sums_are_those_of_the_good_with_their_standard_error() -> None:
-    forecast = Forecast([row(0), row(2), row(0, "empty"), row(1, "empty")], seconds=8.0)
+    forecast = Forecast([row(0), row(1), row(0, "empty"), row(1, "empty")], seconds=8.0)
     told = dict(forecast.report(num_images=4000, num_left=3600, num_workers=2))
     assert told == {
-        "source": "2 MB ± 2 kB",  # 2000 good images of 1001 bytes; sqrt(2) / sqrt(2) * 2000
+        "source": "2 MB ± 1 kB",  # 2000 good images of 1000.5 bytes; sqrt(1/2) / sqrt(2) * 2000
         "bitstreams": "200 kB ± 0 B",
-        "bpp": "1.500, from 0.500 to 2.500 in the sample",
+        # 200 bytes over 1601 pixels; the mean of the two rates would be 400.
+        "bpp": "0.999 (all bits over all pixels), images from 0.500 to 800.000 in the sample",
         "PSNR": "30.00 dB, from 30.00 to 30.00 in the sample",
         "time": "about 60.0 minutes with 2 workers such as this process",
         "sample": "4 of 4000 images at random, 2 of them quarantined",

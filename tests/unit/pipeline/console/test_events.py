@@ -47,14 +47,15 @@ def test_a_job_tells_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_fields_have_the_numbers_of_a_summary() -> None:
-    summary = Summary(3, {"empty": 1}, {}, 64, 100, 10, Mean(1.0, 2), Mean(60.0, 2), Mean(), {"decode": 0.5})
+    summary = Summary(3, {"empty": 1}, {}, 64, 100, 10, 8, Mean(5.0, 2), Mean(60.0, 2), Mean(), {"decode": 0.5})
     assert events.sums(summary) == {
         "num_images": 3,
         "num_quarantined": 1,
         "num_pixels": 64,
         "num_bytes_in": 100,
         "num_bytes_out": 10,
-        "bpp": 0.5,
+        "bpp": 1.0,
+        "mean_bpp": 2.5,
         "psnr_db": 30.0,
         "ms_ssim": None,
         "stage_seconds": {"decode": 0.5},

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.console.printing import job_command, metrics_glob, shown
 from pipeline.console.progress import ProgressReport
-from pipeline.console.text import mean_text, num_bytes_text, size_rows, skipped_text
+from pipeline.console.text import mean_text, num_bytes_text, rate_text, size_rows, skipped_text
 from pipeline.ledger.output import Output
 from pipeline.ledger.summary import Mean, Summary
 
@@ -30,6 +30,12 @@ def test_sizes_are_compared(num_bytes_in: int, num_bytes_out: int, text: str) ->
 def test_means_tell_of_how_many_images() -> None:
     assert mean_text(Mean(97.5, 3), ".2f", "dB") == "32.50 dB, mean of 3 images"
     assert mean_text(Mean(), ".2f", "dB") == "none"
+
+
+def test_one_tiny_image_does_not_rule_the_rate() -> None:
+    summary = Summary(2, num_pixels=1_000_001, num_bytes_bitstreams=125_020, bpp=Mean(161.0, 2))
+    assert rate_text(summary) == "1.000 (all bits over all pixels; mean of images 80.500)"
+    assert rate_text(Summary()) == "none"
 
 
 def test_skipped_files_are_named_the_most_frequent_first() -> None:

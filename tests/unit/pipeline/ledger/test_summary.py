@@ -5,8 +5,8 @@ from typing import Any
 from pipeline.ledger.summary import Summary
 
 ROWS: list[dict[str, Any]] = [
-    {"key": "a", "status": "ok", "width": 3, "height": 2, "in": 100, "out": 10, "bpp": 1.0, "psnr_db": 30.0},
-    {"key": "b", "status": "ok", "width": 1, "height": 1, "in": 50, "out": 20, "bpp": 2.0, "psnr_db": None},
+    {"key": "a", "status": "ok", "width": 3, "height": 2, "in": 100, "num_bytes": 10, "bpp": 1.0, "psnr_db": 30.0},
+    {"key": "b", "status": "ok", "width": 1, "height": 1, "in": 50, "num_bytes": 20, "bpp": 2.0, "psnr_db": None},
     {"key": "c", "status": "empty", "error_message": "no bytes", "in": 0},
     {"key": "d", "status": "empty", "error_message": "no bytes", "in": 0},
     {"key": "e", "status": "crashed", "error_message": "died", "decode_seconds": 0.5, "analysis_seconds": None},
@@ -15,7 +15,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def of(rows: list[dict[str, Any]]) -> Summary:
-    return Summary.of_rows(rows, bytes_in="in", bytes_out="out")
+    return Summary.of_rows(rows, bytes_in="in", bytes_out="num_bytes")
 
 
 def test_sums_and_means() -> None:
@@ -25,9 +25,18 @@ def test_sums_and_means() -> None:
     assert summary.examples == {"empty": "c: no bytes", "crashed": "e: died"}
     assert (summary.num_pixels, summary.num_bytes_in, summary.num_bytes_out) == (7, 150, 30)
     assert summary.bpp.value == 1.5
+    assert summary.total_bpp == 8 * 30 / 7
     assert (summary.psnr_db.value, summary.psnr_db.count) == (30.0, 1)
     assert summary.ms_ssim.value is None
     assert summary.stage_seconds == {"decode": 0.75}
+
+
+def test_the_total_rate_is_that_of_the_bitstreams_alone() -> None:
+    """What lies beside them is stored too, and is not what an image costs per pixel."""
+    rows = [{**row, "beside": 1000} for row in ROWS[:2]]
+    summary = Summary.of_rows(rows, bytes_in="in", bytes_out="beside")
+    assert (summary.num_bytes_out, summary.total_bpp) == (2000, 8 * 30 / 7)
+    assert Summary().total_bpp is None
 
 
 def test_parts_add_up_to_the_whole() -> None:

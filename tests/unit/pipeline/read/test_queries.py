@@ -50,11 +50,11 @@ def test_views_are_of_committed_rows(database: MetricsDatabase) -> None:
 
 
 def test_ready_questions(database: MetricsDatabase) -> None:
-    assert [row[:4] for row in rows(database, questions.summary_query())] == [
-        ("ok", 3, None, 28.5),
-        ("truncated", 1, None, None),
+    assert [(row[0], row[1], row[4]) for row in rows(database, questions.summary_query())] == [
+        ("ok", 3, 28.5),
+        ("truncated", 1, None),
     ]
-    assert [(row[0], row[1], row[5]) for row in rows(database, questions.by_query("source_format"))] == [
+    assert [(row[0], row[1], row[6]) for row in rows(database, questions.by_query("source_format"))] == [
         ("PNG", 3, 1),
         ("JPEG", 1, 0),
     ]
@@ -81,6 +81,24 @@ def test_changes_between_runs(database: MetricsDatabase) -> None:
         ("ok", None, 1),
         ("truncated", "ok", 1),
     ]
+
+
+def test_one_tiny_image_rules_neither_rate_nor_change(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The change is that of the bytes; the other run has a larger picture under the same name."""
+    tiny, small, large = pixels(1, 1), pixels(32, 32), pixels(96, 96)
+    write_dataset(tmp_path / "now", tiny_bundle, [[Sample("tiny", tiny), Sample("x", large)]])
+    write_dataset(tmp_path / "before", tiny_bundle, [[Sample("tiny", tiny), Sample("x", small)]])
+    database = MetricsDatabase(str(tmp_path / "now"), against=str(tmp_path / "before"))
+    now, before = (
+        [row[0] for row in rows(database, f"SELECT num_bytes FROM {v} ORDER BY key")] for v in database.views[::3]
+    )
+    rate, other_rate = round(8 * sum(now) / (96 * 96 + 1), 3), round(8 * sum(before) / (32 * 32 + 1), 3)
+    assert rate < 8 * now[0] / 10, "the mean of the two would be more"
+    for query in (questions.summary_query(), questions.by_query("status")):
+        assert rows(database, query)[0][2] == rate
+    assert rows(database, "SELECT round(bpp, 3) FROM shards") == [(rate,)]
+    (change,) = rows(database, questions.changes_query())
+    assert change[3:8] == (rate, other_rate, sum(now), sum(before), round(100 * (sum(now) / sum(before) - 1), 2))
 
 
 def test_columns_are_quoted(database: MetricsDatabase) -> None:

@@ -33,7 +33,7 @@ SECONDS = {
     "synthesis": 3.0,
     "quality": 1.0,
 }
-TOTAL = Summary(3, {"empty": 1}, {}, 2_000_000, 6000, 1500, Mean(1.0, 2), Mean(60.0, 2), Mean(0.97, 1), SECONDS)
+TOTAL = Summary(3, {"empty": 1}, {}, 2_000_000, 6000, 1500, 1250, Mean(1.0, 2), Mean(60.0, 2), Mean(0.97, 1), SECONDS)
 ROW = {
     **{"key": HOSTILE, "width": 100, "height": 80, "bpp": 0.5, "psnr_db": 30.0, "ms_ssim": None},
     **{"source_format": "PNG", "source_num_bytes": 3000, "num_bytes": 750},
@@ -159,6 +159,11 @@ def test_the_headline_tells_growth_and_failure() -> None:
     assert headline(run_report()) == "2 images shrank from 6 kB to 1.5 kB."
     assert "grew" in headline(run_report(replace(TOTAL, num_bytes_out=9000)))
     assert headline(run_report(Summary(2, {"empty": 2}))) == "None of 2 images could be compressed."
+
+
+def test_the_rate_is_all_bits_over_all_pixels() -> None:
+    told = {name: (value, meaning) for name, value, meaning in facts(run_report())}
+    assert told["Rate"][0] == "0.005 bpp" and told["Rate"][1].endswith("mean of images 0.500")
 
 
 @pytest.mark.parametrize(
