@@ -10,7 +10,7 @@ upgrade.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -168,14 +168,26 @@ class FittedNetwork:
 
 
 @dataclass(frozen=True)
+class BundlePlace:
+    """Where a bundle was loaded from, None for the shipped one, and which quality alone, if one was wanted."""
+
+    folder: Path | None
+    quality: float | None
+
+
+@dataclass(frozen=True)
 class Bundle:
     """Fitted networks, the one of the lowest qualities first.
+
+    Pickled, a bundle that was loaded from a local folder is the name of the folder and the fingerprints of its
+    networks; unpickling raises BundleError if the folder holds others by then.
 
     Raises:
         ValueError: there are none, or two serve the same quality.
     """
 
     networks: Sequence[FittedNetwork]
+    place: BundlePlace | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.networks:
@@ -183,6 +195,11 @@ class Bundle:
         ordered = sorted(self.networks, key=lambda network: network.qualities)
         object.__setattr__(self, "networks", tuple(ordered))
         check_disjoint(self.qualities)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.place is None:
+            return Bundle, (self.networks,)
+        return _load_again, (self.place, self._fingerprints())
 
     @property
     def qualities(self) -> tuple[QualityRange, ...]:
@@ -215,6 +232,9 @@ class Bundle:
             QualityError: none does.
         """
         return self.networks[network_number(self.qualities, index)]
+
+    def _fingerprints(self) -> list[tuple[bytes, bytes]]:
+        return [(network.fingerprint, network.analysis_fingerprint) for network in self.networks]
 
 
 def network_number(qualities: Sequence[QualityRange], index: int) -> int:
@@ -268,8 +288,9 @@ def load_bundle(folder: Path | str | None = None, *, quality: float | None = Non
         BundleError: no bundle there, of another format or without this quality, or a file does not match its
             fingerprint.
     """
-    path = shipped_bundle() if folder is None else Path(folder)
-    return read_bundle(lambda name: (path / name).read_bytes(), str(path), quality=quality)
+    path = shipped_bundle() if folder is None else Path(folder).absolute()
+    bundle = read_bundle(lambda name: (path / name).read_bytes(), str(folder or path), quality=quality)
+    return replace(bundle, place=BundlePlace(None if folder is None else path, quality))
 
 
 def read_bundle(read: Callable[[str], bytes], folder: str, *, quality: float | None = None) -> Bundle:
@@ -290,6 +311,16 @@ def read_bundle(read: Callable[[str], bytes], folder: str, *, quality: float | N
         raise
     except ValueError as error:
         raise BundleError(f"{folder}: {error}") from error
+
+
+def _load_again(place: BundlePlace, fingerprints: list[tuple[bytes, bytes]]) -> Bundle:
+    bundle = load_bundle(place.folder, quality=place.quality)
+    if bundle._fingerprints() != fingerprints:
+        raise BundleError(
+            f"{place.folder or shipped_bundle()} is not the bundle that was pickled, its networks have other "
+            "fingerprints: put that bundle back, or pickle the codec again"
+        )
+    return bundle
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,17 @@
 
 Ballé, Laparra, Simoncelli, "End-to-end Optimized Image Compression", ICLR 2017. `compress` and `decompress` do it in
 one call; the stages stand beside them for pipelines that overlap and time them. Every method may be called from
-several threads.
+several threads, and in forked processes, where PyTorch then computes on one thread. A codec is pickled as its bundle,
+and a bundle that was loaded from a folder as the name of the folder.
 
 Letters in shapes: b batch, c latent channels, h and w image rows and columns, hl and wl latent rows and columns.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +27,7 @@ from bls import bitstream
 from bls.bitstream import BitstreamError, Header
 from bls.bundle import Bundle, FittedNetwork, load_bundle, network_number
 from bls.entropy.coders import CODERS, coder_of
+from bls.forking import run_forks_on_one_thread
 from bls.ladder import QualityError, index_of, lmbda_of, quality_of
 from bls.pixels import Pixels, as_pixels, padded_shape, to_pixels, to_planes, to_uint8
 from bls.transforms.networks import DOWNSAMPLING
@@ -44,6 +48,7 @@ class Codec:
     def __init__(
         self, bundle: Bundle, *, device: str = "cpu", max_pixels: int = MAX_PIXELS, precision: Precision = "auto"
     ) -> None:
+        run_forks_on_one_thread()
         self._bundle = bundle
         self._device = torch.device(device)
         self._max_pixels = max_pixels
@@ -71,6 +76,10 @@ class Codec:
             BundleError: the folder holds no bundle that this release can load.
         """
         return cls(load_bundle(bundle), device=device, max_pixels=max_pixels, precision=precision)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        device, max_pixels, precision = str(self._device), self._max_pixels, self._precision
+        return partial(Codec, device=device, max_pixels=max_pixels, precision=precision), (self._bundle,)
 
     @property
     def bundle(self) -> Bundle:

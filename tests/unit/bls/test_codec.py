@@ -1,7 +1,10 @@
 """The codec as a user calls it: round trips, every kind of image, every kind of damage."""
 
 import functools
+import pickle
 import zlib
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from PIL import Image
 
 from bls import bitstream
 from bls.bitstream import BitstreamError
-from bls.bundle import Bundle
+from bls.bundle import Bundle, BundleError, save_bundle
 from bls.codec import Codec, make_header
 from bls.entropy.coders import CODERS
 from bls.ladder import QualityError, lmbda_of
@@ -279,3 +282,31 @@ def test_padding_is_to_multiples_of_16() -> None:
 def test_rounding_is_to_the_nearest_integer() -> None:
     y = torch.tensor([-1.6, -0.4, 0.4, 1.6, 7.0])
     assert quantize(y).tolist() == [-2, 0, 0, 2, 7]
+
+
+def test_a_pickled_codec_is_the_name_of_its_bundle(tiny_bundle: Path) -> None:
+    codec, x = Codec.load(tiny_bundle, max_pixels=400), _image(20, 20)
+    pickled = pickle.dumps(codec)
+    assert len(pickled) < 1000
+    again = pickle.loads(pickled)
+    bitstream = codec.compress(x, quality=4)
+    assert again.compress(x, quality=4) == bitstream
+    np.testing.assert_array_equal(again.decompress(bitstream), codec.decompress(bitstream))
+    with pytest.raises(BitstreamError, match="the limit is 400"):
+        again.decompress(codec.compress(_image(21, 20), quality=4))
+
+
+def test_a_pickled_codec_without_a_folder_is_its_networks() -> None:
+    x = _image(20, 20)
+    assert pickle.loads(pickle.dumps(_codec())).compress(x, quality=4) == _codec().compress(x, quality=4)
+
+
+@pytest.mark.parametrize("exchanged", ["analysis", "synthesis"])
+def test_a_bundle_that_changed_since_it_was_pickled_is_noticed(exchanged: str, tmp_path: Path) -> None:
+    network, other = small_network(4), small_network(4, seed=1)
+    save_bundle(tmp_path, [network])
+    pickled = pickle.dumps(Codec.load(tmp_path))
+    weights = replace(network.weights, **{exchanged: getattr(other.weights, exchanged)})
+    save_bundle(tmp_path, [replace(network, weights=weights)])
+    with pytest.raises(BundleError, match="is not the bundle that was pickled"):
+        pickle.loads(pickled)
