@@ -25,7 +25,7 @@ from pipeline.console.printing import (
     say,
     shown,
 )
-from pipeline.console.text import mean_text, rate_text, size_rows, skipped_text, speed_text
+from pipeline.console.text import bitstreams_text, mean_text, rate_text, size_rows, skipped_text, speed_text
 from pipeline.images import MAX_PIXELS
 from pipeline.ledger.output import Output, check_same, versions
 from pipeline.ledger.plan import default_size, freeze_plan, planned_shards
@@ -247,7 +247,8 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
     print_table(
         [
             ("images", f"{total.num_images - total.num_quarantined} compressed, {total.num_quarantined} quarantined"),
-            *size_rows("source", "bitstreams", total),
+            *size_rows("source", "stored", total),
+            ("bitstreams", bitstreams_text(total)),
             ("bpp", rate_text(total)),
             ("PSNR", mean_text(total.psnr_db, ".2f", "dB")),
             ("MS-SSIM", mean_text(total.ms_ssim, ".4f") if total.ms_ssim.count else _NO_MS_SSIM),

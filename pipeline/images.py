@@ -76,7 +76,7 @@ class SourceImage:
     alpha_png: bytes | None
 
     @property
-    def carried_num_bytes(self) -> int:
+    def beside_num_bytes(self) -> int:
         """Return the size of EXIF, ICC profile and alpha."""
         return sum(len(part) for part in (self.exif, self.icc_profile, self.alpha_png) if part)
 

@@ -13,7 +13,7 @@ from bls.codec import Codec
 from bls.measures.images import bpp
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Manifest, Output
-from pipeline.ledger.schema import BITSTREAMS, METRICS, SCHEMA_VERSION, to_parquet
+from pipeline.ledger.schema import BITSTREAMS, METRICS, SCHEMA_VERSION, SOURCE_SIZES, STORED_SIZES, to_parquet
 from pipeline.ledger.summary import Summary
 from tests.images import random_fields
 
@@ -65,7 +65,7 @@ def _commit(output: Output, codec: Codec, shard: int, samples: Sequence[Sample],
             bitstream = codec.compress(sample.pixels, quality=4)
             num_bytes = len(bitstream)
             metrics[-1] |= {"num_bytes": num_bytes, "bpp": bpp(num_bytes, height=height, width=width)}
-            metrics[-1] |= {"source_num_bytes": sample.pixels.size}
+            metrics[-1] |= {"source_num_bytes": sample.pixels.size, "beside_num_bytes": 0, "carried_num_bytes": 0}
             stem = sample.stem or sample.key.rpartition(".")[0]
             stored.append({"key": sample.key, "stem": stem, "bitstream": bitstream, "carried": sample.carried})
     schema = BITSTREAMS if carried is None else BITSTREAMS.append(pa.field("carried", carried))
@@ -73,4 +73,4 @@ def _commit(output: Output, codec: Codec, shard: int, samples: Sequence[Sample],
         "bitstreams": to_parquet(stored, schema, metadata={}),
         "metrics": to_parquet(metrics, METRICS, metadata={}),
     }
-    return output.commit(shard, files, Summary.of_rows(metrics, bytes_in="source_num_bytes", bytes_out="num_bytes"))
+    return output.commit(shard, files, Summary.of_rows(metrics, bytes_in=SOURCE_SIZES, bytes_out=STORED_SIZES))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.console.text import num_bytes_text
+from pipeline.ledger.schema import SOURCE_SIZES, STORED_SIZES
 from pipeline.ledger.shard import Shard
 from pipeline.sources.reference import ImageReference
 from pipeline.status import Status
@@ -37,8 +38,8 @@ class Forecast:
         seconds = self.seconds / len(self.rows) * num_left / num_workers
         num_bad = sum(row["status"] != Status.OK for row in self.rows)
         return [
-            ("source", self._total("source_num_bytes", num_images)),
-            ("bitstreams", self._total("num_bytes", num_images)),
+            ("source", self._total(SOURCE_SIZES, num_images)),
+            ("stored", self._total(STORED_SIZES, num_images)),
             ("bpp", self._rate()),
             ("PSNR", self._mean("psnr_db", ".2f", " dB")),
             ("time", f"about {_duration(seconds)} with {num_workers} workers such as this process"),
@@ -48,9 +49,9 @@ class Forecast:
     def _values(self, column: str) -> list[float]:
         return [row[column] for row in self.rows if row["status"] == Status.OK and row[column] is not None]
 
-    def _total(self, column: str, num_images: int) -> str:
+    def _total(self, columns: Sequence[str], num_images: int) -> str:
         """Say what the images add up to, quarantined ones left out, and the standard error of that."""
-        values = self._values(column)
+        values = [sum(row[column] or 0 for column in columns) for row in self.rows if row["status"] == Status.OK]
         if not values:
             return "unknown"
         num_good = num_images * len(values) / len(self.rows)

@@ -23,7 +23,7 @@ from pipeline.compress.kept_rows import KeptRows
 from pipeline.images import SourceImage
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
-from pipeline.ledger.schema import CARRIED, METRICS, bitstreams_schema, to_parquet
+from pipeline.ledger.schema import CARRIED, METRICS, SOURCE_SIZES, STORED_SIZES, bitstreams_schema, to_parquet
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 from pipeline.sources.opening import open_source
@@ -121,7 +121,7 @@ class ShardCompressor:
             "bitstreams": to_parquet(stored, self._bitstreams, metadata=metadata),
             "metrics": to_parquet(rows, METRICS, metadata=metadata),
         }
-        summary = Summary.of_rows(rows, bytes_in="source_num_bytes", bytes_out="num_bytes")
+        summary = Summary.of_rows(rows, bytes_in=SOURCE_SIZES, bytes_out=STORED_SIZES)
         return self._output.commit(
             shard.index, files, summary, retry=shard.retry, began=began, earlier=shard.earlier_stints
         )
@@ -200,8 +200,12 @@ class ShardCompressor:
                     item.row["ms_ssim"] = measures.ms_ssim(item.image.pixels, item.x_hat)
                 item.stored = _stored_columns(item.reference, item.image, item.bitstream)
                 item.stored[CARRIED] = item.carried
+                item.row["carried_num_bytes"] = self._carried_num_bytes(item.carried)
         item.carried = item.image = item.symbols = item.x_hat = None
         return item
+
+    def _carried_num_bytes(self, value: Any) -> int:
+        return 0 if self._config.carried is None else pa.array([value], self._config.carried).nbytes
 
     def _check_rows(self, items: Sequence[_SourceItem]) -> None:
         """Quarantine images whose rows cannot be written: a value of an input must not fail its shard."""
@@ -229,7 +233,7 @@ def _source_columns(image: SourceImage, *, source_num_bytes: int) -> dict[str, A
         "mode": image.mode,
         "source_format": image.source_format,
         "source_bpp": measures.bpp(source_num_bytes, height=height, width=width),
-        "carried_num_bytes": image.carried_num_bytes,
+        "beside_num_bytes": image.beside_num_bytes,
     }
 
 

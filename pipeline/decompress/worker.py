@@ -132,7 +132,7 @@ class ShardDecompressor:
 
     def _commit(self, shard: Shard, rows: list[dict[str, Any]], restored: RestoredFiles, began: float) -> Marker:
         metadata = {"job": "decompress", "model_fingerprint": self._config.codec.model_fingerprint}
-        summary = Summary.of_rows(rows, bytes_in="num_bytes", bytes_out="image_num_bytes")
+        summary = Summary.of_rows(rows, bytes_in=["num_bytes"], bytes_out=["image_num_bytes"])
         metrics = {"metrics": to_parquet(rows, RESTORED, metadata=metadata)}
         return self._output.commit(
             shard.index, {**metrics, **restored.files()}, summary, retry=shard.retry, began=began

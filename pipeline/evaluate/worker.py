@@ -175,7 +175,7 @@ def measure(x: Pixels, x_hat: Pixels) -> Row:
 def summarize(rows_by_image: Iterable[Sequence[Row]]) -> Summary:
     """Count images; one of which any row failed counts as quarantined, for the first of them."""
     worst = [next((row for row in rows if row["status"] != Status.OK), rows[0]) for rows in rows_by_image]
-    return Summary.of_rows([{"num_bytes": 0, **row} for row in worst], bytes_in="num_bytes", bytes_out="num_bytes")
+    return Summary.of_rows([{"num_bytes": 0, **row} for row in worst], bytes_in=["num_bytes"], bytes_out=["num_bytes"])
 
 
 def read_rows(output: Output) -> pa.Table:

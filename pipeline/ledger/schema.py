@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from bls.bitstream import Coder
 
-SCHEMA_VERSION = 4  # raised with every change of a column's name, type or meaning
+SCHEMA_VERSION = 5  # raised with every change of a column's name, type or meaning
 
 
 def _field(name: str, type_: pa.DataType, description: str, *, unit: str = "", nullable: bool = True) -> pa.Field:
@@ -86,7 +86,8 @@ METRICS = pa.schema(
         _field("source_format", pa.string(), "file format of the source image"),
         _field("source_num_bytes", pa.int64(), "size of the source image", unit="byte"),
         _field("num_bytes", pa.int64(), "size of the bitstream, header and checksum included", unit="byte"),
-        _field("carried_num_bytes", pa.int64(), "size of EXIF, ICC and alpha beside the bitstream", unit="byte"),
+        _field("beside_num_bytes", pa.int64(), "size of EXIF, ICC and alpha beside the bitstream", unit="byte"),
+        _field("carried_num_bytes", pa.int64(), "size of what is carried from beside the image", unit="byte"),
         _BPP,
         _ESTIMATED_BPP,
         _field("source_bpp", pa.float64(), "8 * source_num_bytes / (width * height)", unit="bit/pixel"),
@@ -108,6 +109,11 @@ METRICS = pa.schema(
         _field("quality_seconds", pa.float64(), "MSE, PSNR and MS-SSIM", unit="second"),
     ]
 )
+
+SOURCE_SIZES = ("source_num_bytes", "carried_num_bytes")
+"""Columns of METRICS that add up to what the input has of an image."""
+STORED_SIZES = ("num_bytes", "beside_num_bytes", "carried_num_bytes")
+"""Columns of METRICS that add up to what the output has of it."""
 
 RESTORED = pa.schema(
     [

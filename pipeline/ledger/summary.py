@@ -1,7 +1,7 @@
 """Sums over the images of a shard, which add up to those of a dataset."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,8 +41,10 @@ class Summary:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> sum over all images
 
     @classmethod
-    def of_rows(cls, rows: Iterable[Mapping[str, Any]], *, bytes_in: str, bytes_out: str) -> "Summary":
-        """Sum up rows of a metrics table; `bytes_in` and `bytes_out` are the names of two of its columns."""
+    def of_rows(
+        cls, rows: Iterable[Mapping[str, Any]], *, bytes_in: Sequence[str], bytes_out: Sequence[str]
+    ) -> "Summary":
+        """Sum up rows of a metrics table; `bytes_in` and `bytes_out` name columns of sizes."""
         rows = list(rows)
         good = [row for row in rows if row["status"] == Status.OK]
         bad = [row for row in rows if row["status"] != Status.OK]
@@ -51,9 +53,9 @@ class Summary:
             quarantined=dict(Counter(row["status"] for row in bad)),
             examples={row["status"]: f"{row['key']}: {row['error_message']}" for row in reversed(bad)},
             num_pixels=sum(row["width"] * row["height"] for row in good),
-            num_bytes_in=sum(row[bytes_in] for row in good),
-            num_bytes_out=sum(row[bytes_out] for row in good),
-            num_bytes_bitstreams=sum(row["num_bytes"] for row in good),
+            num_bytes_in=_total(good, bytes_in),
+            num_bytes_out=_total(good, bytes_out),
+            num_bytes_bitstreams=_total(good, ["num_bytes"]),
             bpp=_mean(good, "bpp"),
             psnr_db=_mean(good, "psnr_db"),
             ms_ssim=_mean(good, "ms_ssim"),
@@ -98,6 +100,10 @@ class Summary:
     def total_bpp(self) -> float | None:
         """Return the bits of all bitstreams over all pixels; one tiny image can rule the mean of rates instead."""
         return 8 * self.num_bytes_bitstreams / self.num_pixels if self.num_pixels else None
+
+
+def _total(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
+    return sum(row[column] or 0 for row in rows for column in columns)
 
 
 def _mean(rows: list[Mapping[str, Any]], column: str) -> Mean:

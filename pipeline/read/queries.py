@@ -20,13 +20,16 @@ import pyarrow.dataset as ds
 
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
-from pipeline.ledger.schema import METRICS
+from pipeline.ledger.schema import METRICS, SOURCE_SIZES, STORED_SIZES
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import read_metrics
 from pipeline.read.sql import closed_connection
 from pipeline.status import Status
 
 _GOOD = f"FILTER (WHERE status = '{Status.OK}')"
+_SOURCE, _STORED = (
+    f"sum({' + '.join(f'coalesce({name}, 0)' for name in names)}) {_GOOD}" for names in (SOURCE_SIZES, STORED_SIZES)
+)
 # The rate is all bits over all pixels: one tiny image can rule the mean of the images' own rates.
 _MEANS = f"""count(*) AS images, round(8 * sum(num_bytes) {_GOOD} / sum(width::BIGINT * height) {_GOOD}, 3) AS bpp,
        round(avg(bpp), 3) AS mean_bpp, round(avg(psnr_db), 2) AS psnr_db"""
@@ -128,7 +131,8 @@ def summary_query() -> str:
     """Ask what became of the images, by status."""
     return f"""
 SELECT status, {_MEANS}, round(min(psnr_db), 2) AS min_psnr_db, round(avg(ms_ssim), 4) AS ms_ssim,
-       sum(source_num_bytes)::BIGINT AS source_num_bytes, sum(num_bytes)::BIGINT AS num_bytes
+       {_SOURCE}::BIGINT AS source_num_bytes, {_STORED}::BIGINT AS stored_num_bytes,
+       (sum(num_bytes) {_GOOD})::BIGINT AS num_bytes
 FROM images GROUP BY status ORDER BY images DESC, status"""
 
 
@@ -137,7 +141,7 @@ def by_query(column: str) -> str:
     return f"""
 SELECT {_quoted(column)}, {_MEANS}, round(avg(ms_ssim), 4) AS ms_ssim,
        count(*) FILTER (status <> '{Status.OK}') AS quarantined,
-       round(100 - 100 * sum(num_bytes) / sum(source_num_bytes) {_GOOD}, 1) AS saved_percent
+       round(100 - 100 * {_STORED} / {_SOURCE}, 1) AS saved_percent
 FROM images GROUP BY {_quoted(column)} ORDER BY images DESC, {_quoted(column)}"""
 
 
@@ -205,7 +209,8 @@ def _shards(markers: Iterable[Marker]) -> pa.Table:
                 "quarantined": summary.num_quarantined,
                 "num_pixels": summary.num_pixels,
                 "source_num_bytes": summary.num_bytes_in,
-                "num_bytes": summary.num_bytes_out,
+                "stored_num_bytes": summary.num_bytes_out,
+                "num_bytes": summary.num_bytes_bitstreams,
                 "bpp": summary.total_bpp,
                 "mean_bpp": summary.bpp.value,
                 "psnr_db": summary.psnr_db.value,

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.ledger.schema import SOURCE_SIZES, STORED_SIZES
 from pipeline.ledger.summary import Summary
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import read_metrics
@@ -32,7 +33,8 @@ _BIN_WIDTHS = {"psnr_db": 0.1, "ms_ssim": 0.0005, "bpp": 0.01}
 _SAVING_BIN_PERCENT = 1.0
 _COLUMNS = [
     *("key", "source_uri", "shard", "status", "error_class", "error_message", "width", "height", "mode"),
-    *("source_format", "source_num_bytes", "num_bytes", "bpp", "mse_255", "psnr_db", "ms_ssim", "lmbda"),
+    *("source_format", "bpp", "mse_255", "psnr_db", "ms_ssim", "lmbda"),
+    *sorted({*SOURCE_SIZES, *STORED_SIZES}),
 ]
 
 
@@ -64,7 +66,7 @@ class RunReport:
     histograms: dict[str, Histogram] = field(default_factory=dict)
     savings: dict[str, Histogram] = field(default_factory=dict)  # by source format, percent of the source
     reasons: list[Reason] = field(default_factory=list)
-    num_grown: int = 0  # images whose bitstream is larger than their source
+    num_grown: int = 0  # images that take more bytes than their source
     lmbda: float | None = None
 
     @property
@@ -98,6 +100,11 @@ def gather(dataset: CompressedDataset, *, seed: int = 0) -> RunReport:
 def _numbers(table: pa.Table, column: str) -> Numbers:
     """Return a column as floats; null is NaN."""
     numbers: Numbers = table[column].cast(pa.float64(), safe=False).to_numpy()
+    return numbers
+
+
+def _sum(table: pa.Table, columns: Sequence[str]) -> Numbers:
+    numbers: Numbers = np.nansum([_numbers(table, column) for column in columns], axis=0)
     return numbers
 
 
@@ -137,8 +144,7 @@ class _GoodRows:
                 run.median[name] = _nearest(run.sample, name, self._histograms[name].quantile(0.5)) or best[0]
 
     def _add_savings(self, table: pa.Table) -> None:
-        source = _numbers(table, "source_num_bytes")
-        percent = 100 * (1 - _numbers(table, "num_bytes") / source)
+        percent = 100 * (1 - _sum(table, STORED_SIZES) / _sum(table, SOURCE_SIZES))
         self._num_grown += int((percent < 0).sum())
         formats = np.array([name or "unknown" for name in table["source_format"].to_pylist()])
         for name in np.unique(formats).tolist():

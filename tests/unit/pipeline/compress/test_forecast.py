@@ -15,7 +15,7 @@ def row(index: int, status: str = "ok") -> dict[str, Any]:
     """Return the metrics of an image of 16 x 100 pixels, or of one pixel."""
     width, height = (100, 16) if index % 2 == 0 else (1, 1)
     sizes = {"source_num_bytes": 1000 + index, "num_bytes": 100, "bpp": 800 / width / height, "psnr_db": 30.0}
-    sizes |= {"width": width, "height": height}
+    sizes |= {"width": width, "height": height, "beside_num_bytes": 50, "carried_num_bytes": 0}
     return {"status": status, **(sizes if status == "ok" else dict.fromkeys(sizes))}
 
 
@@ -58,7 +58,7 @@ def test_sums_are_those_of_the_good_with_their_standard_error() -> None:
     told = dict(forecast.report(num_images=4000, num_left=3600, num_workers=2))
     assert told == {
         "source": "2 MB ± 1 kB",  # 2000 good images of 1000.5 bytes; sqrt(1/2) / sqrt(2) * 2000
-        "bitstreams": "200 kB ± 0 B",
+        "stored": "300 kB ± 0 B",
         # 200 bytes over 1601 pixels; the mean of the two rates would be 400.
         "bpp": "0.999 (all bits over all pixels), images from 0.500 to 800.000 in the sample",
         "PSNR": "30.00 dB, from 30.00 to 30.00 in the sample",

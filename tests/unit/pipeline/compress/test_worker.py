@@ -212,7 +212,7 @@ def test_a_row_that_cannot_be_written_quarantines_its_image(
         return replace(image, source_format="\udcff") if image.pixels.shape[:2] == (33, 20) else image
 
     monkeypatch.setattr("pipeline.images.decode", decode_badly)
-    monkeypatch.setattr(SourceImage, "carried_num_bytes", 0)
+    monkeypatch.setattr(SourceImage, "beside_num_bytes", 0)
     marker = ShardCompressor(config).run(shard)
     bad = {row["key"]: row for row in rows_of(marker, config, "metrics") if row["status"] != "ok"}
     assert {key: row["status"] for key, row in bad.items()} == {"1.png": "failed", "4.png": "failed"}
@@ -521,6 +521,28 @@ def test_what_is_beside_an_image_is_carried(config: CompressionConfig, tmp_path:
     assert carried.field("words").to_pylist() == [["a"], None, ["b", "c"]]
     names = pq.read_schema(f"{config.output}/{marker.files['metrics']}").names
     assert names == METRICS.names
+
+
+def test_sizes_count_all_that_is_stored_and_the_rate_counts_bitstreams(
+    config: CompressionConfig, tmp_path: Path
+) -> None:
+    """A mask beside each image is most of the input and of the output; it is not compressed."""
+    pngs, mask = [encoded(photograph(64, 64, seed)) for seed in range(3)], np.random.default_rng(0).bytes(100_000)
+    content = {"image": pngs, "mask": [{"bytes": mask, "path": None}] * 2 + [None], "label": [1, 2, 3]}
+    pq.write_table(pa.table(content), tmp_path / "x.parquet")
+    source = open_source(str(tmp_path / "x.parquet"))
+    shard = Shard(0, tuple(source.references()))
+    config = replace(config, input=str(source), carried=source.carried)
+    marker = ShardCompressor(config).run(shard)
+    rows = rows_of(marker, config, "metrics")
+    masks = [100_000, 100_000, 0]
+    assert all(0 <= row["carried_num_bytes"] - size < 64 for row, size in zip(rows, masks, strict=True))
+    summary, carried = marker.summary, sum(row["carried_num_bytes"] for row in rows)
+    assert summary.num_bytes_in == sum(map(len, pngs)) + carried
+    assert summary.num_bytes_out == sum(row["num_bytes"] for row in rows) + carried
+    assert summary.total_bpp == 8 * sum(row["num_bytes"] for row in rows) / (3 * 64 * 64)
+    file = Path(config.output) / marker.files["bitstreams"]
+    assert file.stat().st_size == pytest.approx(summary.num_bytes_out, rel=0.05), "but for what Parquet adds and saves"
 
 
 def test_members_of_a_sample_are_carried(config: CompressionConfig, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.console.printing import job_command, metrics_glob, shown
 from pipeline.console.progress import ProgressReport
-from pipeline.console.text import mean_text, num_bytes_text, rate_text, size_rows, skipped_text
+from pipeline.console.text import bitstreams_text, mean_text, num_bytes_text, rate_text, size_rows, skipped_text
 from pipeline.ledger.output import Output
 from pipeline.ledger.summary import Mean, Summary
 
@@ -25,6 +25,12 @@ def test_sizes_have_a_unit(num_bytes: int, text: str) -> None:
 def test_sizes_are_compared(num_bytes_in: int, num_bytes_out: int, text: str) -> None:
     summary = Summary(num_bytes_in=num_bytes_in, num_bytes_out=num_bytes_out)
     assert size_rows("before", "after", summary)[1] == ("after", text)
+
+
+def test_what_is_beside_bitstreams_is_told() -> None:
+    assert bitstreams_text(Summary(num_bytes_out=20, num_bytes_bitstreams=20)) == "20 B"
+    text = bitstreams_text(Summary(num_bytes_out=2020, num_bytes_bitstreams=20))
+    assert text == "20 B; 2 kB more are EXIF, ICC, alpha and what is carried"
 
 
 def test_means_tell_of_how_many_images() -> None:

@@ -15,7 +15,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def of(rows: list[dict[str, Any]]) -> Summary:
-    return Summary.of_rows(rows, bytes_in="in", bytes_out="num_bytes")
+    return Summary.of_rows(rows, bytes_in=["in"], bytes_out=["num_bytes"])
 
 
 def test_sums_and_means() -> None:
@@ -34,8 +34,8 @@ def test_sums_and_means() -> None:
 def test_the_total_rate_is_that_of_the_bitstreams_alone() -> None:
     """What lies beside them is stored too, and is not what an image costs per pixel."""
     rows = [{**row, "beside": 1000} for row in ROWS[:2]]
-    summary = Summary.of_rows(rows, bytes_in="in", bytes_out="beside")
-    assert (summary.num_bytes_out, summary.total_bpp) == (2000, 8 * 30 / 7)
+    summary = Summary.of_rows(rows, bytes_in=["in"], bytes_out=["num_bytes", "beside"])
+    assert (summary.num_bytes_out, summary.total_bpp) == (2030, 8 * 30 / 7)
     assert Summary().total_bpp is None
 
 
