@@ -26,6 +26,7 @@ import torch
 import tyro
 
 from benchmarks.provenance import write_result
+from bls.bitstream import MAX_PIXELS
 from bls.codec import Codec, make_header
 from bls.entropy.coders import CODERS
 from bls.measures import images as measures
@@ -83,7 +84,7 @@ def _bare_loop(config: WholeJob) -> tuple[int, int, float]:
     for warm_up in (True, False):
         start = time.perf_counter()
         for reference in references[:2] if warm_up else references:
-            x = images.decode(source.read(reference), max_pixels=images.MAX_PIXELS).pixels
+            x = images.decode(source.read(reference), max_pixels=MAX_PIXELS).pixels
             (symbols,) = codec.analyze([x], quality=config.quality)
             header = make_header(x, quality=config.quality, coder=CODERS[0])
             bitstream = codec.encode(symbols, header=header)

@@ -12,8 +12,8 @@ import tyro
 from PIL import Image, ImageOps
 
 from bls import bitstream, use_huge_pages
-from bls.bitstream import BitstreamError
-from bls.codec import MAX_PIXELS, Codec
+from bls.bitstream import MAX_PIXELS, BitstreamError
+from bls.codec import Codec
 from bls.entropy.coders import CODERS
 from bls.files import replace_file, write_file
 from bls.image_files import open_image

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 VERSION = 1
 FINGERPRINT_NUM_BYTES = 8
 MAX_SIDE = 0xFFFF
+MAX_PIXELS = 2**27  # default limit of what is decoded: a few damaged or hostile bytes may claim 4 gigapixels
 MAX_QUALITY_INDEX = 0xFFFF
 
 # The first byte is not ASCII: a transfer that strips the eighth bit breaks the magic, and no text file begins with it.

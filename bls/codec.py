@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from bls import bitstream
-from bls.bitstream import BitstreamError, Header
+from bls.bitstream import MAX_PIXELS, BitstreamError, Header
 from bls.bundle import Bundle, FittedNetwork, load_bundle, network_number
 from bls.entropy.coders import CODERS, coder_of
 from bls.forking import run_forks_on_one_thread
@@ -37,9 +37,6 @@ from bls.transforms.tiling import analyze_tiled, synthesize_tiled
 
 Symbols = Int32[np.ndarray, "c hl wl"]
 Latents = Float32[np.ndarray, "c hl wl"]
-
-MAX_PIXELS = 2**27
-"""Default limit of what is decoded: a few damaged or hostile bytes may claim 4 gigapixels."""
 
 
 class Codec:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from tyro.conf import OmitArgPrefixes
 
 from bls.entropy.coders import CODERS
-from jobs.options import check_at_least, parse
+from jobs.options import BundleOption, InputOptions, OutputFolder, check_at_least, parse
 from pipeline import images
 from pipeline.baselines import Pixels
 from pipeline.console.exits import ExitCode, UsageError, usage
@@ -21,14 +22,13 @@ from pipeline.console.streams import write_line
 from pipeline.evaluate.relaxation import RelaxationCheck, markdown
 from pipeline.evaluate.relaxation_plot import plot_relaxation
 from pipeline.extras import check_installed
-from pipeline.images import MAX_PIXELS
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import RELAXATION, to_parquet
 from pipeline.ledger.summary import Summary
 from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.provenance import provenance
 from pipeline.sources.opening import check_apart, no_images, open_source
-from pipeline.sources.reference import Columns, ImageReference, Source
+from pipeline.sources.reference import ImageReference, Source
 from pipeline.status import Status
 from pipeline.storage.opening import open_folder
 from pipeline.work.bundles import load_bundle
@@ -46,27 +46,16 @@ class CheckRelaxation:
     done, 1 failed, 2 wrong usage, 3 done without images that could not be read.
     """
 
-    input: str
-    """Where the images are, a path or any URI that fsspec reads: a folder (searched with all folders in it), a pattern
-    with stars, WebDataset tars (`{000..099}.tar`), Parquet files with a column of images, or a list of URIs in a .txt
-    or Parquet file."""
-    output: str
-    """Folder to write to: a path or URI."""
-    bundle: str | None = None
-    """Folder of fitted models, a path or URI; without it the one that comes with the package."""
-    max_pixels: int = MAX_PIXELS
-    """Leave out images with more pixels than this, before they are decoded."""
-    image_column: str | None = None
-    """Of Parquet input: the column of images or of their URIs; without it the one that can only be it."""
-    key_column: str | None = None
-    """Of Parquet input: the column of unique names; without it file name and row number."""
+    images: OmitArgPrefixes[InputOptions]
+    output: OutputFolder
+    bundle: BundleOption = None
     num_threads: int = 1
     """Threads of the transforms."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
 
     def __post_init__(self) -> None:
-        check_at_least(1, num_threads=self.num_threads, max_pixels=self.max_pixels)
+        check_at_least(1, num_threads=self.num_threads)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,9 +75,9 @@ def check_relaxation(config: CheckRelaxation) -> ExitCode:
     with usage():
         check_installed("matplotlib", extra="evaluate", what="pictures")
         bundle = load_bundle(config.bundle)
-        check_apart(config.output, config.input)
+        check_apart(config.output, config.images.input)
         check_replaceable(open_folder(config.output), RESULTS)
-        source = open_source(config.input, Columns(config.image_column, config.key_column))
+        source = open_source(config.images.input, config.images.columns)
         references = list(source.references())
         if not references:
             raise no_images(source)
@@ -120,7 +109,7 @@ def _images(
         for position, reference in enumerate(references):
             item, x = _Image(position, {"key": reference.key, "status": Status.OK}, reference), None
             with item.stage():
-                x = images.decode(source.read(reference), max_pixels=config.max_pixels).pixels
+                x = images.decode(source.read(reference), max_pixels=config.images.max_pixels).pixels
             item.fit(RELAXATION)
             yield item, x
             progress.add(Summary(num_images=1, quarantined={} if item.ok else {item.row["status"]: 1}))
@@ -140,7 +129,7 @@ def _write(
     table = pa.Table.from_pylist(rows, schema=RELAXATION)
     for image_format in ("png", "svg"):
         files[f"relaxation.{image_format}"] = plot_relaxation(table, coders=CODERS, image_format=image_format)
-    name = str(open_folder(config.input)).rstrip("/").rpartition("/")[2]
+    name = str(open_folder(config.images.input)).rstrip("/").rpartition("/")[2]
     text = markdown(table, name=name, provenance=made)
     write_results(folder, {**files, "README.md": text.encode()})
     write_line("\n".join(line for line in text.splitlines() if line.startswith("|")), sys.stdout)

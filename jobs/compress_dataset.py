@@ -4,12 +4,23 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
+from tyro.conf import OmitArgPrefixes
+
 from bls.transforms.precision import Precision
-from jobs.options import arguments_of, check_at_least, parse
+from jobs.options import (
+    BundleOption,
+    ClusterOptions,
+    InputOptions,
+    OutputFolder,
+    RerunOptions,
+    arguments_of,
+    check_at_least,
+    parse,
+)
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.compress.forecast import draw_sample, measure
@@ -26,7 +37,6 @@ from pipeline.console.printing import (
     shown,
 )
 from pipeline.console.text import bitstreams_text, mean_text, rate_text, size_rows, skipped_text, speed_text
-from pipeline.images import MAX_PIXELS
 from pipeline.ledger.output import Output, check_same, versions
 from pipeline.ledger.plan import default_size, freeze_plan, planned_shards
 from pipeline.ledger.summary import Summary
@@ -49,33 +59,15 @@ class CompressDataset:
     quarantined images.
     """
 
-    input: str
-    """Where the images are, a path or any URI that fsspec reads: a folder (searched with all folders in it), a pattern
-    with stars, WebDataset tars (`{000..099}.tar`), Parquet files with a column of images, or a list of URIs in a .txt
-    or Parquet file."""
-    output: str
-    """Folder to write to: a path or URI."""
+    images: OmitArgPrefixes[InputOptions]
+    output: OutputFolder
     quality: float = 4
     """From 1 (smallest files) to 8 (best images), any number between; whole numbers are the field's usual ladder."""
     coder: Literal["mixed", "adaptive", "static"] = "mixed"
     """Entropy coder: mixed has the smallest bitstreams, adaptive is faster, static has tables alone."""
-    bundle: str | None = None
-    """Folder of fitted models, a path or URI; without it the one that comes with the package."""
-    num_workers: int | None = None
-    """Number of workers; without it as many as the machine or cluster has room for."""
-    cpus_per_worker: int = 1
-    """CPUs of each worker, and threads that it uses."""
-    gpus_per_worker: float = 0
-    """GPUs of each worker; above 0 the transforms run on a GPU."""
+    bundle: BundleOption = None
     shard_size: int | None = None
     """Images that are committed together; without it 128, or fewer where workers would be idle."""
-    max_failures: int | None = None
-    """Stop when more images than this are quarantined; without it never."""
-    retry_quarantined: bool = False
-    """Try images again that an earlier run quarantined, for causes that have passed: a store that was down, a file
-    that was mended, a worker short of memory. Settings stay as they were, and so do images that are compressed."""
-    max_pixels: int = MAX_PIXELS
-    """Quarantine images with more pixels than this, before they are decoded."""
     ms_ssim: str = "all"
     """Whose MS-SSIM is measured: `all`, `none`, or a sample of the images such as `10%`. Images with fewer than 161
     pixels a side never have one: its coarsest window does not fit into them."""
@@ -84,30 +76,12 @@ class CompressDataset:
     (1 to 4 of the shipped bundle), else float32."""
     dry_run: bool = False
     """Write nothing: compress a sample and tell what the whole would take."""
-    image_column: str | None = None
-    """Of Parquet input: the column of images or of their URIs; without it the one that can only be it."""
-    key_column: str | None = None
-    """Of Parquet input: the column of unique names; without it file name and row number."""
-    overwrite: bool = False
-    """Delete what an earlier run left in the output, and begin again."""
-    log_json: bool = False
-    """Write what happens as JSON to stderr, an object per line, and nothing else; see docs/operations.md."""
+    cluster: OmitArgPrefixes[ClusterOptions] = field(default_factory=ClusterOptions)
+    rerun: OmitArgPrefixes[RerunOptions] = field(default_factory=RerunOptions)
 
     def __post_init__(self) -> None:
-        check_at_least(
-            1,
-            num_workers=self.num_workers,
-            cpus_per_worker=self.cpus_per_worker,
-            shard_size=self.shard_size,
-            max_pixels=self.max_pixels,
-        )
-        check_at_least(0, gpus_per_worker=self.gpus_per_worker, max_failures=self.max_failures)
+        check_at_least(1, shard_size=self.shard_size)
         _ = self.ms_ssim_share
-
-    @property
-    def columns(self) -> Columns:
-        """Which columns of Parquet input are looked at."""
-        return Columns(self.image_column, self.key_column)
 
     @property
     def ms_ssim_share(self) -> float:
@@ -127,25 +101,21 @@ class CompressDataset:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
     config = parse(CompressDataset, arguments)
-    with events.for_machines(config.log_json):
+    with events.for_machines(config.rerun.log_json):
         return exit_code(lambda: compress_dataset(config))
 
 
 def compress_dataset(config: CompressDataset) -> ExitCode:
     """Compress what is not compressed yet, or tell what that would take, and print a summary."""
-    cluster = Cluster(
-        num_workers=config.num_workers,
-        cpus_per_worker=config.cpus_per_worker,
-        gpus_per_worker=config.gpus_per_worker,
-        job=JOB,
-    )
-    with cluster:
+    with Cluster(job=JOB, **asdict(config.cluster)) as cluster:
         if config.dry_run:
             with usage():
                 return _dry_run(config, cluster)
         with usage():
             work = _prepare(config, cluster)
-        result = run_to_end(work, cluster, max_failures=config.max_failures, retry_quarantined=config.retry_quarantined)
+        result = run_to_end(
+            work, cluster, max_failures=config.rerun.max_failures, retry_quarantined=config.rerun.retry_quarantined
+        )
     _print_result(config, work.output, result)
     return result.exit_code
 
@@ -156,17 +126,17 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
         config.bundle,
         config.quality,
         coder=config.coder,
-        device="cuda" if config.gpus_per_worker > 0 else "cpu",
-        max_pixels=config.max_pixels,
+        device=config.cluster.device,
+        max_pixels=config.images.max_pixels,
         precision=config.precision,
     )
     return CompressionConfig(
-        input=absolute(config.input),
+        input=absolute(config.images.input),
         output=absolute(config.output),
         codec=codec,
         ms_ssim_share=config.ms_ssim_share,
-        columns=config.columns,
-        num_threads=config.cpus_per_worker,
+        columns=config.images.columns,
+        num_threads=config.cluster.cpus_per_worker,
     )
 
 
@@ -188,12 +158,12 @@ def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any
 
 
 def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
-    source = open_source(config.input, config.columns)
-    check_apart(config.output, config.input)
+    source = open_source(config.images.input, config.images.columns)
+    check_apart(config.output, config.images.input)
     worker_config = _worker_config(config)
     output = Output(config.output)
     output.check_free()
-    if config.overwrite:
+    if config.rerun.overwrite:
         output.clear(JOB)
     manifest = freeze_plan(
         output,
@@ -215,11 +185,11 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
 
 
 def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
-    source = open_source(config.input, config.columns)
-    check_apart(config.output, config.input)
+    source = open_source(config.images.input, config.images.columns)
+    check_apart(config.output, config.images.input)
     worker_config = _worker_config(config)
     output = Output(config.output)
-    stored = None if config.overwrite else output.manifest()
+    stored = None if config.rerun.overwrite else output.manifest()
     if stored is not None:
         check_same(stored, job=JOB, settings=_settings(source, worker_config), output=output)
     num_images, sample = draw_sample(source.references())

@@ -3,11 +3,22 @@
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Literal
 
-from jobs.options import check_at_least, parse
+from tyro.conf import OmitArgPrefixes
+
+from bls.bitstream import MAX_PIXELS
+from jobs.options import (
+    BundleOption,
+    ClusterOptions,
+    CompressedFolder,
+    OutputFolder,
+    RerunOptions,
+    check_at_least,
+    parse,
+)
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.console import events
@@ -16,7 +27,6 @@ from pipeline.console.printing import metrics_glob, print_quarantined, print_tab
 from pipeline.console.text import size_rows, speed_text
 from pipeline.decompress.containers import Container
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
-from pipeline.images import MAX_PIXELS
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Manifest, Output, check_same, versions
 from pipeline.ledger.shard import Shard
@@ -41,10 +51,8 @@ class DecompressDataset:
     0 all done, 1 failed, 2 wrong usage, 3 done with images that could not be restored.
     """
 
-    input: str
-    """Output folder of jobs/compress_dataset.py: a path or URI."""
-    output: str
-    """Folder to write to: a path or URI."""
+    input: CompressedFolder
+    output: OutputFolder
     format: Literal["png", "jpeg", "webp"] = "png"
     """File format of the images: png and webp are lossless, jpeg has quality 95."""
     container: Container = "files"
@@ -56,53 +64,31 @@ class DecompressDataset:
     """Restore only the images of these keys; adds to --keys."""
     where: str | None = None
     """Restore only images whose metrics meet an SQL condition, as "psnr_db < 30 AND source_format = 'JPEG'"."""
-    bundle: str | None = None
-    """Folder of fitted models that compressed the dataset, a path or URI; without it the one that comes with the
-    package."""
-    num_workers: int | None = None
-    """Number of workers; without it as many as the machine or cluster has room for."""
-    cpus_per_worker: int = 1
-    """CPUs of each worker, and threads that it uses."""
-    gpus_per_worker: float = 0
-    """GPUs of each worker; above 0 the transforms run on a GPU."""
-    max_failures: int | None = None
-    """Stop when more images than this cannot be restored; without it never."""
-    retry_quarantined: bool = False
-    """Try images again that an earlier run quarantined, for causes that have passed: a store that was down, a file
-    that was mended, a worker short of memory. Settings stay as they were, and so do images that are restored."""
+    bundle: BundleOption = None
     max_pixels: int = MAX_PIXELS
     """Refuse bitstreams that claim more pixels than this."""
-    overwrite: bool = False
-    """Delete what an earlier run left in the output, and begin again."""
-    log_json: bool = False
-    """Write what happens as JSON to stderr, an object per line, and nothing else; see docs/operations.md."""
+    cluster: OmitArgPrefixes[ClusterOptions] = field(default_factory=ClusterOptions)
+    rerun: OmitArgPrefixes[RerunOptions] = field(default_factory=RerunOptions)
 
     def __post_init__(self) -> None:
-        check_at_least(
-            1, num_workers=self.num_workers, cpus_per_worker=self.cpus_per_worker, max_pixels=self.max_pixels
-        )
-        check_at_least(0, gpus_per_worker=self.gpus_per_worker, max_failures=self.max_failures)
+        check_at_least(1, max_pixels=self.max_pixels)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
     config = parse(DecompressDataset, arguments)
-    with events.for_machines(config.log_json):
+    with events.for_machines(config.rerun.log_json):
         return exit_code(lambda: decompress_dataset(config))
 
 
 def decompress_dataset(config: DecompressDataset) -> ExitCode:
     """Restore what is not restored yet, and print a summary."""
-    cluster = Cluster(
-        num_workers=config.num_workers,
-        cpus_per_worker=config.cpus_per_worker,
-        gpus_per_worker=config.gpus_per_worker,
-        job=JOB,
-    )
-    with cluster:
+    with Cluster(job=JOB, **asdict(config.cluster)) as cluster:
         with usage():
             work = _prepare(config)
-        result = run_to_end(work, cluster, max_failures=config.max_failures, retry_quarantined=config.retry_quarantined)
+        result = run_to_end(
+            work, cluster, max_failures=config.rerun.max_failures, retry_quarantined=config.rerun.retry_quarantined
+        )
     _print_result(work.output, result, config.container)
     return result.exit_code
 
@@ -115,13 +101,13 @@ def _prepare(config: DecompressDataset) -> Work:
         source,
         config.bundle,
         coder=source.manifest.settings["coder"],
-        device="cuda" if config.gpus_per_worker > 0 else "cpu",
+        device=config.cluster.device,
         max_pixels=config.max_pixels,
     )
     keys = _keys(config)
     selection = source.select(keys=keys, where=config.where)
     _tell_what_is_missing(source.manifest, source.markers, selection)
-    if config.overwrite:
+    if config.rerun.overwrite:
         output.clear(JOB)
     settings = {
         "input": str(source.output),
@@ -140,7 +126,7 @@ def _prepare(config: DecompressDataset) -> Work:
         output=absolute(config.output),
         image_format=config.format,
         codec=codec,
-        num_threads=config.cpus_per_worker,
+        num_threads=config.cluster.cpus_per_worker,
         container=config.container,
     )
     return Work(

@@ -5,18 +5,21 @@ python jobs/evaluate.py --input photos/ --output evaluation/ --bundle my-bundle
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
+
+from tyro.conf import OmitArgPrefixes
 
 from bls.bundle import Bundle
 from bls.codec import Codec
 from bls.entropy.coders import CODERS
 from bls.ladder import quality_text
-from jobs.options import check_at_least, parse
+from jobs.options import BundleOption, ClusterOptions, InputOptions, OutputFolder, RerunOptions, parse
 from pipeline import baselines
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
+from pipeline.console import events
 from pipeline.console.exits import ExitCode, exit_code, usage
 from pipeline.console.printing import print_quarantined, print_table, say, shown
 from pipeline.console.text import skipped_text
@@ -26,14 +29,13 @@ from pipeline.evaluate.panel_pages import PanelWork
 from pipeline.evaluate.results import FILES, Report
 from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, ladders, read_rows
 from pipeline.extras import check_installed
-from pipeline.images import MAX_PIXELS
 from pipeline.ledger.output import Output, versions
 from pipeline.ledger.plan import freeze_plan, planned_shards
 from pipeline.ledger.schema import EVALUATION, to_parquet
 from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.provenance import provenance
 from pipeline.sources.opening import check_apart, open_source
-from pipeline.sources.reference import Columns, Source
+from pipeline.sources.reference import Source
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import absolute
 from pipeline.work.bundles import load_bundle
@@ -53,14 +55,9 @@ class Evaluate:
     Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done without images that could not be read or coded.
     """
 
-    input: str
-    """Where the images are, a path or any URI that fsspec reads: a folder (searched with all folders in it), a pattern
-    with stars, WebDataset tars (`{000..099}.tar`), Parquet files with a column of images, or a list of URIs in a .txt
-    or Parquet file."""
-    output: str
-    """Folder to write to: a path or URI."""
-    bundle: str | None = None
-    """Folder of fitted models, a path or URI; without it the one that comes with the package."""
+    images: OmitArgPrefixes[InputOptions]
+    output: OutputFolder
+    bundle: BundleOption = None
     qualities: tuple[float, ...] = ()
     """Qualities to measure, any numbers from 1 to 8; by default the whole numbers that the bundle serves."""
     codecs: tuple[str, ...] | None = None
@@ -74,28 +71,10 @@ class Evaluate:
     """CSV file of published curves on these images, a path or URI: codec, bpp, psnr_rgb_db, ms_ssim."""
     curves: tuple[str, ...] = ("balle2017-retrained-mse", "jpeg-420")
     """Codecs of the reference to compare with."""
-    num_workers: int | None = None
-    """Number of workers; without it as many as the machine or cluster has room for."""
-    cpus_per_worker: int = 1
-    """CPUs of each worker, and threads that it uses."""
-    gpus_per_worker: float = 0
-    """GPUs of each worker; above 0 the transforms run on a GPU."""
-    max_failures: int | None = None
-    """Stop when more images than this cannot be read or coded; without it never."""
-    max_pixels: int = MAX_PIXELS
-    """Leave out images with more pixels than this, before they are decoded."""
-    image_column: str | None = None
-    """Of Parquet input: the column of images or of their URIs; without it the one that can only be it."""
-    key_column: str | None = None
-    """Of Parquet input: the column of unique names; without it file name and row number."""
-    overwrite: bool = False
-    """Delete what an earlier run left in the output, and begin again."""
+    cluster: OmitArgPrefixes[ClusterOptions] = field(default_factory=ClusterOptions)
+    rerun: OmitArgPrefixes[RerunOptions] = field(default_factory=RerunOptions)
 
     def __post_init__(self) -> None:
-        check_at_least(
-            1, num_workers=self.num_workers, cpus_per_worker=self.cpus_per_worker, max_pixels=self.max_pixels
-        )
-        check_at_least(0, gpus_per_worker=self.gpus_per_worker, max_failures=self.max_failures)
         baselines.check_codecs(self.compared)
         if self.crop is not None and not self.panels:
             raise ValueError("--crop is given without --panels: it is the region of these that is enlarged")
@@ -113,25 +92,22 @@ class Evaluate:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
     config = parse(Evaluate, arguments)
-    return exit_code(lambda: (write_panels if config.panels else evaluate)(config))
+    with events.for_machines(config.rerun.log_json):
+        return exit_code(lambda: (write_panels if config.panels else evaluate)(config))
 
 
 def evaluate(config: Evaluate) -> ExitCode:
     """Measure what is not measured yet, write and print the results."""
     made = provenance()  # of the code that measures, not of what it has become when hours later it reports
-    cluster = Cluster(
-        num_workers=config.num_workers,
-        cpus_per_worker=config.cpus_per_worker,
-        gpus_per_worker=config.gpus_per_worker,
-        job=JOB,
-    )
-    with cluster:
+    with Cluster(job=JOB, **asdict(config.cluster)) as cluster:
         with usage():
             check_installed("matplotlib", "bjontegaard", extra="evaluate", what="an evaluation")
             published = _read_reference(config)
             bundle = load_bundle(config.bundle)
             work = _prepare(config, bundle, cluster)
-        result = run_to_end(work, cluster, max_failures=config.max_failures)
+        result = run_to_end(
+            work, cluster, max_failures=config.rerun.max_failures, retry_quarantined=config.rerun.retry_quarantined
+        )
     if result.is_stopped:
         return result.exit_code
     summary = Report.of_rows(
@@ -159,13 +135,12 @@ def _read_reference(config: Evaluate) -> list[Point]:
 
 def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
     qualities = _qualities(config, bundle)
-    columns = Columns(config.image_column, config.key_column)
-    source = open_source(config.input, columns)
-    check_apart(config.output, config.input)
+    source = open_source(config.images.input, config.images.columns)
+    check_apart(config.output, config.images.input)
     check_replaceable(open_folder(config.output), RESULTS)
     output = Output(f"{absolute(config.output).rstrip('/')}/shards")
     output.check_free()
-    if config.overwrite:
+    if config.rerun.overwrite:
         output.clear(JOB)
     manifest = freeze_plan(
         output,
@@ -178,16 +153,16 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
     if manifest.skipped:
         say(skipped_text(manifest.skipped))
     worker_config = EvaluationConfig(
-        input=absolute(config.input),
+        input=absolute(config.images.input),
         output=str(output),
         qualities=qualities,
         codecs=config.compared,
         bundle=config.bundle and absolute(config.bundle),
         bundle_fingerprint=bundle.fingerprint.hex(),
-        max_pixels=config.max_pixels,
-        columns=columns,
-        device="cuda" if config.gpus_per_worker > 0 else "cpu",
-        num_threads=config.cpus_per_worker,
+        max_pixels=config.images.max_pixels,
+        columns=config.images.columns,
+        device=config.cluster.device,
+        num_threads=config.cluster.cpus_per_worker,
     )
     return Work(
         verb="evaluated",
@@ -207,21 +182,21 @@ def _qualities(config: Evaluate, bundle: Bundle) -> tuple[float, ...]:
 def write_panels(config: Evaluate) -> ExitCode:
     """Write the panels of all images, then the page that shows them."""
     made = provenance()
-    configure_process(config.cpus_per_worker)
+    configure_process(config.cluster.cpus_per_worker)
     with usage():
-        check_apart(config.output, config.input)
+        check_apart(config.output, config.images.input)
         bundle = load_bundle(config.bundle)
         qualities = _qualities(config, bundle)
         if not config.qualities:
             qualities = tuple(quality for quality in qualities if quality in panels.QUALITIES) or qualities
         work = PanelWork(
-            source=open_source(config.input, Columns(config.image_column, config.key_column)),
-            codec=Codec(bundle, device="cuda" if config.gpus_per_worker > 0 else "cpu", max_pixels=config.max_pixels),
+            source=open_source(config.images.input, config.images.columns),
+            codec=Codec(bundle, device=config.cluster.device, max_pixels=config.images.max_pixels),
             qualities=qualities,
             others=config.compared,
             corner=config.crop,
-            max_pixels=config.max_pixels,
-            max_failures=config.max_failures,
+            max_pixels=config.images.max_pixels,
+            max_failures=config.rerun.max_failures,
         )
         num_panels, failures = work.write(
             open_folder(config.output), name=_name(config), provenance={"bundle": bundle.fingerprint.hex(), **made}
@@ -236,20 +211,20 @@ def write_panels(config: Evaluate) -> ExitCode:
 
 
 def _name(config: Evaluate) -> str:
-    return str(open_folder(config.input)).rstrip("/").rpartition("/")[2]
+    return str(open_folder(config.images.input)).rstrip("/").rpartition("/")[2]
 
 
 def _settings(config: Evaluate, source: Source, bundle: Bundle, qualities: Sequence[float]) -> dict[str, Any]:
     return {
         "input": str(source),
-        "image_column": config.image_column,
-        "key_column": config.key_column,
+        "image_column": config.images.image_column,
+        "key_column": config.images.key_column,
         "bundle_fingerprint": bundle.fingerprint.hex(),
         "coders": list(CODERS),
         "qualities": list(qualities),
         "codecs": ladders(config.compared),
         "libraries": baselines.library_versions(),
-        "max_pixels": config.max_pixels,
+        "max_pixels": config.images.max_pixels,
         **versions(),
     }
 

@@ -1,16 +1,100 @@
-"""Options that several jobs share, and what checks them."""
+"""Options that several jobs share: each is said, and checked, once.
+
+Jobs embed the groups with `OmitArgPrefixes`, so that a flag is `--num-workers` whatever group it is in.
+"""
 
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from bls.bitstream import MAX_PIXELS
 from pipeline.provenance import code_version
+from pipeline.sources.reference import Columns
 from pipeline.storage.secrets import redact
 
 Config = TypeVar("Config")
+
+OutputFolder = Annotated[str, tyro.conf.arg(help="Folder to write to: a path or URI.")]
+CompressedFolder = Annotated[str, tyro.conf.arg(help="Output folder of jobs/compress_dataset.py: a path or URI.")]
+BundleOption = Annotated[
+    str | None,
+    tyro.conf.arg(
+        help="Folder of fitted models, a path or URI; for a compressed dataset, those that compressed it. Default: the "
+        "bundle that comes with the package."
+    ),
+]
+ImageColumn = Annotated[
+    str | None,
+    tyro.conf.arg(
+        help="Column that holds the images or their URIs (Parquet input only). Default: detected if exactly one "
+        "column qualifies."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """The images that a job reads."""
+
+    input: str
+    """Where the images are, a path or any URI that fsspec reads: a folder (searched with all folders in it), a pattern
+    with stars, WebDataset tars (`{000..099}.tar`), Parquet files with a column of images, or a list of URIs in a .txt
+    or Parquet file."""
+    image_column: ImageColumn = None
+    key_column: str | None = None
+    """Column of unique names (Parquet input only). Default: the name of the file and the number of the row."""
+    max_pixels: int = MAX_PIXELS
+    """Leave out images with more pixels than this, before they are decoded. Each gets a row that says so."""
+
+    def __post_init__(self) -> None:
+        check_at_least(1, max_pixels=self.max_pixels)
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of Parquet input that are read."""
+        return Columns(self.image_column, self.key_column)
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """The workers of a job, on this machine or on the cluster of RAY_ADDRESS."""
+
+    num_workers: int | None = None
+    """Number of workers. Default: as many as the machine or cluster has room for."""
+    cpus_per_worker: int = 1
+    """CPUs of each worker, and threads that it uses."""
+    gpus_per_worker: float = 0
+    """GPUs of each worker; above 0 the transforms run on a GPU."""
+
+    def __post_init__(self) -> None:
+        check_at_least(1, num_workers=self.num_workers, cpus_per_worker=self.cpus_per_worker)
+        check_at_least(0, gpus_per_worker=self.gpus_per_worker)
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where a worker runs the transforms."""
+        return "cuda" if self.gpus_per_worker > 0 else "cpu"
+
+
+@dataclass(frozen=True)
+class RerunOptions:
+    """What a run keeps of earlier runs, when it stops, and how it reports."""
+
+    max_failures: int | None = None
+    """Stop when more images than this are quarantined. Default: never."""
+    retry_quarantined: bool = False
+    """Try images again that an earlier run quarantined, for causes that have passed: a store that was down, a file
+    that was mended, a worker short of memory. Settings stay as they were, and so do images that are done."""
+    overwrite: bool = False
+    """Delete what an earlier run left in the output, and begin again."""
+    log_json: bool = False
+    """Write what happens as JSON to stderr, an object per line, and nothing else; see docs/operations.md."""
+
+    def __post_init__(self) -> None:
+        check_at_least(0, max_failures=self.max_failures)
 
 
 def parse(kind: type[Config], arguments: Sequence[str] | None) -> Config:
@@ -37,6 +121,8 @@ def arguments_of(config: Any, *, leave_out: Collection[str] = ()) -> Iterator[st
     """Return the command line that a job's configuration comes from, without credentials."""
     for option in fields(config):
         value = getattr(config, option.name)
-        if option.name not in leave_out and value != option.default:
+        if is_dataclass(value):
+            yield from arguments_of(value, leave_out=leave_out)
+        elif option.name not in leave_out and value != option.default:
             flag = f"--{option.name.replace('_', '-')}"
             yield from [flag] if value is True else [flag, redact(str(value))]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
-from jobs.options import check_at_least, parse
+from jobs.options import CompressedFolder, check_at_least, parse
 from pipeline.console.exits import ExitCode, UsageError, exit_code, usage
 from pipeline.console.streams import silence
 from pipeline.read import queries as questions
@@ -37,8 +37,7 @@ class QueryMetrics:
     printed. Only committed rows are seen; nothing can be changed. Exit codes: 0 answered, 1 failed, 2 wrong usage.
     """
 
-    input: str
-    """Output folder of jobs/compress_dataset.py: a path or URI."""
+    input: CompressedFolder
     sql: Annotated[str | None, tyro.conf.Positional] = None
     """A query, such as "SELECT key, bpp FROM images WHERE psnr_db < 30"."""
     summary: bool = False

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from jobs.options import check_at_least, parse
+from jobs.options import BundleOption, CompressedFolder, check_at_least, parse
 from pipeline.console.exits import ExitCode, UsageError, exit_code, usage
 from pipeline.console.printing import print_table, say
 from pipeline.console.text import num_bytes_text
@@ -38,19 +38,16 @@ class Report:
     is reported as far as it is. Exit codes: 0 done, 1 failed, 2 wrong usage.
     """
 
-    input: str
-    """Output folder of jobs/compress_dataset.py: a path or URI."""
+    input: CompressedFolder
     output: str
     """HTML file to write: a path or URI."""
-    bundle: str | None = None
-    """Folder of fitted models that compressed the dataset, a path or URI; without it the one that comes with the
-    package."""
+    bundle: BundleOption = None
     originals: str | None = None
     """Where the originals are now, if not where the job read them: as --input of jobs/compress_dataset.py."""
     compare: int = 16
     """Images on which other codecs are measured at equal quality; 0 leaves that out."""
     seed: int = 0
-    """Of the samples: the same seed draws the same images."""
+    """Seed of the samples: the same seed draws the same images."""
     num_threads: int = os.cpu_count() or 1
     """Threads that it uses."""
     overwrite: bool = False

@@ -1,55 +1,44 @@
-"""Fit models to images, one per lmbda, with Ray Train, and write them as a bundle.
+"""Fit networks to images, one per range of qualities, with Ray Train, and write them as a bundle.
 
-    python jobs/train.py --data photos/ --output my-bundle --storage runs/photos --lmbda 0.0035 0.013 0.0483
+    python jobs/train.py --data photos/ --output my-bundle --storage runs/photos --qualities 1:4.5 4.51:8
 
 A run that was killed goes on from its checkpoints when the same command is given again.
 """
 
-import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from bls.bundle import MANIFEST, FittedNetwork, load_bundle, network_file, read_bundle, save_bundle
+from bls.bundle import FittedNetwork
 from bls.ladder import QualityRange, check_disjoint, lmbda_of, quality_text
 from bls.training.trainer import TrainingConfig
 from bls.transforms.networks import TransformConfig
-from jobs.options import check_at_least, parse
+from jobs.options import ImageColumn, check_at_least, parse
 from pipeline.console.exits import ExitCode, exit_code, usage
 from pipeline.console.printing import job_command, print_commands, print_table, say
 from pipeline.console.text import reasons_text
 from pipeline.extras import check_installed
-from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.sources.opening import check_apart, open_sources
 from pipeline.sources.reference import Columns
-from pipeline.storage.folder import Folder
 from pipeline.storage.opening import open_folder
 from pipeline.storage.secrets import redact, without_credentials
 from pipeline.storage.uris import absolute
-from pipeline.train.curve_plot import plot_training_curve
+from pipeline.train.bundle import CURVES_PLOT, add_to_bundle, check_nothing_is_lost, check_writable
 from pipeline.train.fit import LMBDA_SCALES, FitConfig
-from pipeline.train.fitted import read_curve, read_fitted
+from pipeline.train.fitted import check_settings
 from pipeline.train.images import Images, read_images
 from pipeline.train.patches import PatchConfig
 from pipeline.train.resources import Milestones, Resources, cluster
 from pipeline.train.sweep import fit_networks
 from pipeline.work.bundles import load_network
 
-CURVES, CURVES_PLOT = "training.parquet", "training.png"  # beside the models of a bundle
-
 
 @dataclass(frozen=True)
-class TrainConfig:
+class Train:
     """Fit networks to images, one per range of qualities, with Ray Train, and write them as a bundle."""
 
     data: tuple[str, ...]
@@ -60,8 +49,7 @@ class TrainConfig:
     """Folder (any URI, seen by all nodes) for checkpoints and fitted networks: what a killed run goes on from."""
     overwrite: bool = False
     """Replace networks of the same qualities in --output: what they compressed can then no longer be decoded."""
-    image_column: str | None = None
-    """Of Parquet data: the column of images or of their URIs; without it the one that can only be it."""
+    image_column: ImageColumn = None
     qualities: tuple[str, ...] = ("4",)
     """What to fit, a network each: a range of qualities such as 1:4.5, or a single quality such as 4, which is the
     paper's way. A quality stands for the weight lmbda = 0.0018 * 100 ** ((quality - 1) / 7) in `lmbda * 255**2 * mse +
@@ -108,8 +96,9 @@ class TrainConfig:
     use_gpu: bool = False
     """Give each worker a GPU."""
     max_worker_failures: int = 3
-    """Times that lost workers are replaced, per model."""
+    """How many lost workers may be replaced per model before the job fails."""
     seed: int = 0
+    """Seed of the first weights, the noise and the order of the images."""
     description: str = ""
     """What the data is and its licence, for those who get the bundle."""
 
@@ -172,11 +161,11 @@ def default_learning_rate(lmbda: float) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
-    config = parse(TrainConfig, arguments)
+    config = parse(Train, arguments)
     return exit_code(lambda: train(config))
 
 
-def train(config: TrainConfig) -> ExitCode:
+def train(config: Train) -> ExitCode:
     """Fit every network that the storage folder does not hold yet, and add all to the bundle."""
     storage, output = open_folder(config.storage), open_folder(config.output)
     with usage():
@@ -185,11 +174,11 @@ def train(config: TrainConfig) -> ExitCode:
         check_apart(config.output, *config.data)
         check_apart(config.storage, *config.data)
         start = _start(config)
-        check_replaceable(output, _files(config.ranges()), ours=_names_in_bundle(output))
+        check_writable(output, config.ranges())
         if not config.overwrite:
-            _check_nothing_is_lost(output, storage, config.ranges())
+            check_nothing_is_lost(output, storage, config.ranges())
         for fit in config.fits():
-            _check_settings(storage, fit, data=_data_names(config), init=_init_name(start))
+            check_settings(storage, fit, data=_data_names(config), init=_init_name(start))
     resources = config.resources()
     with cluster(resources):
         with usage():
@@ -205,13 +194,13 @@ def train(config: TrainConfig) -> ExitCode:
             description=_describe(config, images, start),
         )
         for network in fitted:
-            _add_to_bundle(output, network, storage)
+            add_to_bundle(output, network, storage)
             say(f"quality {network.qualities}: in {output}, fingerprint {network.fingerprint.hex()}")
     _print_summary(config)
     return ExitCode.DONE
 
 
-def _start(config: TrainConfig) -> FittedNetwork | None:
+def _start(config: Train) -> FittedNetwork | None:
     """Return the network that --init names, None for the KLT."""
     if config.init == "klt":
         return None
@@ -225,47 +214,12 @@ def _start(config: TrainConfig) -> FittedNetwork | None:
     return start
 
 
-def _check_settings(storage: Folder, fit: FitConfig, *, data: list[str], init: str) -> None:
-    """Note a network's settings when it is begun, and refuse to go on with others."""
-    settings = {**json.loads(json.dumps(asdict(fit))), "data": data, "init": init}
-    name = f"quality-{fit.qualities.stem}.json"
-    if storage.create(name, json.dumps(settings, indent=2).encode()):
-        return
-    begun = json.loads(storage.read(name))
-    differing = [key for key in settings if begun.get(key) != settings[key]]
-    if differing:
-        raise ValueError(
-            f"{storage}/{name} was begun with {_pairs(begun, differing)}, this run has {_pairs(settings, differing)}: "
-            "give the same flags, or another --storage"
-        )
-
-
-def _check_nothing_is_lost(output: Folder, storage: Folder, ranges: Sequence[QualityRange]) -> None:
-    """Refuse to replace networks of a bundle, whose bitstreams nothing else decodes, by others than this storage's."""
-    if not output.holds(MANIFEST):
-        return
-    for network in read_bundle(output.read, str(output)).networks:
-        if not any(network.qualities.overlaps(each) for each in ranges):
-            continue
-        fitted = read_fitted(storage, network.qualities)
-        if fitted is None or fitted.fingerprint != network.fingerprint:
-            raise ValueError(
-                f"--output {output} already has a network of quality {network.qualities}, fingerprint "
-                f"{network.fingerprint.hex()}, that --storage {storage} does not hold: give another --output or "
-                "--qualities, or --overwrite to replace it; what it compressed can then no longer be decoded"
-            )
-
-
-def _pairs(settings: dict[str, object], keys: list[str]) -> str:
-    return "; ".join(f"{key} {settings.get(key)}" for key in keys)
-
-
 def _names(uris: tuple[str, ...]) -> list[str]:
     """Return the last parts of URIs: what of them may stand in a bundle that is passed on."""
     return [without_credentials(uri).rstrip("/").rpartition("/")[2] for uri in uris]
 
 
-def _data_names(config: TrainConfig) -> list[str]:
+def _data_names(config: Train) -> list[str]:
     """Return the names of the data, with the column of a Parquet file where it was chosen."""
     return _names(config.data) + ([f"column {config.image_column}"] if config.image_column else [])
 
@@ -275,7 +229,7 @@ def _init_name(start: FittedNetwork | None) -> str:
     return "klt" if start is None else f"quality {start.qualities} of {start.fingerprint.hex()}"
 
 
-def _describe(config: TrainConfig, images: Images, start: FittedNetwork | None) -> dict[str, object]:
+def _describe(config: Train, images: Images, start: FittedNetwork | None) -> dict[str, object]:
     return {
         "code_version": version("bls-codec"),
         "data": config.description or ", ".join(_names(config.data)),
@@ -290,43 +244,7 @@ def _images_text(images: Images) -> str:
     return text if images.stream is None else f"{text}; training on a stream of {len(images.stream)}"
 
 
-def _add_to_bundle(output: Folder, fitted: FittedNetwork, storage: Folder) -> None:
-    """Add a network to the bundle, and its curve to the table and the plot beside it; the manifest is written last."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for name in _names_in_bundle(output):
-            if name != CURVES_PLOT:  # which is drawn anew
-                (folder / name).write_bytes(output.read(name))
-        present = load_bundle(temporary).networks if (folder / MANIFEST).exists() else ()
-        networks = [each for each in present if not each.qualities.overlaps(fitted.qualities)]
-        save_bundle(folder, [*networks, fitted])
-        curves = [read_curve(storage, fitted.qualities)]
-        table_path = folder / CURVES
-        if table_path.exists():
-            others = pq.read_table(table_path)
-            curves.append(others.filter(pc.field("qualities").isin([str(each.qualities) for each in networks])))
-        table = pa.concat_tables(curves).sort_by([("qualities", "ascending"), ("step", "ascending")])
-        pq.write_table(table, table_path)
-        (folder / CURVES_PLOT).write_bytes(plot_training_curve(table))
-        paths = sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST)
-        files = {path.name: path.read_bytes() for path in paths}
-        write_results(output, files, ours=_names_in_bundle(output))
-
-
-def _files(ranges: Sequence[QualityRange]) -> list[str]:
-    """Return the names of all files that are written to the bundle."""
-    return [MANIFEST, CURVES, CURVES_PLOT, *map(network_file, ranges)]
-
-
-def _names_in_bundle(output: Folder) -> list[str]:
-    """Return the files of a bundle that is there; what else lies in the folder is left alone."""
-    if not output.holds(MANIFEST):
-        return []
-    files = [entry["file"] for entry in json.loads(output.read(MANIFEST))["networks"]]
-    return [MANIFEST, *files, *(name for name in (CURVES, CURVES_PLOT) if output.holds(name))]
-
-
-def _print_summary(config: TrainConfig) -> None:
+def _print_summary(config: Train) -> None:
     bundle = redact(absolute(config.output) if "://" in config.output else config.output).rstrip("/")
     print_table([("bundle", bundle), ("training curve", f"{bundle}/{CURVES_PLOT}")])
     arguments = ("--input", config.data[0], "--output", "compressed-mine", "--bundle", bundle)

@@ -20,7 +20,6 @@ from bls.image_files import FORMATS as READ_FORMATS
 from bls.image_files import open_image
 from pipeline.status import Status
 
-MAX_PIXELS = 2**27  # by default: some damaged or hostile bytes may claim gigapixels
 MAX_PNG_ICC_NUM_BYTES = 2**20  # Pillow, and others after it, refuse a PNG with a larger one
 FORMATS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 

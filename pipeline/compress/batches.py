@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bls.bitstream import MAX_SIDE
+from bls.bitstream import MAX_PIXELS, MAX_SIDE
 from bls.codec import Codec
 from bls.entropy.coders import CODERS, coder_of
 from bls.pixels import as_pixels
 from pipeline import images
 from pipeline.compress.coding import CodedItem, analyze, code, rate_and_distortion
-from pipeline.images import MAX_PIXELS, ImageError, SourceImage
+from pipeline.images import ImageError, SourceImage
 from pipeline.status import Status
 from pipeline.work.codec import CodecSpec, num_pixels, shape_of, synthesize
 from pipeline.work.stages import batches

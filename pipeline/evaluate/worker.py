@@ -81,14 +81,16 @@ class ShardEvaluator:
 
         `crashed` are the positions of the items that killed workers before: they get a row unseen.
         """
-        if (marker := self._output.marker(shard.index)) is not None:
+        if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
             return marker
         began = time.monotonic()
         rows_by_image = self._process(shard, crashed)
         rows = [row for rows in rows_by_image for row in rows]
         metadata = {"job": "evaluate", "bundle_fingerprint": self._config.bundle_fingerprint}
         files = {"metrics": to_parquet(rows, EVALUATION, metadata=metadata)}
-        return self._output.commit(shard.index, files, summarize(rows_by_image), began=began)
+        return self._output.commit(
+            shard.index, files, summarize(rows_by_image), retry=shard.retry, began=began, earlier=shard.earlier_stints
+        )
 
     def probe(self, shard: Shard) -> None:
         """Do the work of a shard but commit nothing, to see whether the process survives it."""

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bls.bitstream import BitstreamError, Header, parse_header
-from bls.codec import MAX_PIXELS, Codec, Symbols
+from bls.bitstream import MAX_PIXELS, BitstreamError, Header, parse_header
+from bls.codec import Codec, Symbols
 from bls.ladder import quality_text
 from pipeline.ledger.bitstream_rows import MADE_COLUMNS, Bitstreams, carried_names, read_stored
 from pipeline.ledger.schema import BITSTREAMS, CARRIED

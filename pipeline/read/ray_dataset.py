@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bls.codec import MAX_PIXELS
+from bls.bitstream import MAX_PIXELS
 from pipeline.read.dataset import CompressedDataset, StoredFile
 from pipeline.read.images import ImageReader, ReadingConfig, in_order, reading_config
 from pipeline.work.codec import configure_process

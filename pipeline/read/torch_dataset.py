@@ -11,7 +11,7 @@ import torch
 from torch import distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
-from bls.codec import MAX_PIXELS
+from bls.bitstream import MAX_PIXELS
 from pipeline.read.dataset import CompressedDataset, StoredFile
 from pipeline.read.images import ImageReader, in_order, reading_config
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from bls.bitstream import BitstreamError
+from bls.bitstream import MAX_PIXELS, BitstreamError
 from bls.measures import images as measures
 from pipeline import images
 from pipeline.baselines import Pixels
-from pipeline.images import MAX_PIXELS, ImageError
+from pipeline.images import ImageError
 from pipeline.ledger.damage import parse_table, read_named
 from pipeline.ledger.plan import planned_shards
 from pipeline.ledger.schema import METRICS

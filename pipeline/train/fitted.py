@@ -7,6 +7,7 @@ import io
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bls.bundle import MANIFEST, FittedNetwork, read_bundle, save_bundle
 from bls.ladder import QualityRange
 from pipeline.ledger.schema import TRAINING_CURVE, to_parquet
 from pipeline.storage.folder import Folder
+from pipeline.train.fit import FitConfig
 
 CURVE = "curve.parquet"
 DONE = "done.json"
@@ -45,6 +47,29 @@ def read_fitted(storage: Folder, qualities: QualityRange) -> FittedNetwork | Non
 def read_curve(storage: Folder, qualities: QualityRange) -> pa.Table:
     """Return the training curve of a fitted network."""
     return pq.read_table(io.BytesIO(_folder(storage, qualities).read(CURVE)))
+
+
+def check_settings(storage: Folder, fit: FitConfig, *, data: Sequence[str], init: str) -> None:
+    """Note a network's settings when it is begun, and refuse to go on with others.
+
+    Raises:
+        ValueError: names the settings that differ.
+    """
+    settings = {**json.loads(json.dumps(asdict(fit))), "data": data, "init": init}
+    name = f"quality-{fit.qualities.stem}.json"
+    if storage.create(name, json.dumps(settings, indent=2).encode()):
+        return
+    begun = json.loads(storage.read(name))
+    differing = [key for key in settings if begun.get(key) != settings[key]]
+    if differing:
+        raise ValueError(
+            f"{storage}/{name} was begun with {_pairs(begun, differing)}, this run has {_pairs(settings, differing)}: "
+            "give the same flags, or another --storage"
+        )
+
+
+def _pairs(settings: Mapping[str, object], keys: Sequence[str]) -> str:
+    return "; ".join(f"{key} {settings.get(key)}" for key in keys)
 
 
 def _folder(storage: Folder, qualities: QualityRange) -> Folder:

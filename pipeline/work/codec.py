@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from bls import use_huge_pages
-from bls.bitstream import Header
-from bls.codec import MAX_PIXELS, Codec, Symbols
+from bls.bitstream import MAX_PIXELS, Header
+from bls.codec import Codec, Symbols
 from bls.entropy.coders import CODERS
 from bls.ladder import quality_text
 from bls.pixels import Pixels, padded_shape

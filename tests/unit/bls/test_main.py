@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from bls import __main__ as command_line
-from bls.codec import MAX_PIXELS
+from bls.bitstream import MAX_PIXELS
 from tests.hostile import eps
 
 

@@ -95,14 +95,19 @@ def requests(group: Any) -> dict[str, float]:
     return {name: quantity(value) for name, value in container(group)["resources"]["requests"].items()}
 
 
+def workers(config: Any) -> Any:
+    """Return the options about workers, which a train job has among its own."""
+    return getattr(config, "cluster", config)
+
+
 def gpus_per_worker(config: Any) -> float:
-    return float(config.use_gpu if hasattr(config, "use_gpu") else config.gpus_per_worker)
+    return float(config.use_gpu if hasattr(config, "use_gpu") else config.cluster.gpus_per_worker)
 
 
 def num_workers_per_pod(config: Any, group: Any) -> int:
     """Return for how many workers Ray finds room in a pod."""
     room = requests(group)
-    num_workers = room["cpu"] / config.cpus_per_worker
+    num_workers = room["cpu"] / workers(config).cpus_per_worker
     if gpus := gpus_per_worker(config):
         num_workers = min(num_workers, room.get("nvidia.com/gpu", 0) / gpus)
     return int(num_workers)
@@ -119,7 +124,7 @@ def lack_of_room(manifest: Any) -> list[str]:
             lacking.append("worker")
         if requests(group)["memory"] < RAY_NUM_BYTES + in_pod * worker_num_bytes:
             lacking.append("memory")
-        if config.num_workers != in_pod * group["maxReplicas"]:
+        if workers(config).num_workers != in_pod * group["maxReplicas"]:
             lacking.append("number of workers")
     driver_num_bytes = 1e6 * MEASURED["50000_images_driver_peak_mb"]
     if requests(head(manifest))["memory"] < RAY_NUM_BYTES + driver_num_bytes:
@@ -281,7 +286,7 @@ def test_training_pods_can_read_images_beside_their_worker(name: str) -> None:
     manifest = load(ROOT / "deploy" / "kuberay" / f"{name}.yaml")
     config = config_of(manifest)
     for group in worker_groups(manifest):
-        assert requests(group)["cpu"] >= num_workers_per_pod(config, group) * config.cpus_per_worker + 1
+        assert requests(group)["cpu"] >= num_workers_per_pod(config, group) * workers(config).cpus_per_worker + 1
         assert 0.3 * requests(group)["memory"] >= config.max_cached_gib * 2**30
 
 
@@ -324,14 +329,14 @@ def changed_by_the_readme(path: Path, flag: str) -> Any:
 def test_a_trial_writes_nothing_and_needs_no_gpu(name: str) -> None:
     path = ROOT / "deploy" / "kuberay" / f"{name}.yaml"
     config = config_of(changed_by_the_readme(path, "--dry-run"))
-    assert config.dry_run and config.gpus_per_worker == 0  # the sample is compressed on the head
+    assert config.dry_run and gpus_per_worker(config) == 0  # the sample is compressed on the head
     assert not config_of(load(path)).dry_run
 
 
 @pytest.mark.parametrize("name", ["compress", "compress_cpu", "decompress"])
 def test_quarantined_images_are_tried_again_by_the_readme(name: str) -> None:
     path = ROOT / "deploy" / "kuberay" / f"{name}.yaml"
-    assert config_of(changed_by_the_readme(path, "--retry-quarantined")).retry_quarantined
+    assert config_of(changed_by_the_readme(path, "--retry-quarantined")).rerun.retry_quarantined
 
 
 def test_commands_of_the_readme_name_no_single_manifest() -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from bls.bundle import load_bundle, save_bundle
 from jobs import compress_dataset, decompress_dataset
+from jobs.options import InputOptions
 from pipeline.cluster.run import Result, run_to_end
 from pipeline.console.text import num_bytes_text
 from pipeline.ledger.output import Output
@@ -264,18 +265,20 @@ def test_an_output_that_was_begun_otherwise_is_refused(
 
 @pytest.mark.parametrize(("ms_ssim", "share"), [("all", 1.0), ("none", 0.0), ("12.5%", 0.125), ("100%", 1.0)])
 def test_a_share_of_the_images_is_chosen(ms_ssim: str, share: float) -> None:
-    config = compress_dataset.CompressDataset(input="in", output="out", ms_ssim=ms_ssim)
+    config = compress_dataset.CompressDataset(InputOptions("in"), output="out", ms_ssim=ms_ssim)
     assert config.ms_ssim_share == share
 
 
 @pytest.mark.parametrize("ms_ssim", ["10", "-1%", "101%", "some"])
 def test_other_shares_are_refused(ms_ssim: str) -> None:
     with pytest.raises(ValueError, match=f"--ms-ssim is {ms_ssim}, expected all, none, or a share such as 10%"):
-        compress_dataset.CompressDataset(input="in", output="out", ms_ssim=ms_ssim)
+        compress_dataset.CompressDataset(InputOptions("in"), output="out", ms_ssim=ms_ssim)
 
 
 def test_printed_commands_hold_no_credentials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = compress_dataset.CompressDataset(input="in", output=str(tmp_path), bundle="s3://AKEY:SECRET@bucket/b")
+    config = compress_dataset.CompressDataset(
+        InputOptions("in"), output=str(tmp_path), bundle="s3://AKEY:SECRET@bucket/b"
+    )
     compress_dataset._print_result(config, Output(str(tmp_path)), Result(Summary(), Summary(), 1.0))
     printed = capsys.readouterr().out
     assert "s3://bucket/b" in printed and "SECRET" not in printed

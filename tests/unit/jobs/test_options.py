@@ -2,12 +2,14 @@ import importlib
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from jobs.options import check_at_least
+from jobs.compress_dataset import CompressDataset
+from jobs.options import ClusterOptions, InputOptions, RerunOptions, arguments_of, check_at_least, parse
 from pipeline.console import printing
 
 ROOT = Path(__file__).parents[3]
@@ -51,3 +53,30 @@ def test_numbers_that_are_too_small_name_their_option() -> None:
     check_at_least(1, num_workers=None, shard_size=1)
     with pytest.raises(ValueError, match="--shard-size is 0, expected 1 or more"):
         check_at_least(1, num_workers=2, shard_size=0)
+
+
+def test_options_of_groups_are_flags_like_all_others() -> None:
+    flags = "--input a --output b --quality 2 --key-column k --max-pixels 9 --num-workers 3 --overwrite"
+    config = parse(CompressDataset, flags.split(" "))
+    assert config.images == InputOptions("a", key_column="k", max_pixels=9)
+    assert (config.cluster, config.rerun) == (ClusterOptions(num_workers=3), RerunOptions(overwrite=True))
+    assert parse(CompressDataset, list(arguments_of(config))) == config
+    assert "--key-column" not in list(arguments_of(config, leave_out=["key_column"]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (InputOptions, {"input": "a", "max_pixels": 0}, "--max-pixels is 0, expected 1"),
+        (ClusterOptions, {"cpus_per_worker": 0}, "--cpus-per-worker is 0, expected 1"),
+        (ClusterOptions, {"gpus_per_worker": -1}, "--gpus-per-worker is -1, expected 0"),
+        (RerunOptions, {"max_failures": -1}, "--max-failures is -1, expected 0"),
+    ],
+)
+def test_each_group_checks_itself(kind: Callable[..., object], options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(**options)
+
+
+def test_workers_with_a_part_of_a_gpu_run_on_it() -> None:
+    assert (ClusterOptions().device, ClusterOptions(gpus_per_worker=0.25).device) == ("cpu", "cuda")

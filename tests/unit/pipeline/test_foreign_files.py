@@ -67,14 +67,10 @@ JOBS: dict[str, Callable[[Path, Path, Path], int]] = {
         ["--input", str(x), "--output", f"{out}/report.html", "--bundle", str(bundle), "--overwrite"]
     ),
     "train": lambda x, out, _: exit_code(
-        lambda: train.train(
-            train.TrainConfig(data=(str(x),), storage=f"{out}-storage", output=str(out), qualities=("4",))
-        )
+        lambda: train.train(train.Train(data=(str(x),), storage=f"{out}-storage", output=str(out), qualities=("4",)))
     ),
     "train storage": lambda x, out, _: exit_code(
-        lambda: train.train(
-            train.TrainConfig(data=(str(x),), storage=str(out), output=f"{out}-bundle", qualities=("4",))
-        )
+        lambda: train.train(train.Train(data=(str(x),), storage=str(out), output=f"{out}-bundle", qualities=("4",)))
     ),
 }
 OVERLAPS = {

@@ -11,6 +11,7 @@ from skimage import data
 from bls.codec import Codec
 from bls.measures import images as measures
 from jobs.evaluate import Evaluate
+from jobs.options import InputOptions
 from pipeline import baselines
 from pipeline.baselines import Pixels
 from pipeline.evaluate import panels
@@ -145,10 +146,10 @@ def test_a_folder_becomes_panels_of_its_kind_and_a_page(codec: Codec, colour: Pi
 
 
 def test_a_crop_or_curves_are_for_one_of_the_two_modes() -> None:
-    assert Evaluate("in", "out").compared == tuple(baselines.BASELINES)
-    assert Evaluate("in", "out", panels=True).compared == panels.CODECS
-    assert Evaluate("in", "out", panels=True, codecs=("webp",)).compared == ("webp",)
+    assert Evaluate(InputOptions("in"), "out").compared == tuple(baselines.BASELINES)
+    assert Evaluate(InputOptions("in"), "out", panels=True).compared == panels.CODECS
+    assert Evaluate(InputOptions("in"), "out", panels=True, codecs=("webp",)).compared == ("webp",)
     with pytest.raises(ValueError, match="--crop is given without --panels"):
-        Evaluate("in", "out", crop=(0, 0))
+        Evaluate(InputOptions("in"), "out", crop=(0, 0))
     with pytest.raises(ValueError, match="--reference is for curves"):
-        Evaluate("in", "out", panels=True, reference="curves.csv")
+        Evaluate(InputOptions("in"), "out", panels=True, reference="curves.csv")
