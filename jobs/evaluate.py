@@ -26,7 +26,7 @@ from pipeline.console.text import skipped_text
 from pipeline.evaluate import panels
 from pipeline.evaluate.curves import Point, read_reference
 from pipeline.evaluate.panel_pages import PanelWork
-from pipeline.evaluate.results import FILES, Report
+from pipeline.evaluate.results import FILES, Report, bd_rate_text
 from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, ladders, read_rows
 from pipeline.extras import check_installed
 from pipeline.ledger.output import Output, versions
@@ -245,11 +245,9 @@ def _print_result(config: Evaluate, summary: Report, result: Result) -> None:
             (f"quality {quality_text(point['setting'])}", f"{point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB{ms_ssim}")
         )
     for row in summary.bd_rates():
-        if row["measure"] == "psnr_db" and row["bd_rate_percent"] is not None:
+        if row["measure"] == "psnr_db":
             published = " (published)" if row["is_published"] else ""
-            rows.append(
-                (f"{row['codec']}{published}", f"{row['bd_rate_percent']:+.1f} % bits for equal PSNR (BD-rate)")
-            )
+            rows.append((f"than {row['codec']}{published}", f"for equal PSNR (BD-rate) ours needs {bd_rate_text(row)}"))
     rows.append(("results", shown(Output(config.output)) + "/README.md"))
     print_table(rows)
     print_quarantined(total)

@@ -67,6 +67,11 @@ def rate_text(summary: Summary) -> str:
     return f"{summary.total_bpp:.3f} (all bits over all pixels; mean of images {summary.bpp.value:.3f})"
 
 
+def need_text(percent: float, spec: str = ".0f") -> str:
+    """Say in words how much more ours needs than another codec for equal quality; below 0 it needs less."""
+    return f"{abs(percent):{spec}} % {'fewer' if percent < 0 else 'more'}"
+
+
 def speed_text(summary: Summary, seconds: float) -> str:
     """Return images and megapixels per second, waiting for workers included."""
     if not summary.num_images:

@@ -26,6 +26,10 @@ MEASURES = {"psnr_db": "bpp", "ms_ssim_db": "ms_ssim_bpp"}
 """Column of each measure that curves are drawn of, with that of the rate that belongs to it."""
 
 
+MIN_OVERLAP_DB = 1.0
+"""Qualities that two curves must share: over less, a BD-rate is that of one point."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """Mean rates and qualities of a codec, in ascending order; `is_published` if they come from a reference file."""
@@ -108,6 +112,9 @@ def bd_rate_row(ours: Curve, other: Curve, measure: str) -> Point:
     reference, test = _rising(other), _rising(ours)
     low, high = max(reference.quality[0], test.quality[0]), min(reference.quality[-1], test.quality[-1])
     row: Point = {"codec": other.codec, "is_published": other.is_published, "measure": measure, "bd_rate_percent": None}
+    if 0 < high - low < MIN_OVERLAP_DB:
+        reason = f"the curves share {high - low:.2f} dB, expected {MIN_OVERLAP_DB:g} dB or more"
+        return {**row, "from": low, "to": high, "reason": reason}
     try:
         percent = bd_rate((reference.bpp, reference.quality), (test.bpp, test.quality))
     except ValueError as error:  # too few points, or no quality in common

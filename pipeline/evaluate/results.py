@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from bls.entropy.coders import CODERS
 from bls.ladder import quality_text
 from pipeline.baselines import BASELINES, Baseline, library_versions
-from pipeline.console.text import markdown_table
+from pipeline.console.text import markdown_table, need_text
 from pipeline.evaluate.curve_plots import plot_rate_distortion
 from pipeline.evaluate.curves import MEASURES, Curve, Point, bd_rate_row, curves, mean_points, rate_at
 from pipeline.evaluate.worker import our_name
@@ -178,11 +178,8 @@ class Report:
         cells: dict[str, dict[str, str]] = {}
         for row in self.bd_rates():
             label = Curve(row["codec"], (), (), row["is_published"]).label
-            text = "too few points in common"
-            if row["bd_rate_percent"] is not None:
-                text = f"{row['bd_rate_percent']:+.1f} % ({row['from']:.1f} to {row['to']:.1f} dB)"
-            cells.setdefault(label, {})[row["measure"]] = text
-        heads = ["bits for equal quality, against", *(_LABELS[measure].removesuffix(" in dB") for measure in MEASURES)]
+            cells.setdefault(f"than {label}", {})[row["measure"]] = bd_rate_text(row)
+        heads = ["for equal quality ours needs", *(_LABELS[measure].removesuffix(" in dB") for measure in MEASURES)]
         return markdown_table(heads, [[label, *(by.get(m, "") for m in MEASURES)] for label, by in cells.items()])
 
     def _equal_psnr_lines(self) -> list[str]:
@@ -200,14 +197,21 @@ class Report:
         libraries = library_versions()
         rows = [[codec, *_baseline_cells(baseline), libraries[baseline.format]] for codec, baseline in codecs.items()]
         return [
-            "MS-SSIM in dB is -10 log10(1 - MS-SSIM). BD-rate is by Akima interpolation of the logarithm of the rate, "
-            "over the qualities that both curves reach. Between its points a curve is read off along straight lines "
-            "over the logarithm of the rate; an empty cell lies outside of it.",
+            "MS-SSIM in dB is -10 log10(1 - MS-SSIM). Bits for equal quality are BD-rates: by Akima interpolation of "
+            "the logarithm of the rate, over the qualities that both curves reach. Between its points a curve is read "
+            "off along straight lines over the logarithm of the rate; an empty cell lies outside of it.",
             "",
             *(markdown_table(["codec, with Pillow", "settings", "options", "library"], rows) if rows else []),
             "",
             *(f"- {name}: {value}" for name, value in self.provenance.items() if value is not None),
         ]
+
+
+def bd_rate_text(row: Point) -> str:
+    """Say what ours needs for the quality of another codec, or why that is not known."""
+    if row["bd_rate_percent"] is not None:
+        return f"{need_text(row['bd_rate_percent'], '.1f')} bits ({row['from']:.1f} to {row['to']:.1f} dB)"
+    return "not comparable: " + ("too few points in common" if row["from"] is None else row["reason"])
 
 
 def _baseline_cells(baseline: Baseline) -> list[str]:

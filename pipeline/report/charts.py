@@ -243,19 +243,22 @@ def _height(drawn: Sequence[WorkerTimes]) -> int:
 
 
 def equal_quality(needs: Sequence[Need], measure: str) -> Chart:
-    """Draw what other codecs need for the same quality: a point per image, quartiles and median."""
+    """Draw what ours needs for the same quality beside other codecs: a point per image, quartiles and median."""
     values = [
-        {"codec": CODECS[need.codec], "percent": 100 * need.ratio}
+        {"codec": CODECS[need.codec], "percent": 100 / need.ratio}
         for need in needs
         if need.measure == measure and need.ratio is not None
     ]
     y = {"field": "codec", "type": "nominal", "title": None, "sort": list(CODECS.values())}
     x = _quantitative(
-        "percent", "bytes needed, in percent of ours", scale={"zero": False, "nice": True}, axis={"tickCount": 6}
+        "percent",
+        "our bytes, in percent of the other codec's",
+        scale={"zero": False, "nice": True},
+        axis={"tickCount": 6},
     )
     return _chart(
-        f"For each codec, the bytes it needs for the same {MEASURE_NAMES[measure].split(',')[0]} in percent of ours: a "
-        "point per image, a bar from lower to upper quartile, a tick at the median. The line at 100 is this codec.",
+        f"For each codec, the bytes that ours needs for the same {MEASURE_NAMES[measure].split(',')[0]} in percent of "
+        "its bytes: a point per image, a bar from lower to upper quartile, a tick at the median. 100 is level.",
         values,
         190,
         layer=[
@@ -274,7 +277,7 @@ def equal_quality(needs: Sequence[Need], measure: str) -> Chart:
                     "y": y,
                     "tooltip": [
                         {"field": "codec", "type": "nominal"},
-                        {"field": "percent", "type": "quantitative", "title": "% of our bytes", "format": ".0f"},
+                        {"field": "percent", "type": "quantitative", "title": "our % of its bytes", "format": ".0f"},
                     ],
                 },
             },

@@ -48,7 +48,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and quartiles of what a codec needs more than ours, in percent; None of no image."""
+    """Median and quartiles of what ours needs more than a codec, in percent (a minus: fewer); None of no image."""
 
     codec: str
     measure: str
@@ -122,7 +122,7 @@ def spreads(needs: Sequence[Need], codecs: Sequence[str]) -> list[Spread]:
 
 
 def _spread(codec: str, measure: str, needs: Sequence[Need]) -> Spread:
-    percents = [100 * (need.ratio - 1) for need in needs if need.ratio is not None]
+    percents = [100 * (1 / need.ratio - 1) for need in needs if need.ratio is not None]
     quartiles = tuple(np.percentile(percents, (25, 50, 75)).tolist()) if percents else None
     reaches = [need.reach for need in needs]
     return Spread(codec, measure, len(percents), reaches.count("too_low"), reaches.count("too_high"), quartiles)

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from pipeline.console.text import need_text
 from pipeline.report import charts as report_charts
 from pipeline.report import words as report_words
 from pipeline.report.equal_quality import CODECS, Need, spreads
@@ -33,7 +34,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What other codecs need for the same quality, measured on a sample."""
+    """What other codecs need for the quality of ours, measured on a sample."""
 
     needs: Sequence[Need]
     num_images: int
@@ -64,7 +65,7 @@ def render(run: RunReport, shown: Sequence[Shown], comparison: Comparison | None
     environment.filters |= {
         "count": lambda number: f"{number:,}",
         "units": report_words.units,
-        "minus": lambda text: text.replace("-", "\N{MINUS SIGN}"),
+        "need": need_text,
     }
     return environment.get_template("report.html").render(
         title=title,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bls.ladder import quality_text
-from pipeline.console.text import num_bytes_text
+from pipeline.console.text import need_text, num_bytes_text
 from pipeline.report.charts import STAGES, WAITING
 from pipeline.report.equal_quality import CODECS, Spread
 from pipeline.report.run import RunReport
@@ -124,7 +124,7 @@ def _work_seconds(run: RunReport) -> float:
 
 
 def verdicts(spreads: Sequence[Spread]) -> dict[str, list[str]]:
-    """Say for each measure who needs how many bytes at equal quality, losses as plainly as gains."""
+    """Say for each measure what ours needs at equal quality, losses as plainly as gains."""
     told: dict[str, list[str]] = {}
     for spread in spreads:
         if spread.quartiles is not None:
@@ -134,10 +134,8 @@ def verdicts(spreads: Sequence[Spread]) -> dict[str, list[str]]:
 
 def _verdict(codec: str, median: float) -> str:
     if abs(median) < _LEVEL_PERCENT:
-        return f"{codec} is level: as many bytes, within {_LEVEL_PERCENT:g} %."
-    if median > 0:
-        return f"{codec} needs {median:.0f} % more bytes."
-    return f"{codec} is better than ours: {-median:.0f} % fewer bytes."
+        return f"Ours needs as many bytes as {codec}, within {_LEVEL_PERCENT:g} %."
+    return f"Ours needs {need_text(median)} bytes than {codec}."
 
 
 def units(text: str) -> str:

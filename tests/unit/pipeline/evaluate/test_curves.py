@@ -104,6 +104,15 @@ def test_curves_that_cannot_be_compared_have_a_reason(other: Curve) -> None:
     assert "expected" in found["reason"]
 
 
+def test_less_than_a_decibel_in_common_is_no_result() -> None:
+    far = Curve("jpeg2000", (1.0, 2.0, 3.0), (33.7, 38.0, 40.0))
+    found = bd_rate_row(OURS, far, "psnr_db")
+    assert found["bd_rate_percent"] is None and (found["from"], found["to"]) == (33.7, 34.5)
+    assert found["reason"] == "the curves share 0.80 dB, expected 1 dB or more"
+    near = Curve("jpeg2000", (1.0, 2.0, 3.0), (33.5, 38.0, 40.0))
+    assert bd_rate_row(OURS, near, "psnr_db")["bd_rate_percent"] < 0
+
+
 def test_rate_at_a_quality() -> None:
     assert rate_at(OURS, 29.0) == pytest.approx(0.2)
     assert rate_at(OURS, 30.5) == pytest.approx(0.2 * math.sqrt(2))  # straight over the logarithm

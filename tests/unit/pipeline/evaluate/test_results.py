@@ -48,6 +48,8 @@ def test_the_coder_with_the_fewest_bits_is_the_curve_that_counts(best: str) -> N
     others = {(our_name(coder), False) for coder in CODERS if coder != best}
     assert set(rates) == others | {("webp", False), ("jpeg-420", True)}
     assert [rates[other] for other in others] == pytest.approx([-20.0] * len(others))
+    told = [line for line in found.files()["README.md"].decode().splitlines() if line.startswith("| than bls-")]
+    assert len(told) == 2 and all("| 20.0 % fewer bits (28.0 to 34.0 dB) |" in line for line in told)
 
 
 def test_files_of_a_report() -> None:
