@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.ledger.summary import Summary
 from pipeline.report.equal_quality import CODECS, Need
-from pipeline.report.run import Row, RunReport
+from pipeline.report.run import OTHERS, Row, RunReport
 from pipeline.report.samples import Histogram
 from pipeline.report.times import WorkerTimes
 
@@ -55,14 +55,18 @@ def _chart(description: str, values: Sequence[Mapping[str, Any]], height: int, *
     }
 
 
-def rate_distortion(sample: Sequence[Row]) -> Chart:
+def rate_distortion(run: RunReport) -> Chart:
     """Draw each image of a sample at its rate and its PSNR."""
     values = [
-        {"key": row["key"], "bpp": row["bpp"], "psnr": row["psnr_db"], "format": row["source_format"] or "unknown"}
-        for row in sample
+        {"key": row["key"], "bpp": row["bpp"], "psnr": row["psnr_db"], "format": _format(run, row)}
+        for row in run.sample
         if row["psnr_db"] is not None
     ]
     zero = {"zero": False, "nice": True}
+    rates = {"scale": zero, "axis": {"tickCount": 8}}
+    if run.histograms["bpp"].is_log:
+        low, high = (extreme(value["bpp"] for value in values) for extreme in (min, max))
+        rates = {"scale": {"type": "log", "nice": False}, "axis": _log_axis(low, high)}
     return _chart(
         f"Scatter plot of {len(values)} images: bits per pixel across, PSNR in decibels upwards, coloured by the "
         "format of the original.",
@@ -70,9 +74,9 @@ def rate_distortion(sample: Sequence[Row]) -> Chart:
         320,
         mark={"type": "point", "filled": True, "size": 42, "opacity": 0.65},
         encoding={
-            "x": _quantitative("bpp", "bits per pixel (fewer: smaller file)", scale=zero, axis={"tickCount": 8}),
+            "x": _quantitative("bpp", "bits per pixel (fewer: smaller file)", **rates),
             "y": _quantitative("psnr", "PSNR, dB (more: closer to the original)", scale=zero, axis={"tickCount": 6}),
-            "color": {"field": "format", "type": "nominal", "title": "original"},
+            "color": {"field": "format", "type": "nominal", "title": "original", "sort": list(run.savings)},
             "tooltip": [
                 {"field": "key", "type": "nominal", "title": "image"},
                 {"field": "bpp", "type": "quantitative", "title": "bits per pixel", "format": ".3f"},
@@ -82,11 +86,24 @@ def rate_distortion(sample: Sequence[Row]) -> Chart:
     )
 
 
+def _log_axis(low: float, high: float) -> Chart:
+    """Return the ticks 0.1, 0.2, 0.5, 1, and so on, as far as they lie between two values."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)] + [10.0 ** math.ceil(math.log10(high))]
+    return {"values": [tick for tick in ticks if low <= tick <= high], "format": "~g"}
+
+
+def _format(run: RunReport, row: Row) -> str:
+    name = row["source_format"] or "unknown"
+    return name if name in run.savings else OTHERS
+
+
 def histogram(histogram: Histogram, title: str, description: str, number_format: str) -> Chart:
     """Draw how many images have which value."""
     values = [{"start": a, "stop": b, "images": count} for a, b, count in histogram.bars(num_bars(histogram.count))]
     low = min((bar["start"] for bar in values), default=0.0)
     high = max((bar["stop"] for bar in values), default=1.0)
+    scale = {"domain": [low, high], "nice": False, **({"type": "log"} if histogram.is_log else {})}
     return _chart(
         description,
         values,
@@ -97,8 +114,8 @@ def histogram(histogram: Histogram, title: str, description: str, number_format:
                 "start",
                 title,
                 bin={"binned": True},
-                scale={"domain": [low, high], "nice": False},
-                axis={"tickCount": 5},
+                scale=scale,
+                axis=_log_axis(low, high) if histogram.is_log else {"tickCount": 5},
             ),
             "x2": {"field": "stop"},
             "y": _quantitative("images", "images", axis={"tickMinStep": 1, "tickCount": 4}),

@@ -96,7 +96,7 @@ def _charts(run: RunReport, comparison: Comparison | None) -> Mapping[str, Any]:
     charts: dict[str, Any] = {}
     if run.num_good:
         if any(row["psnr_db"] is not None for row in run.sample):
-            charts["rate-distortion"] = report_charts.rate_distortion(run.sample)
+            charts["rate-distortion"] = report_charts.rate_distortion(run)
         formats = {"psnr_db": ".1f", "ms_ssim": ".4f", "bpp": ".3f"}
         for name, counts in run.histograms.items():
             if counts.count:

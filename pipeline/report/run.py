@@ -27,10 +27,13 @@ MEASURES = ("psnr_db", "ms_ssim", "bpp")
 MAX_SAMPLE = 2_000  # images that are points of a chart; medians are looked for among them, too
 MAX_EXAMPLES = 5  # images that are named for a reason of quarantine
 MAX_REASONS = 30
-MAX_FORMATS = 8
+OTHERS = "others"
+MAX_FORMATS = 7  # with "others": as many as the page has colours
 
 _BIN_WIDTHS = {"psnr_db": 0.1, "ms_ssim": 0.0005, "bpp": 0.01}
 _SAVING_BIN_PERCENT = 1.0
+_RATE_BIN_DECADES = 0.005
+_WIDE_DECADES = 1.5  # from here on an axis of rates is logarithmic
 _COLUMNS = [
     *("key", "source_uri", "shard", "status", "error_class", "error_message", "width", "height", "mode"),
     *("source_format", "bpp", "mse_255", "psnr_db", "ms_ssim", "lmbda"),
@@ -64,7 +67,7 @@ class RunReport:
     median: dict[str, Row] = field(default_factory=dict)
     worst: dict[str, Row] = field(default_factory=dict)
     histograms: dict[str, Histogram] = field(default_factory=dict)
-    savings: dict[str, Histogram] = field(default_factory=dict)  # by source format, percent of the source
+    savings: dict[str, Histogram] = field(default_factory=dict)  # percent of the source, by format, the largest first
     reasons: list[Reason] = field(default_factory=list)
     num_grown: int = 0  # images that take more bytes than their source
     lmbda: float | None = None
@@ -117,6 +120,7 @@ class _GoodRows:
         self._low = {name: SmallestRows(1) for name in MEASURES}
         self._high = {name: SmallestRows(1) for name in MEASURES}
         self._histograms = {name: Histogram(_BIN_WIDTHS[name]) for name in MEASURES}
+        self._log_rates = Histogram(_RATE_BIN_DECADES, is_log=True)
         self._savings: dict[str, Histogram] = {}
         self._num_grown = 0
 
@@ -129,12 +133,15 @@ class _GoodRows:
             self._histograms[name].add(values)
             self._low[name].add(table, values)
             self._high[name].add(table, -values)
+        self._log_rates.add(_numbers(table, "bpp"))
         self._add_savings(table)
 
     def put_into(self, run: RunReport) -> None:
         run.sample = self._sample.rows()
         run.histograms, run.num_grown = self._histograms, self._num_grown
-        run.savings = dict(sorted(self._savings.items(), key=lambda item: -item[1].count))
+        if self._log_rates.decades >= _WIDE_DECADES:
+            run.histograms["bpp"] = self._log_rates
+        run.savings = _largest(self._savings)
         run.lmbda = run.sample[0]["lmbda"] if run.sample else None
         for name in MEASURES:
             low, high = self._low[name].rows(), self._high[name].rows()
@@ -148,9 +155,17 @@ class _GoodRows:
         self._num_grown += int((percent < 0).sum())
         formats = np.array([name or "unknown" for name in table["source_format"].to_pylist()])
         for name in np.unique(formats).tolist():
-            kept = name if name in self._savings or len(self._savings) < MAX_FORMATS else "others"
-            histogram = self._savings.setdefault(kept, Histogram(_SAVING_BIN_PERCENT))
+            histogram = self._savings.setdefault(name, Histogram(_SAVING_BIN_PERCENT))
             histogram.add(np.maximum(percent[formats == name], -100))
+
+
+def _largest(histograms: Mapping[str, Histogram]) -> dict[str, Histogram]:
+    """Return those with the most values first, the smallest of many as one."""
+    ordered = sorted(histograms.items(), key=lambda item: -item[1].count)
+    if len(ordered) <= MAX_FORMATS:
+        return dict(ordered)
+    rest = sum((each for _, each in ordered[MAX_FORMATS - 1 :]), Histogram(_SAVING_BIN_PERCENT))
+    return {**dict(ordered[: MAX_FORMATS - 1]), OTHERS: rest}
 
 
 class _BadRows:

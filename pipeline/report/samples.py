@@ -37,15 +37,24 @@ class SmallestRows:
 
 
 class Histogram:
-    """How many values fall into each of many narrow bins of a fixed width."""
+    """How many values fall into each of many narrow bins of a fixed width; with `is_log` that of their log10."""
 
-    def __init__(self, width: float) -> None:
+    def __init__(self, width: float, *, is_log: bool = False) -> None:
         self._width = width
+        self.is_log = is_log
         self._counts: Counter[int] = Counter()
+
+    def __add__(self, other: "Histogram") -> "Histogram":
+        """Count the values of both, whose bins are alike."""
+        both = Histogram(self._width, is_log=self.is_log)
+        both._counts = self._counts + other._counts
+        return both
 
     def add(self, values: Numbers) -> None:
         """Count values; NaN is none."""
-        bins, counts = np.unique(np.floor(values[np.isfinite(values)] / self._width), return_counts=True)
+        known = values[np.isfinite(values)]
+        places = np.log10(known) if self.is_log else known
+        bins, counts = np.unique(np.floor(places / self._width), return_counts=True)
         self._counts.update(dict(zip(bins.astype(int).tolist(), counts.tolist(), strict=True)))
 
     @property
@@ -53,13 +62,18 @@ class Histogram:
         """Return how many values there were."""
         return self._counts.total()
 
+    @property
+    def decades(self) -> float:
+        """Return how many powers of ten lie between the smallest and the largest value of logarithmic bins."""
+        return (max(self._counts) - min(self._counts)) * self._width if self._counts else 0.0
+
     def quantile(self, share: float) -> float | None:
         """Return the middle of the bin that holds a quantile; None of nothing."""
         left = share * self.count
         for bin_ in sorted(self._counts):
             left -= self._counts[bin_]
             if left <= 0:
-                return (bin_ + 0.5) * self._width
+                return self._value(bin_ + 0.5)
         return None
 
     def bars(self, max_bars: int) -> Iterator[tuple[float, float, int]]:
@@ -72,4 +86,7 @@ class Histogram:
         for bin_, count in self._counts.items():
             merged[(bin_ - first) // size] += count
         for bar, count in sorted(merged.items()):
-            yield (first + bar * size) * self._width, (first + (bar + 1) * size) * self._width, count
+            yield self._value(first + bar * size), self._value(first + (bar + 1) * size), count
+
+    def _value(self, bin_: float) -> float:
+        return float(10 ** (bin_ * self._width)) if self.is_log else bin_ * self._width

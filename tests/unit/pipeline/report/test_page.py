@@ -13,6 +13,7 @@ from pipeline.report.equal_quality import CODECS, Need, spreads
 from pipeline.report.page import Comparison, Shown, render
 from pipeline.report.pictures import Pictures
 from pipeline.report.run import Reason, RunReport
+from pipeline.report.samples import Histogram
 from pipeline.report.times import JobTimes, job_times
 from pipeline.report.words import duration_text, facts, headline, progress, units, verdicts
 
@@ -73,6 +74,7 @@ def run_report(total: Summary = TOTAL) -> RunReport:
     run = RunReport(total, total.num_images, 1, SETTINGS, "2026-01-02T03:04:05+00:00", [(0, total)], JobTimes())
     run.reasons = [Reason("empty", "ImageError", 1, [{"key": HOSTILE, "error_message": f"empty {HOSTILE}"}])]
     run.sample = [ROW] if run.num_good else []
+    run.histograms = {"bpp": Histogram(0.01)}
     return run
 
 

@@ -8,10 +8,11 @@ from PIL import Image
 from pipeline.ledger.output import Output
 from pipeline.read.dataset import CompressedDataset
 from pipeline.report import run as run_report
-from pipeline.report.run import MEASURES, gather
+from pipeline.report.charts import histogram, rate_distortion
+from pipeline.report.run import MAX_FORMATS, MEASURES, gather
 from pipeline.status import Status
 from tests.compressed import compress
-from tests.datasets import pixels
+from tests.datasets import Sample, pixels, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,33 @@ def test_savings_are_by_format(compressed: Path) -> None:
     good = [row for row in rows_of(compressed) if row["status"] == Status.OK]
     grown = [row for row in good if row["num_bytes"] > row["source_num_bytes"]]  # type: ignore[operator]
     assert run.num_grown == len(grown)
+
+
+def test_of_many_formats_the_largest_are_shown_and_the_rest_are_others(tmp_path: Path, tiny_bundle: Path) -> None:
+    """The rare ones come first, as in a folder in which they do."""
+    formats = [*"ABCDEFG", "RARE", *["WEBP"] * 5, *["PNG"] * 3]
+    samples = [Sample(str(number), pixels(16, 16), source_format=name) for number, name in enumerate(formats)]
+    write_dataset(tmp_path, tiny_bundle, [samples[:9], samples[9:]])
+    run = gather(CompressedDataset(str(tmp_path)))
+    assert len(run.savings) == MAX_FORMATS
+    counts = {name: histogram.count for name, histogram in run.savings.items()}
+    assert list(counts)[:2] == ["WEBP", "PNG"] and counts["WEBP"] == 5 and counts["others"] == 4
+    values = rate_distortion(run)["data"]["values"]
+    assert {value["format"] for value in values} == set(counts)
+
+
+def test_rates_that_span_decades_have_a_logarithmic_axis(tmp_path: Path, tiny_bundle: Path) -> None:
+    """One image of one pixel is enough."""
+    large, small = Sample("a", pixels(96, 96)), Sample("b", pixels(1, 1))
+    axes: dict[str, list[str | None]] = {}
+    for name, samples in (("wide", [large, small]), ("narrow", [large])):
+        write_dataset(tmp_path / name, tiny_bundle, [samples])
+        run = gather(CompressedDataset(str(tmp_path / name)))
+        rates = run.histograms["bpp"]
+        assert rates.count == len(samples)
+        for chart in (rate_distortion(run), histogram(rates, "", "", "")):
+            axes.setdefault(name, []).append(chart["encoding"]["x"]["scale"].get("type"))
+    assert axes == {"wide": ["log", "log"], "narrow": [None, None]}
 
 
 def test_samples_and_examples_have_a_limit(compressed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

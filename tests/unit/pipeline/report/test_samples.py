@@ -34,6 +34,25 @@ def test_a_histogram_counts_every_value_once() -> None:
         assert count == ((values >= start - 1e-9) & (values < stop - 1e-9)).sum()
 
 
+def test_logarithmic_bins_are_as_wide_everywhere_in_percent() -> None:
+    values = np.random.default_rng(1).lognormal(0, 2, 999)
+    histogram = Histogram(0.01, is_log=True)
+    histogram.add(values)
+    assert histogram.decades == pytest.approx(np.log10(values.max() / values.min()), abs=0.02)
+    for share in (0.25, 0.5, 0.75):
+        assert histogram.quantile(share) == pytest.approx(np.quantile(values, share), rel=0.03)
+    for start, stop, count in histogram.bars(20):
+        assert count == ((values >= start * (1 - 1e-9)) & (values < stop * (1 - 1e-9))).sum()
+
+
+def test_histograms_add_up() -> None:
+    parts, both = [Histogram(0.5), Histogram(0.5)], Histogram(0.5)
+    for part, values in zip(parts, (np.array([1.0, 2.0]), np.array([1.1, 7.0])), strict=True):
+        part.add(values)
+        both.add(values)
+    assert list((parts[0] + parts[1]).bars(40)) == list(both.bars(40))
+
+
 def test_quantiles_are_those_of_the_values_within_a_bin() -> None:
     values = np.random.default_rng(1).exponential(1, 999)
     histogram = Histogram(0.01)
