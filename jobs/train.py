@@ -42,7 +42,7 @@ class Train:
     """Fit networks to images, one per range of qualities, with Ray Train, and write them as a bundle."""
 
     data: tuple[str, ...]
-    """Training images, any URIs that fsspec reads: folders, patterns, tars, Parquet files, lists (README, Use)."""
+    """Training images, any URIs that fsspec reads: folders, patterns, tars, Parquet files, lists (docs/datasets.md)."""
     output: str
     """Folder of the bundle, a path or URI; networks of other qualities that are already in it are kept."""
     storage: str

@@ -23,7 +23,7 @@ class Status(StrEnum):
     UNREADABLE = "unreadable"
     """Storage did not give the file."""
     NO_IMAGE = "no_image"
-    """The row of a Parquet file has no image, or the sample of a tar."""
+    """The row of a Parquet file has no image."""
     AMBIGUOUS = "ambiguous"
     """The sample of a tar has several images."""
     NAME_CLASH = "name_clash"

@@ -9,6 +9,8 @@ from typing import Any
 
 import tyro
 
+from pipeline.console.printing import INSTALLED
+
 JOB = re.compile(r"jobs/(\w+)\.py|jobs\.(\w+)")
 
 
@@ -23,10 +25,18 @@ def runs_of_jobs(command: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the jobs that a command runs, with their arguments."""
     words = shlex.split(command, comments=True)
     for index, word in enumerate(words):
-        match = JOB.fullmatch(word)
-        if match and re.fullmatch(r"python|-m", words[index - 1]):
+        if job := _job_of(word, before=words[index - 1]):
             end = next((n for n, each in enumerate(words) if n > index and each in ("&&", "||", ";", "|")), len(words))
-            yield match[1] or match[2], words[index + 1 : end]
+            yield job, words[index + 1 : end]
+
+
+def _job_of(word: str, *, before: str) -> str | None:
+    """Return the job that a word of a command runs, if it runs one."""
+    installed = {command: job for job, command in INSTALLED.items()}
+    match = JOB.fullmatch(word)
+    if match and re.fullmatch(r"python|-m", before):
+        return match[1] or match[2]
+    return installed.get(word)
 
 
 def parse(job: str, arguments: list[str]) -> Any:

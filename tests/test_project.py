@@ -14,7 +14,8 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"]
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/reference/README.md", *PAGES]
 PACKAGES = ["bls", "pipeline", "jobs"]
 CODE_FOLDERS = [*PACKAGES, "examples", "benchmarks"]
 MAX_MODULES = 13  # __init__.py included
@@ -80,9 +81,27 @@ def test_make_commands_exist(document: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_jobs_and_links_exist(document: str) -> None:
     text = (ROOT / document).read_text()
-    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if not link.startswith(("http:", "https:"))]
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith(("http:", "https:"))]
+    assert [link for link in links if not leads_somewhere(document, link)] == []
     jobs = re.findall(r"python (\S+\.py)", text)
-    assert [path for path in links + jobs if not (ROOT / path).exists()] == []
+    assert [path for path in jobs if not (ROOT / path).exists()] == []
+
+
+def leads_somewhere(document: str, link: str) -> bool:
+    """Return whether the file of a link exists, and the heading in it that the link names, if any."""
+    path, _, anchor = link.partition("#")
+    target = (ROOT / document).parent / path if path else ROOT / document
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
+def anchors(document: Path) -> list[str]:
+    """Return the anchors that GitHub makes of the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) < 1000
 
 
 def test_readme_names_the_two_commands_and_ci_runs_them() -> None:

@@ -1,4 +1,4 @@
-"""Every job that a document tells to run exists and takes the options it is given."""
+"""Every job that a document runs exists, and takes the options that the document gives it."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,16 @@ import pytest
 from tests.commands import commands, parse, runs_of_jobs
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = ["README.md", "docs/operations.md", "deploy/README.md"]
+DOCUMENTS = [
+    "README.md",
+    "deploy/README.md",
+    "docs/datasets.md",
+    "docs/evaluation.md",
+    "docs/metrics.md",
+    "docs/operations.md",
+    "docs/results.md",
+    "docs/training.md",
+]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -25,6 +34,12 @@ def test_links_of_the_readme_exist() -> None:
     folder = ROOT / "deploy"
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", (folder / "README.md").read_text())
     assert links and [link for link in links if not (folder / link).exists()] == []
+
+
+def test_installed_commands_are_found() -> None:
+    assert list(runs_of_jobs("bls-query --input a --worst 3 | head")) == [
+        ("query_metrics", ["--input", "a", "--worst", "3"])
+    ]
 
 
 def test_an_option_that_does_not_exist_is_found(capsys: pytest.CaptureFixture[str]) -> None:

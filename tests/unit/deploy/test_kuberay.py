@@ -20,7 +20,7 @@ CRD = ROOT.parent / "shared" / "data" / "kuberay" / "rayjob_crd.yaml"
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 README = (ROOT / "deploy" / "README.md").read_text()
 MEASURED = json.loads((ROOT / "benchmarks" / "results" / "memory.json").read_text())
-# What an image of 100 megapixels adds to a worker (README, Results), and what Ray itself takes of a pod.
+# What an image of 100 megapixels adds to a worker (docs/benchmarks.md), and what Ray itself takes of a pod.
 LARGE_IMAGE_NUM_BYTES, RAY_NUM_BYTES = 2_000_000_000, 2_000_000_000
 UNITS = {"": 1, "m": 1e-3, "Mi": 2**20, "Gi": 2**30}
 

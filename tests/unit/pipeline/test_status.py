@@ -16,3 +16,9 @@ def test_statuses_are_written_nowhere_else() -> None:
 def test_every_status_is_used() -> None:
     code = "".join(path.read_text() for folder in ("pipeline", "jobs") for path in (ROOT / folder).rglob("*.py"))
     assert [status for status in Status if f"Status.{status.name}" not in code] == []
+
+
+def test_each_status_is_documented() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    _, table = page.split("## Statuses")
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(Status)

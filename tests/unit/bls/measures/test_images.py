@@ -12,7 +12,7 @@ from skimage import data, metrics
 from bls.measures import images as quality
 from bls.training import distortion
 
-REFERENCE_RD = Path(__file__).parents[5] / "shared" / "data" / "reference_rd" / "kodak.csv"
+REFERENCE_RD = Path(__file__).parents[4] / "benchmarks" / "reference" / "kodak.csv"
 
 Curve = tuple[list[float], list[float]]
 
@@ -163,7 +163,6 @@ def piecewise_linear_bd_rate(reference: Curve, test: Curve) -> float:
     return float(100 * np.expm1(np.mean(log_rates[1] - log_rates[0])))
 
 
-@pytest.mark.skipif(not REFERENCE_RD.exists(), reason=f"published curves are not there: put them at {REFERENCE_RD}")
 @pytest.mark.parametrize(
     "codec", ["jpeg2000-openjpeg", "webp", "balle2017-retrained-mse", "bmshj2018-hyperprior-mse", "bpg-444", "av1"]
 )

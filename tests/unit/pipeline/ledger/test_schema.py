@@ -76,3 +76,15 @@ def test_what_a_column_cannot_hold_is_found(column: str, value: object) -> None:
 def test_a_missing_key_is_refused() -> None:
     with pytest.raises((pa.ArrowInvalid, ValueError)):
         to_parquet([{name: ROW[name] for name in ROW if name != "key"}], METRICS, metadata={})
+
+
+@pytest.mark.parametrize(("job", "schema"), [("compress", METRICS), ("decompress", RESTORED)])
+def test_columns_are_documented(job: str, schema: pa.Schema) -> None:
+    page = (Path(__file__).parents[4] / "docs" / "metrics.md").read_text()
+    table = page.split(f"Of `metrics/` of a {job} job")[1].split("\n\n")[1]
+    assert table.splitlines()[2:] == [documented(field) for field in schema]
+
+
+def documented(field: pa.Field) -> str:
+    unit, description = (field.metadata.get(name, b"").decode() for name in (b"unit", b"description"))
+    return f"| `{field.name}` | {unit} | {description} |"

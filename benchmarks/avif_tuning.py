@@ -1,0 +1,81 @@
+"""What the tuning of AVIF is worth on Kodak: how many bits more or less ours needs at equal PSNR, per tuning.
+
+    python -m benchmarks.avif_tuning --images KODAK
+
+The curve of ours is the one in benchmarks/results/kodak/summary.csv. `default` leaves the tuning to libavif, as
+`pipeline.baselines` does. Writes benchmarks/results/avif_tuning.json.
+"""
+
+import csv
+import io
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from benchmarks.provenance import RESULTS, write_result
+from bls.measures.images import bd_rate, bpp, mse_255, psnr_db
+from pipeline.baselines import BASELINES, Pixels, decode, library_versions
+
+CODEC = "avif-444"
+TUNINGS: Mapping[str, dict[str, Any]] = {
+    "default": {},
+    **{tune: {"advanced": {"tune": tune}} for tune in ("iq", "psnr", "ssim")},
+}
+
+
+@dataclass(frozen=True)
+class AvifTuning:
+    """Code a folder of lossless colour images as AVIF at the evaluation's settings, once per tuning."""
+
+    images: Path
+
+
+def main(config: AvifTuning) -> None:
+    """Measure each tuning."""
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(config.images.glob("*.png"))]
+    result: dict[str, Any] = {"codec": CODEC, "libavif": library_versions()["avif"], "num_images": len(images)}
+    for name, options in TUNINGS.items():
+        rates, qualities = curve(images, options)
+        percent = bd_rate((rates, qualities), our_curve())
+        result[name] = {"bpp": rates, "psnr_db": qualities, "bd_rate_of_ours_percent": percent}
+        print(f"{name}: ours needs {percent:+.1f} % bits at equal PSNR")
+    print(write_result("avif_tuning", result))
+
+
+def curve(images: list[Pixels], options: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Return mean bpp and mean PSNR of the images at each setting."""
+    points = []
+    with ThreadPoolExecutor() as pool:
+        for setting in BASELINES[CODEC].settings:
+            of_images = list(pool.map(partial(measure, setting=setting, options=options), images))
+            points.append([fmean(values) for values in zip(*of_images, strict=True)])
+    rates, qualities = zip(*points, strict=True)
+    return list(rates), list(qualities)
+
+
+def measure(x: Pixels, *, setting: int, options: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the bpp and the PSNR in dB of one image."""
+    file = io.BytesIO()
+    Image.fromarray(x).save(file, "avif", **BASELINES[CODEC].options(setting, False), **options)
+    x_hat = decode(file.getvalue(), gray=False)
+    height, width = x.shape[:2]
+    return bpp(len(file.getvalue()), height=height, width=width), psnr_db(mse_255(x, x_hat))
+
+
+def our_curve() -> tuple[list[float], list[float]]:
+    """Return the committed curve of the mixed coder."""
+    with (RESULTS / "kodak" / "summary.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["codec"] == "bls-mixed"]
+    return [float(row["bpp"]) for row in rows], [float(row["psnr_db"]) for row in rows]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(AvifTuning, description=__doc__))
