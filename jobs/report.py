@@ -14,7 +14,7 @@ from pipeline.images import ImageError
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.images import ImageReader, reading_config
 from pipeline.report.equal_quality import CODECS, Target, compare
-from pipeline.report.originals import Originals, Pairs
+from pipeline.report.originals import MAX_SECONDS, Originals, Pairs
 from pipeline.report.page import Comparison, Shown, is_report, render
 from pipeline.report.pictures import draw
 from pipeline.report.run import MEASURES, Row, RunReport, gather
@@ -44,6 +44,8 @@ class Report:
     bundle: BundleOption = None
     originals: str | None = None
     """Where the originals are now, if not where the job read them: as --input of jobs/compress_dataset.py."""
+    timeout: float = MAX_SECONDS
+    """Seconds in which the originals must come, all together; those that do not are left out, and the page says so."""
     compare: int = 16
     """Images on which other codecs are measured at equal quality; 0 leaves that out."""
     seed: int = 0
@@ -54,7 +56,7 @@ class Report:
     """Replace a file that is there."""
 
     def __post_init__(self) -> None:
-        check_at_least(0, compare=self.compare, seed=self.seed)
+        check_at_least(0, compare=self.compare, seed=self.seed, timeout=self.timeout)
         check_at_least(1, num_threads=self.num_threads)
 
 
@@ -80,8 +82,9 @@ def write_report(config: Report) -> ExitCode:
     configure_process(config.num_threads)
     run = gather(dataset, seed=config.seed)
     compared = _compared(run, config.compare)
-    originals = Originals(dataset, uri=config.originals)
-    originals.look_up([*_extremes(run), *compared])
+    originals = Originals(dataset, uri=config.originals, seconds=config.timeout)
+    say(f"reading originals, for {config.timeout:g} s at most")
+    originals.fetch([*_extremes(run), *compared])
     page = render(
         run,
         _pictures(run, Pairs(dataset, ImageReader(reading), originals)),
@@ -92,7 +95,8 @@ def write_report(config: Report) -> ExitCode:
         folder.write(name, page)
     elif not folder.create(name, page):
         raise UsageError(f"{redact(config.output)} was written by another run meanwhile: use --overwrite")
-    print_table([("report", f"{redact(config.output)}, {num_bytes_text(len(page))}")])
+    missing = [("originals", f"{n} could not be read: see the page")] if (n := originals.num_missing) else []
+    print_table([("report", f"{redact(config.output)}, {num_bytes_text(len(page))}"), *missing])
     return ExitCode.DONE
 
 

@@ -1,8 +1,12 @@
 """Images of a compressed dataset beside their originals: decoded from the bitstream, and read again from the source."""
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -22,7 +26,11 @@ from pipeline.sources.reference import Columns, ImageReference, Source
 from pipeline.status import Status
 from pipeline.storage.secrets import redact
 
+MAX_SECONDS = 60.0
 _MSE_TOLERANCE = 0.05  # relative: machines differ in the last bits of floating point, and so in some samples
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -36,41 +44,74 @@ class Pair:
 
 
 class Originals:
-    """Reads the originals of a dataset: from where the job read them, or from another place that they were moved to."""
+    """Reads the originals of a dataset: from where the job read them, or from another place that they were moved to.
 
-    def __init__(self, dataset: CompressedDataset, *, uri: str | None) -> None:
-        settings = dataset.manifest.settings
+    All are asked for at once, and none is waited for after `seconds`: a server that is gone answers none of them.
+    """
+
+    def __init__(self, dataset: CompressedDataset, *, uri: str | None, seconds: float = MAX_SECONDS) -> None:
         self._dataset = dataset
-        self._max_pixels = MAX_PIXELS
-        self._references: dict[str, ImageReference] = {}
-        self._source: Source | None = None
-        self._trouble = ""
-        try:
-            self._max_pixels = settings["max_pixels"]
-            columns = Columns(settings["image_column"], settings["key_column"])
-            self._source = open_source(uri or settings["input"], columns)
-        except Exception as error:  # the report says so and goes on: file systems raise more than OSError
-            self._trouble = redact(str(error))
+        self._uri = uri
+        self._seconds = seconds
+        self._files: dict[str, Future[bytes]] = {}
+        self._deadline = 0.0
 
-    def look_up(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Find the references of images in the plan, in one pass over it."""
+    def fetch(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Begin to read the originals of images, whose references are looked up in one pass over the plan."""
         keys = {row["key"] for row in rows}
         others = set(range(self._dataset.manifest.num_shards)) - {row["shard"] for row in rows}
-        for shard in planned_shards(self._dataset.output, self._dataset.manifest, skip=others):
-            self._references |= {item.key: item for item in shard.items if item.key in keys}
+        shards = planned_shards(self._dataset.output, self._dataset.manifest, skip=others)
+        references = [item for shard in shards for item in shard.items if item.key in keys]
+        self._deadline = time.monotonic() + self._seconds
+        source = _in_background(self._open)
+        for each in references:
+            self._files[each.key] = _in_background(partial(_read, source, each))
 
     def read(self, key: str) -> Pixels:
-        """Read an original again.
+        """Return the pixels of an original.
 
         Raises:
-            ImageError: it cannot be read.
+            ImageError: it cannot be read, or did not come in time.
         """
-        if self._source is None:
-            raise ImageError(Status.UNREADABLE, self._trouble)
-        if key not in self._references:
+        if key not in self._files:
             raise ImageError(Status.UNREADABLE, "the plan of the job does not have it")
-        data = read_encoded(self._source, self._references[key])
-        return images.decode(data, max_pixels=self._max_pixels).pixels
+        try:
+            data = self._files[key].result(max(0.0, self._deadline - time.monotonic()))
+        except TimeoutError as error:
+            raise ImageError(Status.UNREADABLE, f"it did not come within {self._seconds:g} s") from error
+        except ImageError:
+            raise
+        except Exception as error:  # of the source as a whole: file systems raise more than OSError
+            raise ImageError(Status.UNREADABLE, str(error)) from error
+        return images.decode(data, max_pixels=self._dataset.manifest.settings.get("max_pixels", MAX_PIXELS)).pixels
+
+    @property
+    def num_missing(self) -> int:
+        """Return how many originals have not come, or cannot be read."""
+        return sum(not file.done() or file.exception() is not None for file in self._files.values())
+
+    def _open(self) -> Source:
+        settings = self._dataset.manifest.settings
+        columns = Columns(settings["image_column"], settings["key_column"])
+        return open_source(self._uri or settings["input"], columns)
+
+
+def _read(source: Future[Source], reference: ImageReference) -> bytes:
+    return read_encoded(source.result(), reference)
+
+
+def _in_background(function: Callable[[], _T]) -> "Future[_T]":
+    """Run a function in a thread that the process does not wait for at its end."""
+    future: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 class Pairs:

@@ -1,4 +1,6 @@
 import tarfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from pipeline.read.dataset import CompressedDataset
 from pipeline.read.images import ImageReader, reading_config
 from pipeline.report.originals import Originals, Pair, Pairs
 from pipeline.report.run import gather
+from pipeline.sources.reading import read_encoded
+from pipeline.sources.reference import ImageReference, Source
 from tests.compressed import compress
 from tests.datasets import pixels
 
@@ -40,7 +44,7 @@ def read(images: Path, tiny_bundle: Path, tmp_path: Path) -> Read:
 
     def pair(key: str, originals: str | None = None) -> Pair:
         source = Originals(dataset, uri=originals)
-        source.look_up(list(rows.values()))
+        source.fetch(list(rows.values()))
         return Pairs(dataset, ImageReader(reading), source).pair(rows[key])
 
     return pair
@@ -75,6 +79,29 @@ def test_what_the_plan_does_not_have_cannot_be_read(read: Read, tmp_path: Path) 
         Originals(CompressedDataset(str(tmp_path / "out")), uri=None).read("other")
 
 
+def test_a_server_that_is_gone_is_waited_for_once(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many originals it has: all are asked for together, and what has not come in time is left out."""
+    gone = threading.Event()
+
+    def hang(source: Source, reference: ImageReference) -> bytes:
+        if reference.key != "1 ü.png":
+            gone.wait()
+        return read_encoded(source, reference)
+
+    monkeypatch.setattr("pipeline.report.originals.read_encoded", hang)
+    dataset = CompressedDataset(str(tmp_path / "out"))
+    originals = Originals(dataset, uri=None, seconds=0.5)
+    rows = gather(dataset).sample
+    originals.fetch(rows)
+    start = time.monotonic()
+    for key in ("0 ü.png", "2 ü.png"):
+        with pytest.raises(ImageError, match=r"did not come within 0.5 s"):
+            originals.read(key)
+    assert originals.read("1 ü.png").shape == (40, 50)
+    assert time.monotonic() - start < 5 and originals.num_missing == 2
+    gone.set()
+
+
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
 def test_originals_inside_files_are_found(tiny_bundle: Path, tmp_path: Path, images: Path, kind: str) -> None:
     files = sorted(images.glob("* ü.png"))
@@ -89,6 +116,6 @@ def test_originals_inside_files_are_found(tiny_bundle: Path, tmp_path: Path, ima
     compress(tmp_path / "archives", tmp_path / "out", tiny_bundle)
     dataset = CompressedDataset(str(tmp_path / "out"))
     originals, rows = Originals(dataset, uri=None), gather(dataset).sample
-    originals.look_up(rows)
+    originals.fetch(rows)
     found = sorted(originals.read(row["key"]).tobytes() for row in rows)
     assert found == sorted(np.asarray(Image.open(file)).tobytes() for file in files)
