@@ -4,12 +4,9 @@ Threads fetch, others decode, entropy code and measure, while the calling thread
 fails becomes a quarantined row and disturbs no other.
 """
 
-import time
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, groupby
 from typing import Any
 
@@ -17,7 +14,7 @@ import pyarrow as pa
 
 from bls.measures import images as measures
 from pipeline import images
-from pipeline.ahead import ExpectedCost, ahead
+from pipeline.ahead import ExpectedCost
 from pipeline.compress.coding import CodedItem, analyze, code, rate_and_distortion
 from pipeline.compress.kept_rows import KeptRows
 from pipeline.images import SourceImage
@@ -31,9 +28,6 @@ from pipeline.sources.reading import read_sample
 from pipeline.sources.reference import Columns, ImageReference
 from pipeline.status import Status
 from pipeline.work.codec import (
-    AHEAD_BYTES,
-    AHEAD_PIXELS,
-    IO_THREADS,
     CodecSpec,
     WorkerCrashError,
     configure_process,
@@ -41,7 +35,9 @@ from pipeline.work.codec import (
     shape_of,
     synthesize,
 )
+from pipeline.work.commit import Results, commit_once
 from pipeline.work.stages import batches
+from pipeline.work.threads import AHEAD_BYTES, WorkerThreads
 
 
 @dataclass(frozen=True)
@@ -82,15 +78,7 @@ class ShardCompressor:
         self._source = open_source(config.input, config.columns)
         self._bitstreams = bitstreams_schema(config.carried)
         self._output = Output(config.output)
-        self._ahead = partial(
-            ahead,
-            ThreadPoolExecutor(config.num_threads),
-            window=2 * config.num_threads + 1,
-            max_cost=AHEAD_PIXELS * config.num_threads,
-        )
-        self._fetch_ahead = partial(
-            ahead, ThreadPoolExecutor(IO_THREADS), self._fetch, window=IO_THREADS, max_cost=AHEAD_BYTES
-        )
+        self._threads = WorkerThreads(config.num_threads)
         self._file_num_bytes = ExpectedCost(AHEAD_BYTES)
         self._model_columns = {
             "quality": config.codec.quality,
@@ -99,6 +87,7 @@ class ShardCompressor:
             "analysis_fingerprint": self._codec.bundle.network(config.codec.quality).analysis_fingerprint.hex(),
             "coder": config.codec.coder,
         }
+        self._metadata = {"job": "compress", "max_pixels": config.codec.max_pixels, **self._model_columns}
 
     def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:
         """Compress a shard and commit it; return the marker that stands, which may be another run's.
@@ -106,24 +95,8 @@ class ShardCompressor:
         `crashed` are the positions of the items that killed workers before: they are quarantined unseen. Good images
         of a shard that is done again are kept.
         """
-        if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
-            return marker
-        began = time.monotonic()
-        kept = KeptRows.of(self._output, shard.replaces)
-        items = self._process(shard, crashed, kept.metrics)
-        metrics = {**kept.metrics, **{item.row["key"]: item.row for item in items}}
-        bitstreams = {**kept.bitstreams, **{item.row["key"]: item.stored for item in items if item.ok}}
-        keys = [reference.key for reference in shard.items]
-        rows = [metrics[key] for key in keys]
-        metadata = {"job": "compress", "max_pixels": self._config.codec.max_pixels, **self._model_columns}
-        stored = [bitstreams[key] for key in keys if key in bitstreams]
-        files = {
-            "bitstreams": to_parquet(stored, self._bitstreams, metadata=metadata),
-            "metrics": to_parquet(rows, METRICS, metadata=metadata),
-        }
-        summary = Summary.of_rows(rows, bytes_in=SOURCE_SIZES, bytes_out=STORED_SIZES)
-        return self._output.commit(
-            shard.index, files, summary, retry=shard.retry, began=began, earlier=shard.earlier_stints
+        return commit_once(
+            self._output, shard, lambda: self._compress(shard, crashed), schema=METRICS, metadata=self._metadata
         )
 
     def probe(self, shard: Shard) -> None:
@@ -134,16 +107,31 @@ class ShardCompressor:
         """Do the work of a shard but write nothing; return the rows of its metrics."""
         return [item.row for item in self._process(shard, (), ())]
 
+    def _compress(self, shard: Shard, crashed: Collection[int]) -> Results:
+        kept = KeptRows.of(self._output, shard.replaces)
+        items = self._process(shard, crashed, kept.metrics)
+        metrics = {**kept.metrics, **{item.row["key"]: item.row for item in items}}
+        bitstreams = {**kept.bitstreams, **{item.row["key"]: item.stored for item in items if item.ok}}
+        keys = [reference.key for reference in shard.items]
+        rows = [metrics[key] for key in keys]
+        stored = [bitstreams[key] for key in keys if key in bitstreams]
+        return Results(
+            rows,
+            Summary.of_rows(rows, bytes_in=SOURCE_SIZES, bytes_out=STORED_SIZES),
+            {"bitstreams": to_parquet(stored, self._bitstreams, metadata=self._metadata)},
+            earlier=shard.earlier_stints,
+        )
+
     def _process(self, shard: Shard, crashed: Collection[int], kept: Collection[str]) -> list[_SourceItem]:
         begun = (item for item in self._begin(shard, crashed) if item.row["key"] not in kept)
         fetched = self._fetched(begun)
-        decoded = self._ahead(self._decode, fetched, cost=lambda item: images.num_pixels(item.data))
+        decoded = self._threads.map_pixels(self._decode, fetched, cost=lambda item: images.num_pixels(item.data))
         grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=self._config.codec.batch_pixels)
         analysed = chain.from_iterable(self._analyze(batch, number) for number, batch in enumerate(grouped))
-        coded = self._ahead(self._code, analysed, cost=num_pixels)
+        coded = self._threads.map_pixels(self._code, analysed, cost=num_pixels)
         regrouped = groupby(coded, key=lambda item: item.batch)
         synthesised = chain.from_iterable(synthesize(self._codec, list(batch)) for _, batch in regrouped)
-        measured = self._ahead(self._measure, synthesised, cost=num_pixels)
+        measured = self._threads.map_pixels(self._measure, synthesised, cost=num_pixels)
         items = sorted(measured, key=lambda item: item.position)
         self._check_rows(items)
         return items
@@ -158,7 +146,11 @@ class ShardCompressor:
 
     def _fetched(self, begun: Iterator[_SourceItem]) -> Iterator[_SourceItem]:
         expected = self._file_num_bytes
-        for item in self._fetch_ahead(begun, cost=lambda item: item.reference.num_bytes or expected.value):
+
+        def num_bytes(item: _SourceItem) -> int:
+            return item.reference.num_bytes or expected.value
+
+        for item in self._threads.map_storage(self._fetch, begun, cost=num_bytes):
             if item.data:
                 expected.saw(len(item.data))
             yield item

@@ -7,8 +7,7 @@ becomes a quarantined row and disturbs no other.
 import errno
 import time
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -18,21 +17,17 @@ import pyarrow as pa
 
 from bls.bitstream import BitstreamError, parse_header
 from pipeline import images
-from pipeline.ahead import ahead
 from pipeline.decompress.containers import Container, RestoredFiles, RestoredImage, open_restored
 from pipeline.images import ImageError
 from pipeline.ledger.bitstream_rows import Bitstreams, carried_names, read_stored
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
-from pipeline.ledger.schema import CARRIED, RESTORED, to_parquet
+from pipeline.ledger.schema import CARRIED, RESTORED
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 from pipeline.status import Status
 from pipeline.storage.uris import UnsafeNameError
 from pipeline.work.codec import (
-    AHEAD_BYTES,
-    AHEAD_PIXELS,
-    IO_THREADS,
     CodecSpec,
     DecodedItem,
     WorkerCrashError,
@@ -41,7 +36,9 @@ from pipeline.work.codec import (
     shape_of,
     synthesize,
 )
+from pipeline.work.commit import Results, commit_once
 from pipeline.work.stages import batches
+from pipeline.work.threads import WorkerThreads
 
 _COLUMNS = ["key", "stem", "bitstream", "exif", "icc_profile", "alpha_png"]
 # Errors of a file's name; any other error of writing concerns the output as a whole.
@@ -87,13 +84,7 @@ class ShardDecompressor:
         self._codec = config.codec.load_and_try()
         self._input = Output(config.input)
         self._output = Output(config.output)
-        self._ahead = partial(
-            ahead,
-            ThreadPoolExecutor(config.num_threads),
-            window=2 * config.num_threads + 1,
-            max_cost=AHEAD_PIXELS * config.num_threads,
-        )
-        self._write_ahead = partial(ahead, ThreadPoolExecutor(IO_THREADS), window=IO_THREADS, max_cost=AHEAD_BYTES)
+        self._threads = WorkerThreads(config.num_threads)
         # Files have no place for what is carried, and a table is given it as it is.
         self._columns = [*_COLUMNS, CARRIED] if config.container == "webdataset" else _COLUMNS
 
@@ -102,12 +93,15 @@ class ShardDecompressor:
 
         `crashed` are the positions of the items that killed workers before: they are quarantined unseen.
         """
-        if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
-            return marker
-        began = time.monotonic()
-        with self._open(shard) as (tables, restored):
-            items = self._process(shard.index, tables, restored, crashed)
-            return self._commit(shard, [item.row for item in items], restored, began)
+        metadata = {"job": "decompress", "model_fingerprint": self._config.codec.model_fingerprint}
+        with ExitStack() as stack:  # what takes the images is open until they are committed
+            return commit_once(
+                self._output,
+                shard,
+                lambda: self._restore(shard.index, *stack.enter_context(self._open(shard)), crashed),
+                schema=RESTORED,
+                metadata=metadata,
+            )
 
     def probe(self, shard: Shard) -> None:
         """Do the work of a shard but commit nothing, to see whether the process survives it."""
@@ -130,23 +124,22 @@ class ShardDecompressor:
         ) as restored:
             yield read_stored(bitstreams, rows, self._columns), restored
 
-    def _commit(self, shard: Shard, rows: list[dict[str, Any]], restored: RestoredFiles, began: float) -> Marker:
-        metadata = {"job": "decompress", "model_fingerprint": self._config.codec.model_fingerprint}
+    def _restore(
+        self, shard: int, tables: Iterator[pa.Table], restored: RestoredFiles, crashed: Collection[int]
+    ) -> Results:
+        rows = [item.row for item in self._process(shard, tables, restored, crashed)]
         summary = Summary.of_rows(rows, bytes_in=["num_bytes"], bytes_out=["image_num_bytes"])
-        metrics = {"metrics": to_parquet(rows, RESTORED, metadata=metadata)}
-        return self._output.commit(
-            shard.index, {**metrics, **restored.files()}, summary, retry=shard.retry, began=began
-        )
+        return Results(rows, summary, restored.files())
 
     def _process(
         self, shard: int, tables: Iterator[pa.Table], restored: RestoredFiles, crashed: Collection[int]
     ) -> list[_StoredItem]:
         stored = self._begin(shard, tables, crashed)
-        decoded = self._ahead(self._decode, stored, cost=_claimed_pixels)
+        decoded = self._threads.map_pixels(self._decode, stored, cost=_claimed_pixels)
         grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=self._config.codec.batch_pixels)
         synthesised = chain.from_iterable(synthesize(self._codec, batch) for batch in grouped)
-        encoded = self._ahead(self._encode, synthesised, cost=num_pixels)
-        written = self._write_ahead(partial(self._write, restored), encoded, cost=lambda item: len(item.data))
+        encoded = self._threads.map_pixels(self._encode, synthesised, cost=num_pixels)
+        written = self._threads.map_storage(partial(self._write, restored), encoded, cost=lambda item: len(item.data))
         items = sorted(written, key=lambda item: item.position)
         for item in items:
             item.fit(RESTORED)

@@ -5,7 +5,6 @@ cannot be read or coded is a row with the reason.
 """
 
 import math
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pipeline.images import ImageError
 from pipeline.ledger.damage import parse_table, read_many_named
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
-from pipeline.ledger.schema import EVALUATION, to_parquet
+from pipeline.ledger.schema import EVALUATION
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 from pipeline.sources.opening import open_source
@@ -31,6 +30,7 @@ from pipeline.sources.reference import Columns, ImageReference
 from pipeline.status import Status
 from pipeline.work.bundles import load_bundle
 from pipeline.work.codec import WorkerCrashError, configure_process, other_bundle, try_out
+from pipeline.work.commit import Results, commit_once
 from pipeline.work.stages import Item
 
 OURS = "bls"
@@ -81,20 +81,21 @@ class ShardEvaluator:
 
         `crashed` are the positions of the items that killed workers before: they get a row unseen.
         """
-        if (marker := self._output.marker(shard.index, retry=shard.retry)) is not None:
-            return marker
-        began = time.monotonic()
-        rows_by_image = self._process(shard, crashed)
-        rows = [row for rows in rows_by_image for row in rows]
-        metadata = {"job": "evaluate", "bundle_fingerprint": self._config.bundle_fingerprint}
-        files = {"metrics": to_parquet(rows, EVALUATION, metadata=metadata)}
-        return self._output.commit(
-            shard.index, files, summarize(rows_by_image), retry=shard.retry, began=began, earlier=shard.earlier_stints
+        return commit_once(
+            self._output,
+            shard,
+            lambda: self._results(shard, crashed),
+            schema=EVALUATION,
+            metadata={"job": "evaluate", "bundle_fingerprint": self._config.bundle_fingerprint},
         )
 
     def probe(self, shard: Shard) -> None:
         """Do the work of a shard but commit nothing, to see whether the process survives it."""
         self._process(shard, ())
+
+    def _results(self, shard: Shard, crashed: Collection[int]) -> Results:
+        rows_by_image = self._process(shard, crashed)
+        return Results([row for rows in rows_by_image for row in rows], summarize(rows_by_image))
 
     def _process(self, shard: Shard, crashed: Collection[int]) -> list[list[Row]]:
         return [list(self._evaluate(item, position in crashed)) for position, item in enumerate(shard.items)]

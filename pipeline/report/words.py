@@ -9,7 +9,7 @@ from pipeline.console.text import need_text, num_bytes_text
 from pipeline.report.charts import STAGES, WAITING
 from pipeline.report.equal_quality import CODECS, Spread
 from pipeline.report.run import RunReport
-from pipeline.work.codec import IO_THREADS
+from pipeline.work.threads import IO_THREADS
 
 MEASURES = {
     "psnr_db": ("PSNR", "how close the pixels are, in decibels: more is closer"),

@@ -23,11 +23,6 @@ from pipeline.work.stages import Item, run_batch
 
 # Pixels of one device batch: on a CPU enough to make small images as cheap as large ones, on a GPU enough to fill it.
 BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}
-# Of each stage and thread, pixels of images that wait for the next stage: two photographs, 200 MB with their symbols.
-AHEAD_PIXELS = 2**25
-# Storage is far away: so many requests of a worker are under way, for image files of about so many bytes together.
-IO_THREADS = 16
-AHEAD_BYTES = 2**26
 
 
 class WorkerCrashError(Exception):

@@ -28,7 +28,8 @@ from pipeline.sources.folder import FolderSource
 from pipeline.sources.opening import open_source
 from pipeline.sources.reference import ImageReference, Sample
 from pipeline.storage.local import LocalFolder
-from pipeline.work.codec import AHEAD_BYTES, CodecSpec
+from pipeline.work.codec import CodecSpec
+from pipeline.work.threads import AHEAD_BYTES
 from tests.hostile import tiff_that_claims
 from tests.images import random_fields
 
