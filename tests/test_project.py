@@ -18,6 +18,7 @@ PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.
 DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/reference/README.md", *PAGES]
 PACKAGES = ["bls", "pipeline", "jobs"]
 CODE_FOLDERS = [*PACKAGES, "examples", "benchmarks"]
+FOLDERS = [*CODE_FOLDERS, "tests", "docs", "deploy"]
 MAX_MODULES = 13  # __init__.py included
 NO_SOURCES = {"build", "demo-output", "runs", "__pycache__"}
 
@@ -84,7 +85,8 @@ def test_jobs_and_links_exist(document: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith(("http:", "https:"))]
     assert [link for link in links if not leads_somewhere(document, link)] == []
     jobs = re.findall(r"python (\S+\.py)", text)
-    assert [path for path in jobs if not (ROOT / path).exists()] == []
+    named = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*\.(?:md|py|sh|yaml))`", text)
+    assert [path for path in jobs + named if not (ROOT / path).exists()] == []
 
 
 def leads_somewhere(document: str, link: str) -> bool:
