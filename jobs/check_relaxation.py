@@ -40,10 +40,10 @@ RESULTS = ("relaxation.parquet", "relaxation.png", "relaxation.svg", "README.md"
 
 @dataclass(frozen=True)
 class CheckRelaxation:
-    """Compare noise with rounding over a folder of images, in this process: some hundred images are plenty.
+    """Compare noise with rounding over a folder of images, in this process: a few hundred images are enough.
 
     Writes a row per image and quality (relaxation.parquet), a picture and the numbers (README.md). Exit codes: 0 all
-    done, 1 failed, 2 wrong usage, 3 done without images that could not be read.
+    done, 1 failed, 2 wrong usage, 3 done, but some images could not be read.
     """
 
     images: OmitArgPrefixes[InputOptions]
@@ -104,7 +104,7 @@ class _Image(Item):
 def _images(
     config: CheckRelaxation, source: Source, references: Sequence[ImageReference], verb: str
 ) -> Iterator[tuple[_Image, Pixels | None]]:
-    """Read images one by one; None for those that cannot be, with the reason in their row."""
+    """Read images one by one: None where that fails, with the reason in the row."""
     with ProgressReport(verb, num_images=len(references), before=Summary()) as progress:
         for position, reference in enumerate(references):
             item, x = _Image(position, {"key": reference.key, "status": Status.OK}, reference), None

@@ -54,8 +54,8 @@ _NO_MS_SSIM = "none: not asked for, or no image has 161 pixels a side"
 class CompressDataset:
     """Compress a dataset of images into bitstreams and metrics, on Ray.
 
-    Every image ends as a verified bitstream, or as a quarantined row that says why not. A run that was stopped goes on
-    where it was when the same command is given again. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done with
+    Every image ends as a verified bitstream, or as a quarantined row that says why not. To go on with a run that was
+    stopped, give the same command again. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done with
     quarantined images.
     """
 
@@ -67,15 +67,15 @@ class CompressDataset:
     """Entropy coder: mixed has the smallest bitstreams, adaptive is faster, static has tables alone."""
     bundle: BundleOption = None
     shard_size: int | None = None
-    """Images that are committed together; without it 128, or fewer where workers would be idle."""
+    """Images that are committed together. Default: 128, or fewer if workers would be idle."""
     ms_ssim: str = "all"
-    """Whose MS-SSIM is measured: `all`, `none`, or a sample of the images such as `10%`. Images with fewer than 161
+    """Images whose MS-SSIM is measured: `all`, `none`, or a sample such as `10%`. Images with fewer than 161
     pixels a side never have one: its coarsest window does not fit into them."""
     precision: Precision = "auto"
     """Arithmetic inside the transforms; auto is bfloat16 where the hardware has it and the quality loses nothing by it
     (1 to 4 of the shipped bundle), else float32."""
     dry_run: bool = False
-    """Write nothing: compress a sample and tell what the whole would take."""
+    """Write nothing; compress a sample and estimate what the whole would take."""
     cluster: OmitArgPrefixes[ClusterOptions] = field(default_factory=ClusterOptions)
     rerun: OmitArgPrefixes[RerunOptions] = field(default_factory=RerunOptions)
 
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compress_dataset(config: CompressDataset) -> ExitCode:
-    """Compress what is not compressed yet, or tell what that would take, and print a summary."""
+    """Compress what is not compressed yet, or estimate what that would take, and print a summary."""
     with Cluster(job=JOB, **asdict(config.cluster)) as cluster:
         if config.dry_run:
             with usage():

@@ -43,12 +43,12 @@ JOB = "decompress"
 class DecompressDataset:
     """Restore the images of a compressed dataset, on Ray.
 
-    Images get back their EXIF, ICC profile, alpha and grayscale. As files they are written to OUTPUT/images with the
-    paths that they had below the input; where two differ in their extension alone, both keep it: a.jpg.png, a.png.png.
-    As webdataset, OUTPUT/tars has a tar for each shard of the input, with what was carried beside the images as further
-    members; as parquet, OUTPUT/images has a table for each: key, image (a struct of bytes and path), width, height, and
-    the carried columns. A run that was stopped goes on where it was when the same command is given again. Exit codes:
-    0 all done, 1 failed, 2 wrong usage, 3 done with images that could not be restored.
+    Images get back their EXIF, ICC profile, alpha and grayscale. `files` are written to OUTPUT/images with the paths
+    that they had below the input; two images that differ only in their extension both keep it: a.jpg.png, a.png.png.
+    `webdataset` writes a tar per shard to OUTPUT/tars, with the carried data as further members. `parquet` writes a
+    table per shard to OUTPUT/images: key, image (a struct of bytes and path), width, height, and the carried columns.
+    To go on with a run that was stopped, give the same command again. Exit codes: 0 all done, 1 failed, 2 wrong usage,
+    3 done, but some images could not be restored.
     """
 
     input: CompressedFolder
@@ -56,10 +56,10 @@ class DecompressDataset:
     format: Literal["png", "jpeg", "webp"] = "png"
     """File format of the images: png and webp are lossless, jpeg has quality 95."""
     container: Container = "files"
-    """Where the images go: files of their own, WebDataset tars, or Parquet tables. Labels and whatever else the input
-    carried beside its images is restored in the last two."""
+    """Where the images go: files of their own, WebDataset tars, or Parquet tables. The last two also restore labels and
+    whatever else the input carried beside its images."""
     keys: str | None = None
-    """Restore only the images of this text file, a path or URI: one key a line."""
+    """Restore only the images whose keys are in this text file, a path or URI: one key per line."""
     key: tuple[str, ...] = ()
     """Restore only the images of these keys; adds to --keys."""
     where: str | None = None
@@ -140,12 +140,12 @@ def _prepare(config: DecompressDataset) -> Work:
 
 
 def _keys(config: DecompressDataset) -> list[str] | None:
-    """Return the keys that were asked for, sorted, None where all are."""
+    """Return the keys that were asked for, sorted, or None if none were: restore all."""
     if config.keys is None and not config.key:
         return None
     keys = {*config.key, *(read_keys(config.keys) if config.keys is not None else ())}
     if not keys:
-        raise ValueError(f"{config.keys} has no keys: expected one a line")
+        raise ValueError(f"{config.keys} has no keys: expected one per line")
     return sorted(keys)
 
 

@@ -50,9 +50,9 @@ class Evaluate:
     """Measure rate and distortion of a bundle over a folder of images, beside other codecs, on Ray.
 
     Writes a row per image and setting (images.parquet), means (summary.csv), BD-rates (bd_rate.csv), plots and all of
-    it to read (README.md). Give it images that were never lossily coded: others favour the codec they come from. A run
-    that was stopped goes on where it was when the same command is given again: what is done is kept in OUTPUT/shards.
-    Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done without images that could not be read or coded.
+    it to read (README.md). Give it images that were never lossily coded: others favour the codec they come from. To go
+    on with a run that was stopped, give the same command again: finished work is kept in OUTPUT/shards. Exit codes:
+    0 all done, 1 failed, 2 wrong usage, 3 done, but some images could not be read or coded.
     """
 
     images: OmitArgPrefixes[InputOptions]
@@ -61,12 +61,12 @@ class Evaluate:
     qualities: tuple[float, ...] = ()
     """Qualities to measure, any numbers from 1 to 8; by default the whole numbers that the bundle serves."""
     codecs: tuple[str, ...] | None = None
-    """Codecs to compare with; without it all, and on panels one of each format."""
+    """Codecs to compare with. Default: all, and on panels one of each format."""
     panels: bool = False
-    """Write pictures to compare by eye instead: each image as it is, by ours and by the others in as many bits, whole
+    """Write pictures to compare by eye instead: each image as it is, by ours and by the others at equal size, whole
     and enlarged, with the numbers. At --qualities, by default 1, 2 and 4; in this process, for a few images."""
     crop: tuple[int, int] | None = None
-    """Of --panels: left and top of the region that is enlarged; without it the most detailed one of each image."""
+    """Left and top of the enlarged region (--panels only). Default: the most detailed region of each image."""
     reference: str | None = None
     """CSV file of published curves on these images, a path or URI: codec, bpp, psnr_rgb_db, ms_ssim."""
     curves: tuple[str, ...] = ("balle2017-retrained-mse", "jpeg-420")
@@ -77,7 +77,7 @@ class Evaluate:
     def __post_init__(self) -> None:
         baselines.check_codecs(self.compared)
         if self.crop is not None and not self.panels:
-            raise ValueError("--crop is given without --panels: it is the region of these that is enlarged")
+            raise ValueError("--crop is given without --panels: it is the region that panels enlarge")
         if self.reference is not None and self.panels:
             raise ValueError("--reference is for curves, which --panels does not draw: leave out one of the two")
 

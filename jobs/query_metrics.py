@@ -1,4 +1,4 @@
-"""Ask the metrics of a compressed dataset: SQL, or a ready question."""
+"""Query the metrics of a compressed dataset: with SQL, or with a ready-made question."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ _WIDE = 10_000  # columns of text where nothing needs to fit
 
 @dataclass(frozen=True)
 class QueryMetrics:
-    """Query the metrics of a compressed dataset with SQL (DuckDB), or ask a ready question.
+    """Query the metrics of a compressed dataset with SQL (DuckDB), or with a ready-made question.
 
     Views: images (a row each), shards, failures; with --against also other and changes. Without a query the summary is
     printed. Only committed rows are seen; nothing can be changed. Exit codes: 0 answered, 1 failed, 2 wrong usage.
@@ -41,21 +41,21 @@ class QueryMetrics:
     sql: Annotated[str | None, tyro.conf.Positional] = None
     """A query, such as "SELECT key, bpp FROM images WHERE psnr_db < 30"."""
     summary: bool = False
-    """How many images, how good and how large, by status; with --against, what changed."""
+    """Show counts, sizes and quality by status; with --against, what changed."""
     by: str | None = None
-    """The same by the values of a column, such as source_format."""
+    """Show the same by the values of a column, such as source_format."""
     worst: int | None = None
-    """So many images that are worst; with --against, that lost most."""
+    """Show this many of the worst images; with --against, of those that lost most."""
     worst_by: Literal["psnr_db", "ms_ssim", "bpp"] = "psnr_db"
-    """What --worst goes by."""
+    """Measure by which images are worst."""
     failures: bool = False
-    """Why images are quarantined; with --against, whose status changed."""
+    """Show why images are quarantined; with --against, images whose status changed."""
     against: str | None = None
     """Output folder of another run, to compare with by key: changes are the first run's values minus this one's."""
     format: Format = "table"
-    """How rows are written."""
+    """Format of the rows."""
     output: str | None = None
-    """File to write, a path or URI; without it rows go to stdout."""
+    """File to write, a path or URI. Default: stdout."""
 
     def __post_init__(self) -> None:
         check_at_least(1, worst=self.worst)
@@ -111,7 +111,7 @@ def query_metrics(config: QueryMetrics) -> ExitCode:
 
 @contextmanager
 def _target(uri: str | None) -> Iterator[IO[bytes]]:
-    """Open what takes the rows: stdout, which may close at any time, or a file that is there when it is whole."""
+    """Open what takes the rows: stdout, which may close at any time, or a file that appears only when it is whole."""
     if uri is None:
         try:
             yield sys.stdout.buffer

@@ -34,8 +34,8 @@ class Report:
     """Write a report on a compress job as one HTML file, which opens without a network.
 
     It shows what was done, the best, median and worst images beside their originals, why images were quarantined, where
-    the time went, and what JPEG, JPEG 2000, WebP and AVIF would need for the same quality. A job that is not finished
-    is reported as far as it is. Exit codes: 0 done, 1 failed, 2 wrong usage.
+    the time went, and what JPEG, JPEG 2000, WebP and AVIF would need for the same quality. You can report on
+    a running job; the report covers what is committed so far. Exit codes: 0 done, 1 failed, 2 wrong usage.
     """
 
     input: CompressedFolder
@@ -43,15 +43,15 @@ class Report:
     """HTML file to write: a path or URI."""
     bundle: BundleOption = None
     originals: str | None = None
-    """Where the originals are now, if not where the job read them: as --input of jobs/compress_dataset.py."""
+    """Where the originals are now, if they have moved: any input that jobs/compress_dataset.py takes."""
     timeout: float = MAX_SECONDS
-    """Seconds in which the originals must come, all together; those that do not are left out, and the page says so."""
+    """Seconds in which all originals must be read. Those that take longer are left out, and the page says so."""
     compare: int = 16
-    """Images on which other codecs are measured at equal quality; 0 leaves that out."""
+    """Number of images on which other codecs are measured at equal quality; 0 leaves the comparison out."""
     seed: int = 0
     """Seed of the samples: the same seed draws the same images."""
     num_threads: int = os.cpu_count() or 1
-    """Threads that it uses."""
+    """Threads to use."""
     overwrite: bool = False
     """Replace a file that is there."""
 

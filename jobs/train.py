@@ -51,38 +51,37 @@ class Train:
     """Replace networks of the same qualities in --output: what they compressed can then no longer be decoded."""
     image_column: ImageColumn = None
     qualities: tuple[str, ...] = ("4",)
-    """What to fit, a network each: a range of qualities such as 1:4.5, or a single quality such as 4, which is the
-    paper's way. A quality stands for the weight lmbda = 0.0018 * 100 ** ((quality - 1) / 7) in `lmbda * 255**2 * mse +
+    """Qualities to fit, one network for each item: a range such as 1:4.5, or a single quality such as 4, as in the
+    paper. A quality stands for the weight lmbda = 0.0018 * 100 ** ((quality - 1) / 7) in `lmbda * 255**2 * mse +
     bpp`. The range nearest to 4 is fitted first, the others from it."""
     init: str = "klt"
     """Where the first network starts: `klt`, or a fitted network as BUNDLE#QUALITY."""
     num_filters: int = 128
     """Filters per stage: 128 for the low rates, 192 for the high ones."""
     num_latents: int | None = None
-    """Channels of the latents; without it as many as filters."""
+    """Channels of the latents. Default: --num-filters."""
     channels: Literal[1, 3] = 3
-    """1: grayscale, 3: RGB."""
+    """Channels of the images: 1 (grayscale) or 3 (RGB)."""
     distortion: Literal["mse", "ms-ssim", "nlp"] = "mse"
-    """What to minimise beside the rate."""
+    """Distortion to minimise together with the rate."""
     lmbda_scale: float | None = None
-    """What every lmbda is multiplied by, as distortions have different units; by default 1 for mse, 2500 for ms-ssim,
-    300 for nlp."""
+    """Factor on every lmbda, as distortions have different units. Default: 1 for mse, 2500 for ms-ssim, 300 for nlp."""
     steps: int = 6000
     """Optimiser steps per network."""
     batch_size: int = 8
-    """Patches per step, of all workers together."""
+    """Patches per step, over all workers."""
     patch_size: int = 192
     """Side of a patch in pixels, a multiple of 16."""
     min_scale: float = 0.5
     """Images are downsampled by a random factor from this to 1."""
     learning_rate: float | None = None
-    """Of Adam, at its highest; by default 1e-3, and less where the middle of the range is above quality 4."""
+    """Highest learning rate of Adam. Default: 1e-3, and less if the middle of the range is above quality 4."""
     schedule: Literal["cosine", "plateau"] = "cosine"
     """`cosine`: warm-up, hold, decay; `plateau`: the paper's, divided by 10 whenever the loss stalls."""
     bfloat16: bool = False
     """Run the transforms in bfloat16 while training: faster, at some loss (docs/decisions/0005-precision.md)."""
     max_cached_gib: float = 4.0
-    """Decoded images that are kept in memory; a larger set is streamed from its source."""
+    """GiB of decoded images to keep in memory; a larger set is streamed from its source."""
     checkpoint_steps: int = 250
     """Steps between checkpoints."""
     evaluation_steps: int = 1000
@@ -90,9 +89,9 @@ class Train:
     num_workers: int = 1
     """Processes that share each batch."""
     max_workers: int | None = None
-    """With a cluster that grows: use up to so many."""
+    """Most workers to use when the cluster grows. Default: --num-workers."""
     cpus_per_worker: int | None = None
-    """CPUs, and threads, of a worker; without it the CPUs of this machine are shared out, on a cluster 1."""
+    """CPUs and threads of each worker. Default: an equal share of this machine's CPUs; on a cluster, 1."""
     use_gpu: bool = False
     """Give each worker a GPU."""
     max_worker_failures: int = 3
@@ -215,7 +214,7 @@ def _start(config: Train) -> FittedNetwork | None:
 
 
 def _names(uris: tuple[str, ...]) -> list[str]:
-    """Return the last parts of URIs: what of them may stand in a bundle that is passed on."""
+    """Return the last parts of URIs: no more of them may stand in a bundle that is passed on."""
     return [without_credentials(uri).rstrip("/").rpartition("/")[2] for uri in uris]
 
 

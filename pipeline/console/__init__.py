@@ -1,4 +1,4 @@
-"""What a job tells people and machines, and how it ends."""
+"""What a job reports to people and machines, and how it ends."""
 
 from pipeline.console.exits import ExitCode, UsageError, exit_code, usage
 from pipeline.console.printing import say

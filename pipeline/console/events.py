@@ -1,4 +1,4 @@
-"""What a job tells machines (`--log-json`): one JSON object per line on stderr; nothing for people is printed then.
+"""What a job reports to machines (`--log-json`): one JSON object per line on stderr, and nothing for people.
 
 Every object has `event` and `time` (UTC); docs/operations.md describes the events and their fields, which stay as they
 are from release to release.
@@ -21,7 +21,7 @@ _for_machines = False  # one process, one stderr: what it carries is a property 
 
 @contextmanager
 def for_machines(wanted: bool) -> Iterator[None]:
-    """Tell events instead of talking to people, where this is wanted."""
+    """Write events instead of messages for people, if this is wanted."""
     global _for_machines
     before, _for_machines = _for_machines, wanted
     try:
@@ -31,7 +31,7 @@ def for_machines(wanted: bool) -> Iterator[None]:
 
 
 def are_wanted() -> bool:
-    """Tell whether events are to be told, and nothing else."""
+    """Return whether events are written, and nothing else."""
     return _for_machines
 
 
@@ -58,7 +58,7 @@ def emit_shard(marker: Marker) -> None:
 
 
 def sums(summary: Summary) -> dict[str, Any]:
-    """Return the fields that events of a shard and of a whole job share; means of nothing are null."""
+    """Return the fields that events of a shard and of a whole job share; means of no images are null."""
     return {
         "num_images": summary.num_images,
         "num_quarantined": summary.num_quarantined,

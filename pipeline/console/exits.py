@@ -33,7 +33,7 @@ class WorkError(RuntimeError):
 
 @contextmanager
 def usage() -> Iterator[None]:
-    """Take errors for what they are while a job prepares: the user's to mend."""
+    """Turn errors while a job prepares into errors of usage, which the user can mend."""
     try:
         yield
     except DamagedFileError:

@@ -1,4 +1,4 @@
-"""What a job tells the person who started it: progress and errors on stderr, a summary on stdout."""
+"""What a job prints for the person who started it: progress and errors on stderr, a summary on stdout."""
 
 import os
 import shlex
@@ -15,7 +15,7 @@ from pipeline.storage.secrets import redact
 
 
 def say(message: str) -> None:
-    """Tell how things go, without disturbing what a program may read from stdout."""
+    """Print a message on stderr, so that stdout stays readable for programs."""
     if events.are_wanted():
         events.emit("message", message=message)
     else:
@@ -32,7 +32,7 @@ def print_table(rows: Iterable[tuple[str, str]]) -> None:
 
 
 def print_quarantined(summary: Summary) -> None:
-    """Print how many images are quarantined for what, with an example each."""
+    """Print how many images are quarantined, by status, with an example each."""
     if summary.quarantined:
         print_table(
             (f"{count} {status}", f"e.g. {summary.examples[status]}")

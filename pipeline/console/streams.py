@@ -7,7 +7,7 @@ from typing import IO
 def write_line(line: str, stream: IO[str]) -> None:
     """Print a line, until the stream's reader has gone: from then on nothing, and the work goes on."""
     try:
-        # A file name that is not UTF-8 is told all the same.
+        # A file name that is not UTF-8 is printed all the same.
         print(line.encode(errors="backslashreplace").decode(), file=stream, flush=True)
     except BrokenPipeError:
         silence(stream)

@@ -33,7 +33,7 @@ def num_bytes_text(num_bytes: int) -> str:
 
 
 def size_rows(name_in: str, name_out: str, summary: Summary) -> list[tuple[str, str]]:
-    """Return the rows of a table that tell the bytes before and after."""
+    """Return the rows of a table with the bytes before and after."""
     return [
         (name_in, num_bytes_text(summary.num_bytes_in)),
         (name_out, num_bytes_text(summary.num_bytes_out) + _ratio_text(summary.num_bytes_out, summary.num_bytes_in)),
