@@ -15,10 +15,10 @@ __all__ = ["BitstreamError", "Codec", "use_huge_pages"]
 
 
 def use_huge_pages() -> None:
-    """Let PyTorch put tensors of 2 MB and more into huge pages, which is faster (docs/decisions/0012-huge-pages.md).
+    """Let PyTorch put tensors of 2 MB and more into huge pages, for speed (docs/decisions/0012-huge-pages.md).
 
-    PyTorch asks once in a process, at its first tensor: call this before. What the user has set stays. The jobs and
-    `python -m bls` call it; a program that imports the codec decides for itself.
+    PyTorch asks once in a process, at its first tensor: call this before. A value that the user has set stays. The jobs
+    and `python -m bls` call it; a program that imports the codec decides for itself.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 

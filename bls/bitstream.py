@@ -34,7 +34,7 @@ _QUALITY_INDEX_MASK, _VERSION_MASK, _CODER_MASK, _RESERVED_MASK = 0xFFFF, 0b111,
 
 
 class BitstreamError(ValueError):
-    """The bytes are no bitstream that this codec and this model can decode."""
+    """The bytes are not a bitstream that this codec and this model can decode."""
 
 
 class Coder(enum.IntEnum):
@@ -156,7 +156,7 @@ def unpack_file(data: bytes) -> tuple[bytes, bytes]:
 
 
 def check_fingerprint(written_by: bytes, *, model: bytes) -> None:
-    """Do nothing if the model at hand is the one that wrote a file.
+    """Do nothing if this model wrote the file.
 
     Raises:
         BitstreamError: the fingerprints differ; the message names both.

@@ -79,7 +79,7 @@ class TransformWeights:
 
 @dataclass(frozen=True)
 class FittedNetwork:
-    """One network of a bundle: all that coding needs, and how it came about.
+    """One network of a bundle: all that coding needs, and how it was fitted.
 
     Raises:
         ValueError: its parts do not belong together.
@@ -89,7 +89,7 @@ class FittedNetwork:
     weights: TransformWeights
     gains: StoredGains
     states: Sequence[StartingStates]
-    """What the entropy coders start from at some qualities of the range, the lowest first."""
+    """Starting states of the entropy coders at some qualities of the range, the lowest first."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """How it was fitted: free-form, for people and for comparisons."""
 
@@ -208,7 +208,7 @@ class Bundle:
 
     @property
     def whole_qualities(self) -> tuple[float, ...]:
-        """The whole numbers that can be chosen, and a quality of each network that serves none."""
+        """The whole numbers that can be chosen, and one quality of each network that serves no whole number."""
         return tuple(quality for each in self.qualities for quality in each.whole)
 
     @cached_property
@@ -221,7 +221,7 @@ class Bundle:
         """Return the network that serves a quality.
 
         Raises:
-            QualityError: none does.
+            QualityError: no network does.
         """
         return self.network_at(index_of(quality))
 
@@ -229,7 +229,7 @@ class Bundle:
         """Return the network that serves a quality's index.
 
         Raises:
-            QualityError: none does.
+            QualityError: no network does.
         """
         return self.networks[network_number(self.qualities, index)]
 
@@ -238,10 +238,10 @@ class Bundle:
 
 
 def network_number(qualities: Sequence[QualityRange], index: int) -> int:
-    """Return which of several ranges holds a quality's index.
+    """Return the number of the range that holds a quality's index.
 
     Raises:
-        QualityError: none does.
+        QualityError: no range does.
     """
     for number, each in enumerate(qualities):
         if index_of(each.low) <= index <= index_of(each.high):
@@ -294,7 +294,7 @@ def load_bundle(folder: Path | str | None = None, *, quality: float | None = Non
 
 
 def read_bundle(read: Callable[[str], bytes], folder: str, *, quality: float | None = None) -> Bundle:
-    """Read and verify a bundle by what reads one of its files; `folder` is where it is, for messages.
+    """Read and verify a bundle through a function that reads one of its files; messages call it `folder`.
 
     Raises:
         BundleError: as `load_bundle`.

@@ -222,7 +222,7 @@ class Codec:
         return self._network(index).states_at(index).table.code_length_bits(symbols)
 
     def _synthesis_of(self, quality_index: int, *, gray: bool) -> Callable[[Tensor], Tensor]:
-        """Return what turns a tile of symbols into pixels."""
+        """Return the function that turns a tile of symbols into pixels."""
         _, synthesis = self._transforms[self._number(quality_index)]
         step = 1 / self._gain(quality_index)
 
@@ -258,5 +258,5 @@ def make_header(image: Pixels, *, quality: float, coder: str) -> Header:
 
 
 def _batch(tensors: Sequence[Tensor]) -> Tensor:
-    """Stack tensors; a single one, which may be large, is not copied."""
+    """Stack tensors; a single tensor, which may be large, is not copied."""
     return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))

@@ -8,7 +8,7 @@ from pathlib import Path
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let a file be written under a temporary name beside it, then give it its own.
 
-    The temporary name keeps the extension, which libraries tell a format by. Where the writing fails nothing is left.
+    The temporary name keeps the extension, from which libraries infer the format. If writing fails, nothing is left.
     """
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:

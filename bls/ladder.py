@@ -48,7 +48,7 @@ def quality_of(index: int) -> float:
 
 
 def quality_text(quality: float) -> str:
-    """Return a quality as short as it can be said: 4, 4.37."""
+    """Return a quality as its shortest text: 4, 4.37."""
     return f"{quality:.3f}".rstrip("0").rstrip(".")
 
 
@@ -67,7 +67,7 @@ class QualityRange:
         for name in ("low", "high"):
             object.__setattr__(self, name, float(getattr(self, name)))
         if index_of(self.low) > index_of(self.high):
-            raise QualityError(f"qualities from {self.low:g} to {self.high:g} are none: give the lower one first")
+            raise QualityError(f"quality {self.low:g} is above {self.high:g}: give the lower one first")
 
     def __contains__(self, quality: float) -> bool:
         return index_of(self.low) <= index_of(quality) <= index_of(self.high)
@@ -97,7 +97,7 @@ class QualityRange:
 
     @property
     def whole(self) -> list[float]:
-        """The whole numbers in the range; the middle where there are none."""
+        """The whole numbers in the range; its middle if there are none."""
         inside = [float(quality) for quality in range(math.ceil(self.low), math.floor(self.high) + 1)]
         return inside or [self.middle]
 
@@ -116,7 +116,7 @@ class QualityRange:
         return cls(*ends)
 
     def spread(self, spacing: float) -> list[float]:
-        """Return qualities from one end to the other, evenly spread, at most `spacing` apart; one if it is single."""
+        """Return qualities from one end to the other, evenly spread, at most `spacing` apart; one if they are equal."""
         if self.is_single:
             return [self.low]
         count = math.ceil((self.high - self.low) / spacing)

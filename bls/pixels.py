@@ -1,4 +1,4 @@
-"""Images as arrays of pixels: what the codec takes, how it pads them, and how it gives them back."""
+"""Images as arrays of pixels: checked, padded for the codec, and made from what it returns."""
 
 import numpy as np
 import torch

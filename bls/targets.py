@@ -20,18 +20,18 @@ from bls.pixels import Pixels
 
 Kind = Literal["psnr_db", "ms_ssim", "num_bytes", "bpp"]
 TOLERANCES = {"psnr_db": 0.02, "ms_ssim": 0.0005}
-"""A measure may exceed its target by so much where a lower quality would miss it."""
+"""A measure may exceed its target by this, if a lower quality would miss it."""
 SIZE_TOLERANCE = 0.005
 """A bitstream may fall short of its target by this part, and is never larger."""
 MAX_TRIES = 16
 FIRST_TRY = 4.0
 SLOPES = {"psnr_db": 2.0, "ms_ssim": 0.2, "num_bytes": 0.45, "bpp": 0.45}
-"""By how much the excess over a target rises from one quality to the next, about."""
+"""Roughly how much the excess over a target rises from one quality to the next."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked of an image: at least so much PSNR or MS-SSIM, or at most so many bytes or bits per pixel.
+    """What is asked of an image: a least PSNR or MS-SSIM, or a largest number of bytes or bits per pixel.
 
     Raises:
         ValueError: the value is out of range.
@@ -58,7 +58,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Compressed:
-    """A bitstream, the quality that was found, and whether that meets the target; else the range of qualities ends."""
+    """A bitstream, the quality that was found, and whether it meets the target; if not, no quality does."""
 
     bitstream: bytes
     quality: float
@@ -70,11 +70,11 @@ def compress_to_target(
 ) -> Compressed:
     """Return the bitstream of the lowest quality that meets a target of error, or the highest of a size.
 
-    `more_num_bytes` are counted to the size of each bitstream, as for what a file has around it.
+    `more_num_bytes` are added to the size of each bitstream, for what a file has around it.
 
     Raises:
         ValueError: the target is an MS-SSIM and the image is too small to have one.
-        BitstreamError: the target is one of error and the image has more pixels than the codec decodes.
+        BitstreamError: the target is a PSNR or an MS-SSIM, and the image has more pixels than the codec decodes.
     """
     if target.kind == "ms_ssim" and min(x.shape[:2]) < MS_SSIM_MIN_SIDE:
         raise ValueError(f"image has {x.shape[1]}x{x.shape[0]} pixels, MS-SSIM needs {MS_SSIM_MIN_SIDE} a side")

@@ -1,4 +1,4 @@
-"""What the integer models of a bundle share: dataclasses of arrays, stored by name and checked when they come back."""
+"""What the integer models of a bundle share: dataclasses of arrays, stored by name and checked when they are loaded."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -21,7 +21,7 @@ class StoredArrays:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Rebuild it from stored arrays.
+        """Rebuild the model from stored arrays.
 
         Raises:
             ValueError: an array is missing, or they do not belong together.
@@ -36,7 +36,7 @@ class StoredArrays:
         """Do nothing if every array has its shape and type.
 
         Raises:
-            ValueError: names the first that has not.
+            ValueError: names the first array that differs.
         """
         for name, (shape, dtype) in expected.items():
             array = getattr(self, name)
@@ -52,7 +52,7 @@ def _names(cls: Any) -> list[str]:
 
 
 def are_coded_before(sources: np.ndarray, weights: np.ndarray) -> bool:
-    """Tell whether each channel's sources exist, and those of some weight are coded before it.
+    """Return whether each channel's sources exist, and those with a weight are coded before it.
 
     The coders read them unchecked, and at decoding only what was decoded before is known.
     """

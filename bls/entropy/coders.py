@@ -73,7 +73,7 @@ def coder_of(name: str) -> Coder:
     """Return the entropy coder of a name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no coder has this name.
     """
     if name not in CODERS:
         raise ValueError(f"coder is {name!r}, expected {', '.join(CODERS)}")

@@ -14,13 +14,13 @@ RESTING_MAGNITUDE = 0.05
 
 
 def yes_and_total(counts: UInt64[np.ndarray, "..."]) -> tuple[Float64[np.ndarray, "..."], Float64[np.ndarray, "..."]]:
-    """Return how often decisions were answered yes, and how often they were taken, of what a coder has counted."""
+    """Return how often decisions were answered yes, and how often they were taken, from a coder's counts."""
     yes = (counts >> np.uint64(32)).astype(np.float64)
     return yes, yes + (counts & np.uint64(0xFFFF_FFFF)).astype(np.float64)
 
 
 def shifted(planes: Shaped[np.ndarray, "c h w"], offsets: Sequence[tuple[int, int]]) -> Shaped[np.ndarray, "c o hw"]:
-    """Return what stands at these rows and columns from every position, 0 outside; at most `MARGIN` away."""
+    """Return the values at these rows and columns from every position, at most `MARGIN` away; 0 outside."""
     _, height, width = planes.shape
     padded = np.pad(planes, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))
     moved = [padded[:, MARGIN + dy : MARGIN + dy + height, MARGIN + dx : MARGIN + dx + width] for dy, dx in offsets]

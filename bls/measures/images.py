@@ -76,7 +76,7 @@ def bd_rate(reference: tuple[Sequence[float], Sequence[float]], test: tuple[Sequ
         ValueError: a curve has fewer than two points, its rate or quality does not rise from point to point, or the two
             have no quality in common.
     """
-    # Of the extra `evaluate`; it imports matplotlib, for which only those who compare curves should wait.
+    # A package of the extra `evaluate`. It imports matplotlib, for which only those who compare curves should wait.
     import bjontegaard
 
     rates, qualities = _rising(reference, "reference")

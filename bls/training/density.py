@@ -19,7 +19,7 @@ from bls.training.parallel import max_over_processes, sum_over_processes
 
 SAMPLES_PER_UNIT = 10
 LIKELIHOOD_FLOOR = 2.0**-16
-"""The smallest probability that an integer table can hold; what lies outside the support is charged this much."""
+"""The smallest probability that an integer table can hold; symbols outside the support get it too."""
 MAX_HALF_RANGE = 4096
 """Latents beyond are counted at this value: bounds the memory of a diverging fit."""
 
@@ -118,7 +118,7 @@ class Density(nn.Module):
             self.cumulative = _integrate(self.histogram)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-        """Take on the support of the state that is loaded."""
+        """Take over the support of a state before it is loaded."""
         for name in ("histogram", "cumulative"):
             if prefix + name in state_dict:
                 setattr(self, name, torch.zeros_like(state_dict[prefix + name], device=self.histogram.device))

@@ -1,8 +1,8 @@
 """Distortions to train with: squared error, MS-SSIM, and the normalized Laplacian pyramid distance (NLP).
 
-Each takes images in [0, 1] and returns a number for each of the batch, differentiable, 0 for equal images. The NLP
-distance is that of V. Laparra, J. Ballé, A. Berardino, E. P. Simoncelli, "Perceptual image quality assessment using a
-normalized Laplacian pyramid" (HVEI 2016), with the filters and boundaries of the authors' `NLP_dist.m`.
+Each takes images in [0, 1] and returns a number for each image of the batch, differentiable, 0 for equal images. The
+NLP distance is that of V. Laparra, J. Ballé, A. Berardino, E. P. Simoncelli, "Perceptual image quality assessment using
+a normalized Laplacian pyramid" (HVEI 2016), with the filters and boundaries of the authors' `NLP_dist.m`.
 
 Letters in shapes: b batch, c channels (1 or 3), h and w rows and columns.
 """

@@ -1,4 +1,4 @@
-"""From a trained model to a network that codes: what the entropy coders start from, fitted to training latents."""
+"""From a trained model to a network that codes: starting states of the entropy coders, fitted to training latents."""
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -20,7 +20,7 @@ from bls.training.model import Model
 from bls.transforms.quantization import quantize
 
 STATES_SPACING = 0.5
-"""Qualities between two points at which the coders' first states are stored, at most: the nearest one is taken."""
+"""Largest distance, in qualities, between two points at which the coders' first states are stored."""
 
 
 @torch.no_grad()

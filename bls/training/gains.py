@@ -12,11 +12,11 @@ from bls.ladder import INDEX_STEPS, QualityRange, index_of, lmbda_of
 from bls.transforms.gains import StoredGains
 
 POINT_SPACING = 0.5
-"""Qualities between two points, at most: a gain changes by a fifth from one to the next."""
+"""Largest distance, in qualities, between two points: a gain changes by a fifth from one to the next."""
 
 
 class Gains(nn.Module):
-    """Gains that are learnt; they start as theory has them and never fall with quality."""
+    """Gains that are learnt; they start from the theory's values and never fall with quality."""
 
     points: Tensor
 

@@ -17,9 +17,9 @@ from bls.transforms.gdn import GDN
 from bls.transforms.layers import Downsample, Upsample, block_offset
 
 UNUSED_FILTER_SCALE = 1.0
-"""Of the default random filters, for those beyond the input block's dimensions: ready to be learnt at once."""
+"""Factor on the default random filters beyond the input block's dimensions: ready to be learnt at once."""
 PERTURBATION_SCALE = 0.02
-"""Of the default random filters, added to all: what the principal components leave at zero receives a gradient."""
+"""Factor on the default random filters added to all, so that what the principal components leave at zero learns."""
 
 
 def quantizer_step(lmbda: float, *, channels: int = 3) -> float:
@@ -29,7 +29,7 @@ def quantizer_step(lmbda: float, *, channels: int = 3) -> float:
 
 @torch.no_grad()
 def initialize_from_klt(model: Model, x: Float[Tensor, "b c h w"], *, lmbda: float) -> None:
-    """Set all parameters of the transforms from a batch of training images, best some millions of pixels.
+    """Set all parameters of the transforms from a batch of training images, ideally some millions of pixels.
 
     The perturbation is drawn from torch's global generator.
     """
@@ -60,7 +60,7 @@ def initialize_from_klt(model: Model, x: Float[Tensor, "b c h w"], *, lmbda: flo
 
 
 def principal_components(rows: Float[Tensor, "p v"], count: int) -> Float[Tensor, "k v"]:
-    """Return the leading principal components of variables without mean; fewer where the rest has no variance."""
+    """Return the leading principal components of zero-mean variables; fewer if the others have no variance."""
     rows = rows.double()
     eigenvalues, components = torch.linalg.eigh(rows.T @ rows / len(rows))
     order = eigenvalues.argsort(descending=True)[:count]
@@ -91,7 +91,7 @@ def _principal_filters(z: Float[Tensor, "b c h w"], layer: Downsample) -> Float[
 
 @torch.no_grad()
 def scale_latents(model: Model, step: float) -> None:
-    """Divide the latents by the step: in the GDN at the latents where there is one, else in the filters."""
+    """Divide the latents by the step: in the GDN at the latents if there is one, else in the filters."""
     first, last = model.synthesis[0], model.analysis[-1]
     if isinstance(first, GDN) and isinstance(last, GDN):
         last.set_(step**2 * last.beta, step**2 * last.gamma)

@@ -23,7 +23,7 @@ from bls.transforms.quantization import quantize
 
 
 class RelaxedLoss(NamedTuple):
-    """What one relaxed forward pass gives; scalars but for the latents, means over the batch."""
+    """What one relaxed forward pass gives: the latents, and means over the batch as scalars."""
 
     loss: Tensor
     bpp: Tensor

@@ -40,7 +40,7 @@ class BatchPart:
 
 
 def is_parallel() -> bool:
-    """Tell whether this process trains together with others."""
+    """Return whether this process trains together with others."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 

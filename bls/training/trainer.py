@@ -36,7 +36,7 @@ class TrainingConfig:
     steps: int
     schedule: Literal["cosine", "plateau"] = "cosine"
     learning_rate: float = 1e-3
-    """Of Adam, at its highest; the paper's plateau schedule starts at 1e-4."""
+    """Highest learning rate of Adam; the paper's plateau schedule starts at 1e-4."""
     warmup_steps: int = 200
     decay_fraction: float = 0.4
     """Part of the steps over which the cosine schedule decays, at the end."""
@@ -51,9 +51,9 @@ class TrainingConfig:
     """Part of the steps, at the end, that fit the synthesis alone to rounded latents, as it will see them; the analysis
     and with it the rate stay what they are (docs/decisions/0007-rounding.md)."""
     lmbda_scale: float = 1.0
-    """What the ladder's weights are multiplied by, for distortions that are not squared errors."""
+    """Factor on the ladder's weights, for distortions that are not squared errors."""
     seed: int = 0
-    """Of the quantisation noise and the patches' qualities."""
+    """Seed of the quantisation noise and the patches' qualities."""
 
     def __post_init__(self) -> None:
         if self.lmbda_scale <= 0:
@@ -81,13 +81,13 @@ class StepMetrics(NamedTuple):
 
 
 MIN_LEARNING_RATE = 1e-7
-"""Where the paper's schedule ends."""
+"""Learning rate at which the paper's schedule ends."""
 ADAM_BETAS = (0.9, 0.99)
-"""A shorter memory of the squares than Adam's default: the runs here are short, and the density moves along."""
+"""Adam's coefficients. The squares have a shorter memory than by default: runs are short, and the density moves."""
 GAINS_SCALE = 4.0
-"""Of the learning rate for the gains' logarithms, which have a long way to go."""
+"""Factor on the learning rate for the gains' logarithms, which have a long way to go."""
 ROUNDING_RATE = 0.5
-"""Where the learning rate begins again for rounded latents, as part of the highest."""
+"""Part of the highest learning rate at which the steps with rounded latents begin."""
 
 
 class CosineSchedule:
@@ -110,16 +110,16 @@ class CosineSchedule:
         return self.peak * warmup * _half_cosine(min(1.0, (noisy_steps - step) / max(self.decay_steps, 1)))
 
     def observe(self, loss: float) -> None:
-        """Take no notice: this schedule depends on the step alone."""
+        """Do nothing: this schedule depends on the step alone."""
 
 
 def _half_cosine(remaining: float) -> float:
-    """Fall from 1 to 0 as what remains does."""
+    """Return a factor that falls from 1 to 0 with the part that remains."""
     return (1 - math.cos(math.pi * remaining)) / 2
 
 
 class PlateauSchedule:
-    """Divide the learning rate by 10 whenever a window's mean loss is no lower than the one before (the paper's)."""
+    """Divide the learning rate by 10 whenever a window's mean loss is not lower than the one before (the paper's)."""
 
     def __init__(self, config: TrainingConfig) -> None:
         self.current = config.learning_rate

@@ -28,7 +28,7 @@ class StoredGains(StoredArrays):
     stored_name = "gains"
 
     indices: Int32[np.ndarray, " k"]
-    """Of the points' qualities, ascending."""
+    """Quality indices of the points, ascending."""
     log_gain: Float32[np.ndarray, "k c"]
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class StoredGains(StoredArrays):
 
     @property
     def channels(self) -> int:
-        """How many channels have a gain."""
+        """Number of channels."""
         return int(self.log_gain.shape[1])
 
     def at(self, index: int) -> Float32[np.ndarray, " c"]:

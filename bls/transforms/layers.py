@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def mirror_pad(x: Float[Tensor, "b c h w"], before: int, after: int) -> Float[Tensor, "b c hp wp"]:
-    """Extend rows and columns by their mirror image, edge pixel repeated: the paper's boundary, no mode of torch."""
+    """Extend rows and columns by their mirror image, edge pixel repeated: the paper's boundary, which torch lacks."""
     for dim in (2, 3):
         size = x.shape[dim]
         parts = [x.narrow(dim, 0, before).flip(dim)] if before else []
@@ -33,7 +33,7 @@ class Downsample(nn.Conv2d):
 
 
 FEW_CHANNELS = 16
-"""Below so many output channels a transposed convolution leaves most of a CPU's vector units idle."""
+"""Below this number of output channels, a transposed convolution leaves most of a CPU's vector units idle."""
 
 
 class Upsample(nn.ConvTranspose2d):

@@ -25,7 +25,7 @@ class TransformConfig:
     num_filters: int = 128
     """Filters per stage, the paper's N: 128 for low rates, 192 for high ones."""
     num_latents: int | None = None
-    """Channels of the latents; without it as many as filters, as in the paper (docs/decisions/0004-filters.md)."""
+    """Channels of the latents. Default: the number of filters, as in the paper (docs/decisions/0004-filters.md)."""
     channels: int = 3
     """Image channels: 1 (grayscale) or 3 (RGB)."""
     latent_gdn: bool = False

@@ -15,14 +15,14 @@ MAX_BFLOAT16_LMBDA = 0.02
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether bfloat16 products are done in hardware; emulated ones are slower than float32."""
+    """Return whether bfloat16 products are done in hardware; emulated products are slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def takes_bfloat16(precision: Precision, device: torch.device, *, lmbda: float) -> bool:
-    """Tell whether a model of this lambda runs in bfloat16."""
+    """Return whether a model of this lambda runs in bfloat16."""
     if precision == "auto":
         return lmbda <= MAX_BFLOAT16_LMBDA and has_bfloat16(device)
     return precision == "bfloat16"

@@ -22,11 +22,11 @@ from bls.entropy.table import ProbabilityTable
 from bls.entropy.tree import ACTIVITY_FRACTION_BITS, CONTEXT_STARTS, MAX_MAGNITUDE
 
 MAX_POSITIONS = 30_000
-"""Positions per channel that weights are fitted to; more change little."""
+"""Positions per channel that weights are fitted to; more positions change little."""
 RANKING_STRIDE = 4
-"""Which sources contribute most shows on so much fewer of these positions."""
+"""Factor by which fewer positions suffice to see which sources contribute most."""
 QUIET_QUANTILE = 0.02
-"""The activity that this part of a channel's positions does not reach lies below all contexts but the first."""
+"""Part of a channel's positions, the quietest, whose activities lie in the first context."""
 
 
 def fit_adaptive_model(table: ProbabilityTable, symbols: Sequence[Int32[np.ndarray, "c h w"]]) -> AdaptiveModel:

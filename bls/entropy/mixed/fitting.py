@@ -1,6 +1,6 @@
 """Fit what the mixing coder starts from to training symbols.
 
-Terms of the two sums: weighted least squares over all earlier channels and places, of which the heaviest stay; then the
+Terms of the two sums: weighted least squares over all earlier channels and places; the heaviest stay. Then the
 magnitude's weights are those of the adaptive coder's activity, the likeliest. First probabilities: how the training
 symbols' decisions fell. Weights of the mixer: what they have become when all training images are coded.
 
@@ -32,11 +32,11 @@ MAX_POSITIONS = 20_000
 """Positions that the sums are fitted to: two matrices of all features' products are made from them."""
 MAX_DISTANCE = 127
 FIRST_WEIGHT = 1.3 / NUM_MODELS
-"""Of every model in the mixer, before it has learnt: each knows a part, together they are surer than alone."""
+"""Weight of every model in the mixer before it has learnt: each knows a part, together they are surer than alone."""
 LEARNING_SHIFTS = (LEARNING_SHIFT + 1, LEARNING_SHIFT + 3)
-"""Of the passes over the training images: fast, then fine."""
+"""Shifts of the mixer's updates in the passes over the training images: fast, then fine."""
 RIDGE = 30.0
-"""Keeps weights of rare features small; in units of a feature's sum of squares."""
+"""Ridge that keeps weights of rare features small; in units of a feature's sum of squares."""
 MAX_STORED_WEIGHT = 2**31 - 1
 OFFSETS = (*PLACES, *(offset for offset in NEIGHBOURS if offset not in PLACES))
 NUM_OFFSETS = len(OFFSETS)
@@ -68,7 +68,7 @@ def fit_mixed_model(adaptive: AdaptiveModel, symbols: Sequence[Int32[np.ndarray,
 
 
 def _smooth(counts: UInt64[np.ndarray, "c k t"]) -> Float64[np.ndarray, "c k t"]:
-    """Return how decisions fell: where few, in this context whatever the channel; where few, in the channel; or even.
+    """Return how decisions fell; if they were few, in this context of all channels, then in this channel; or even.
 
     Models that all channels share have a first context in the place of the channel.
     """
@@ -176,7 +176,7 @@ def _fit_magnitudes(magnitudes: Float32[np.ndarray, "f n"]) -> Iterator[tuple[np
 
 
 def _quietness(values: Float32[np.ndarray, "f n"]) -> Float32[np.ndarray, " n"]:
-    """Return positions' weights: the less there the more goes on over all channels."""
+    """Return positions' weights: smaller where more goes on over all channels."""
     here = np.abs(values[CENTRE::NUM_OFFSETS]).mean(0)
     quietness: np.ndarray = 1 / (here + np.float32(RESTING_MAGNITUDE))
     quietness /= quietness.mean()
