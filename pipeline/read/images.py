@@ -4,8 +4,8 @@ Columns of an image: `key`; `image`, uint8 of (h, w, 3) or, where it was graysca
 carried columns of the input, flat; and, where they are asked for, the others of `pipeline.ledger.schema.BITSTREAMS`.
 """
 
-import contextlib
-from collections.abc import Collection, Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,11 +71,26 @@ def reading_config(
     )
 
 
+@dataclass(frozen=True)
+class StoredImage:
+    """A row of a file of bitstreams, with those of its columns that are wanted."""
+
+    key: str
+    bitstream: bytes
+    columns: dict[str, Any]
+
+    @property
+    def num_pixels(self) -> int:
+        """How many pixels it has; 0 if its header is damaged, which decoding finds."""
+        return _num_pixels(self.bitstream)
+
+
 class ImageReader:
     """Read files of bitstreams and decode their images. It holds the codec: make one per process, and keep it."""
 
     def __init__(self, config: ReadingConfig) -> None:
         self._config = config
+        self._wants_image = config.columns is None or "image" in config.columns
         self._codec: Codec | None = None
         self._num_skipped = 0
 
@@ -87,15 +102,59 @@ class ImageReader:
             DamagedFileError: the file itself is.
         """
         columns = self._config.columns
-        wants_image = columns is None or "image" in columns
         max_pixels = self._config.codec.batch_pixels
         bitstreams = Bitstreams.read(self._config.folder, name)
         for table in read_stored(bitstreams, rows, _stored_columns(columns)):
             for start, stop in _spans(table["bitstream"].to_pylist(), max_pixels):
                 part = table.slice(start, stop - start)
-                good, headers, images = self._decode(part, wants_image)
+                good, headers, images = self._decode(part["key"].to_pylist(), part["bitstream"].to_pylist())
                 if good:
                     yield _project(part.take(pa.array(good)), headers, columns), images
+
+    def load(self, name: str, rows: Sequence[int]) -> list[StoredImage]:
+        """Read rows of a file, not decoded.
+
+        Raises:
+            DamagedFileError: the file is damaged.
+        """
+        columns = self._config.columns
+        bitstreams = Bitstreams.read(self._config.folder, name)
+        images = []
+        for table in read_stored(bitstreams, rows, _stored_columns(columns)):
+            names = carried_names(table) if columns is None else set(columns).difference(MADE_COLUMNS)
+            for row in table.to_pylist():
+                wanted = {name: row.get(name) for name in names}
+                images.append(StoredImage(row["key"], row["bitstream"], wanted))
+        return images
+
+    def batches(self, images: Iterable[StoredImage]) -> Iterator[list[StoredImage]]:
+        """Cut a sequence into batches for the device."""
+        batch: list[StoredImage] = []
+        num_pixels = 0
+        for image in images:
+            batch.append(image)
+            num_pixels += image.num_pixels
+            if num_pixels >= self._config.codec.batch_pixels:
+                yield batch
+                batch, num_pixels = [], 0
+        if batch:
+            yield batch
+
+    def decode(self, batch: Sequence[StoredImage]) -> list[dict[str, Any] | None]:
+        """Decode images: a dictionary of the wanted columns for each; None for a damaged one that is skipped.
+
+        Raises:
+            BitstreamError: as `read`.
+        """
+        samples: list[dict[str, Any] | None] = [None] * len(batch)
+        decoded = self._decode([image.key for image in batch], [image.bitstream for image in batch])
+        for place, header, image in itertools.zip_longest(*decoded):
+            stored = batch[place]
+            there = {"key": stored.key, "width": header.width, "height": header.height, **stored.columns}
+            if image is not None:
+                there["image"] = image
+            samples[place] = {name: there[name] for name in in_order(self._config.columns, there)}
+        return samples
 
     def take_num_skipped(self) -> int:
         """Return how many damaged bitstreams were skipped since the last call."""
@@ -103,14 +162,14 @@ class ImageReader:
         return taken
 
     def _decode(
-        self, table: pa.Table, wants_image: bool
+        self, keys: Sequence[str], bitstreams: Sequence[bytes]
     ) -> tuple[list[int], list[Header], list[npt.NDArray[np.uint8]]]:
-        """Decode the rows of a table: the numbers of those that are whole, their headers, their images if wanted."""
-        codec = self._load_codec() if wants_image else None
+        """Decode bitstreams: the places of those that are whole, their headers, and their images if wanted."""
+        codec = self._load_codec() if self._wants_image else None
         good: list[int] = []
         headers: list[Header] = []
         symbols: list[Symbols] = []
-        for row, bitstream in enumerate(table["bitstream"].to_pylist()):
+        for place, bitstream in enumerate(bitstreams):
             try:
                 if codec is None:
                     headers.append(parse_header(bitstream))
@@ -120,10 +179,10 @@ class ImageReader:
                     symbols.append(decoded)
             except BitstreamError as error:
                 if not self._config.skip_corrupt:
-                    raise BitstreamError(f"image {table['key'][row]} of {self._config.folder}: {error}") from error
+                    raise BitstreamError(f"image {keys[place]} of {self._config.folder}: {error}") from error
                 self._num_skipped += 1
             else:
-                good.append(row)
+                good.append(place)
         images = codec.synthesize(list(zip(headers, symbols, strict=True))) if codec is not None else []
         return good, headers, [x if x.ndim == 3 else x[:, :, None] for x in images]
 
@@ -159,9 +218,15 @@ def _spans(bitstreams: Sequence[bytes], max_pixels: int) -> Iterator[tuple[int, 
     """Cut a sequence where so many pixels are passed."""
     start = num_pixels = 0
     for stop, bitstream in enumerate(bitstreams, 1):
-        with contextlib.suppress(BitstreamError):  # which decoding will tell
-            header = parse_header(bitstream)
-            num_pixels += header.width * header.height
+        num_pixels += _num_pixels(bitstream)
         if num_pixels >= max_pixels or stop == len(bitstreams):
             yield start, stop
             start, num_pixels = stop, 0
+
+
+def _num_pixels(bitstream: bytes) -> int:
+    try:
+        header = parse_header(bitstream)
+    except BitstreamError:  # decoding reports it
+        return 0
+    return header.width * header.height

@@ -123,6 +123,18 @@ def test_transform_and_batches_of_workers(dataset: Output, tiny_bundle: Path) ->
     assert orders[0] != orders[1]
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_of_a_set_sorted_by_class_have_all_classes(tiny_bundle: Path, tmp_path: Path, num_workers: int) -> None:
+    x = pixels(16, 16)
+    shards = [[Sample(f"{label}/{n}.png", x, carried={"label": label}) for n in range(48)] for label in range(3)]
+    output = write_dataset(tmp_path, tiny_bundle, shards, carried=STRUCT)
+    images = CompressedImages(str(output), columns=["label"], bundle=str(tiny_bundle), shuffle=True)
+    context = "fork" if num_workers else None
+    for batch in DataLoader(images, batch_size=24, num_workers=num_workers, multiprocessing_context=context):
+        counts = np.bincount(batch["label"], minlength=3)
+        assert counts.min() >= 1 and counts.max() <= 16, counts  # 8 of each, give or take 3.5 standard deviations
+
+
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 7, 13])
 @pytest.mark.parametrize("num_workers", [1, 3])
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -188,6 +200,11 @@ def test_orders_are_those_of_seed_and_epoch(dataset: Output, tiny_bundle: Path) 
     assert sorted(first) == list(range(10)) and first != sorted(first)
     assert order(seed=0, epoch=0) == first
     assert len({tuple(order(seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_a_buffer_of_no_images_is_refused(dataset: Output, tiny_bundle: Path) -> None:
+    with pytest.raises(ValueError, match="shuffle_buffer is 0: expected at least 1 image, or shuffle=False"):
+        CompressedImages(str(dataset), bundle=str(tiny_bundle), shuffle=True, shuffle_buffer=0)
 
 
 def test_damaged_bitstreams_are_told_or_counted(damaged: Output, tiny_bundle: Path) -> None:
