@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 import pipeline
 
 ROOT = Path(__file__).parents[1]
-PHOTOGRAPHS = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"]
+PHOTOGRAPHS = ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.jpg"]  # of several sizes, one gray
 CROP = 64
 
 
@@ -67,8 +67,10 @@ def count_with_ray(compressed: Path) -> None:
 
 
 def random_crop(image: npt.NDArray[np.uint8]) -> Tensor:
-    top, left = (int(torch.randint(size - CROP + 1, ())) for size in image.shape[:2])
-    return torch.from_numpy(image[top : top + CROP, left : left + CROP]).permute(2, 0, 1).float() / 255
+    """Give all images one shape, as a batch needs it; a grayscale image has one channel, and gets three."""
+    x = torch.from_numpy(image).permute(2, 0, 1).expand(3, -1, -1).float() / 255
+    top, left = (int(torch.randint(side - CROP + 1, ())) for side in x.shape[1:])
+    return x[:, top : top + CROP, left : left + CROP]
 
 
 def with_holes(x: Tensor) -> Tensor:

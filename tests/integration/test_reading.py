@@ -134,7 +134,7 @@ def test_wrong_selections_are_wrong_usage(dataset: Output, tiny_bundle: Path, cl
 def test_examples_run(cluster: str, tmp_path: Path) -> None:
     reading = run(cluster, "examples/read_in_training.py", tmp_path / "training")
     assert reading.returncode == 0, reading.stderr
-    assert "epoch 1: 4 images" in reading.stdout and "astronaut.png has shape (256, 256, 3)" in reading.stdout
+    assert "epoch 1: 5 images" in reading.stdout and "astronaut.png has shape (256, 256, 3)" in reading.stdout
     mapping = run(cluster, "examples/map_batches.py")
     assert mapping.returncode == 0, mapping.stderr
     assert mapping.stdout.count(" dB") == 3 and "not_an_image" in mapping.stdout

@@ -1,3 +1,6 @@
+import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from torch.utils.data import DataLoader
 
 import pipeline
 from bls.bitstream import BitstreamError
-from bls.bundle import load_bundle, save_bundle
+from bls.bundle import load_bundle, save_bundle, shipped_bundle
 from bls.codec import Codec
 from pipeline.ledger.output import Output
 from pipeline.read.dataset import CompressedDataset
@@ -18,6 +21,7 @@ from pipeline.read.torch_dataset import CompressedImages
 from tests.bundles import small_network
 from tests.datasets import MAP, STRUCT, Sample, pixels, write_dataset
 
+DOCUMENT = Path(__file__).parents[4] / "docs" / "datasets.md"
 NUM_IMAGES = [3, 1, 4, 2]
 
 
@@ -133,6 +137,20 @@ def test_batches_of_a_set_sorted_by_class_have_all_classes(tiny_bundle: Path, tm
     for batch in DataLoader(images, batch_size=24, num_workers=num_workers, multiprocessing_context=context):
         counts = np.bincount(batch["label"], minlength=3)
         assert counts.min() >= 1 and counts.max() <= 16, counts  # 8 of each, give or take 3.5 standard deviations
+
+
+def test_the_loop_of_the_documentation_runs_on_images_of_several_sizes(tmp_path: Path) -> None:
+    (program,) = re.findall(r"^## In a training loop\n+```python\n(.*?)^```", DOCUMENT.read_text(), re.M | re.S)
+    shapes = [(16, 90, True), (80, 70, False), (64, 64, True), (100, 50, False)]
+    samples = [
+        Sample(f"{n}.png", pixels(height, width, gray=gray), carried={"label": n})
+        for n, (height, width, gray) in enumerate(shapes)
+    ]
+    write_dataset(tmp_path / "compressed", shipped_bundle(), [samples], carried=STRUCT)
+    program += "assert x.shape == (4, 3, 64, 64) and sorted(label.tolist()) == [0, 1, 2, 3]"
+    program = program.replace("num_workers=4", "num_workers=1")
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 7, 13])
