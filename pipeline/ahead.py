@@ -12,10 +12,10 @@ _R = TypeVar("_R")
 
 
 class ExpectedCost:
-    """What the next item is taken to cost where nobody knows before it is done: as much as the largest of late.
+    """Estimate the cost of the next item when it is unknown in advance: the largest recent cost.
 
-    The first one is taken for `at_first`, as much as may be, so that it is done alone. After n of them at most n + 1
-    are under way, as a small one may come before many large ones.
+    The first item is assumed to cost `at_first`, the most that may be, so that it is done alone. After n items at most
+    n + 1 are under way, as a small one may come before many large ones.
     """
 
     def __init__(self, at_first: int) -> None:
@@ -25,11 +25,11 @@ class ExpectedCost:
 
     @property
     def value(self) -> int:
-        """What the next item is taken to cost."""
+        """The estimated cost of the next item."""
         return max(self._largest, self._at_first // (self._num_seen + 1))
 
     def saw(self, cost: int) -> None:
-        """Learn from an item; what is larger is forgotten slowly."""
+        """Learn from an item; larger costs are forgotten slowly."""
         self._largest = max(cost, int(_FORGETTING * self._largest))
         self._num_seen += 1
 
@@ -43,7 +43,7 @@ def ahead(
     cost: Callable[[_T], int] = lambda _: 0,
     max_cost: int = 0,
 ) -> Iterator[_R]:
-    """Apply a function in an executor's threads, in order, to items that nobody asked for yet.
+    """Apply a function in an executor's threads, in order, to items before they are asked for.
 
     These are at most `window`, and of a cost together of at most `max_cost`: a single one that costs more is worked on
     when it is asked for.

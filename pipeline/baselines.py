@@ -1,8 +1,8 @@
 """The codecs that ours is compared with, as Pillow writes and reads them.
 
-Each is given what makes its files small without making it slow out of proportion: optimised Huffman tables (JPEG), the
-9/7 wavelet and the colour transform without a container (JPEG 2000), the slowest method (WebP), one tile (AVIF, at
-libaom's speed 6). Nothing but the picture goes into a file.
+Each has the options that make its files small without making it slow out of proportion: optimised Huffman tables
+(JPEG), the 9/7 wavelet and the colour transform without a container (JPEG 2000), the slowest method (WebP), one tile
+(AVIF, at libaom's speed 6 and with its default tuning; docs/results.md). Nothing but the picture goes into a file.
 """
 
 import io
@@ -26,9 +26,9 @@ class Baseline:
     """A codec at a ladder of settings, the lowest rate first; `options` are those of Pillow's `save`."""
 
     format: str
-    setting: str  # what the numbers are
+    setting: str  # name of the settings
     settings: tuple[int, ...]
-    all_settings: Sequence[int]  # every one that makes sense, for a search by rate or quality; in the same order
+    all_settings: Sequence[int]  # every useful one, for a search by rate or quality; in the same order
     options: Callable[[int, bool], Mapping[str, Any]]  # of a setting and of whether the image is grayscale
 
 
@@ -104,5 +104,5 @@ def encode(x: Pixels, codec: str, setting: int) -> bytes:
 
 
 def decode(data: bytes, *, gray: bool) -> Pixels:
-    """Decode such a file; what comes back in colour of a grayscale image is reduced to its luma."""
+    """Decode a file; if a grayscale image comes back in colour, return its luma."""
     return np.asarray(open_image(io.BytesIO(data)).convert("L" if gray else "RGB"))

@@ -26,13 +26,13 @@ _STYLE: Any = {
     "grid.color": "#e4e4e4",
     "axes.axisbelow": True,
     "figure.facecolor": "white",
-    "svg.hashsalt": "bls",  # of the ids in the file, which are random without it
+    "svg.hashsalt": "bls",  # makes the ids in the file the same each time
 }
 
 
 @dataclass(frozen=True)
 class Label:
-    """A name for what ends at a point."""
+    """A name, and the point at which its line ends."""
 
     text: str
     x: float

@@ -1,10 +1,10 @@
-"""Packages that only some jobs need: looked for before hours of work and not after."""
+"""Packages that only some jobs need: checked before hours of work, not after."""
 
 import importlib.util
 
 
 def check_installed(*packages: str, extra: str, what: str) -> None:
-    """Look for the packages of an extra; `what` is what they are needed for.
+    """Check that the packages of an extra are installed; `what` is what they are needed for.
 
     Raises:
         ValueError: one is missing.

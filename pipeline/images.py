@@ -1,8 +1,8 @@
 """Encoded images <-> uint8 arrays, without losing what an array cannot hold.
 
 EXIF orientation is applied; EXIF (orientation reset) and ICC profile are carried; alpha is kept losslessly; palette and
-CMYK become RGB. What would lose data in silence is refused with an ImageError: more than 8 bits per sample, several
-frames, damage. Every function may be called from several threads.
+CMYK become RGB. An image that would silently lose data is refused with an ImageError: more than 8 bits per sample,
+several frames, damage. Every function may be called from several threads.
 """
 
 import io
@@ -42,7 +42,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Tags of a TIFF file that tell how its own pixels are stored; all others are EXIF in other file formats too.
+# Tags of a TIFF file that say how its own pixels are stored; all others are EXIF in other file formats too.
 # fmt: off
 _TIFF_STORAGE_TAGS = frozenset((
     254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 330, 338,
@@ -54,7 +54,7 @@ _TIFF_STORAGE_TAGS = frozenset((
 class ImageError(Exception):
     """An image that cannot be used; `status` is the category, the message the reason.
 
-    `facts` holds what is known of the image all the same: width, height, mode, source_format.
+    `facts` holds what is still known of the image: width, height, mode, source_format.
     """
 
     def __init__(self, status: Status, message: str, facts: dict[str, Any] | None = None) -> None:
@@ -108,7 +108,7 @@ def decode(data: bytes, *, max_pixels: int) -> SourceImage:
 
 
 def num_pixels(data: bytes) -> int:
-    """Return how many pixels an image file says it has; 0 if it is none that `decode` takes."""
+    """Return how many pixels an image file says it has; 0 if `decode` does not take the file."""
     try:
         image = _open(data)
     except ImageError:
@@ -124,7 +124,7 @@ def encode(
     icc_profile: bytes | None = None,
     alpha_png: bytes | None = None,
 ) -> bytes:
-    """Encode pixels (h, w, 3) or (h, w) as an image file with what was carried; only JPEG loses, at quality 95.
+    """Encode pixels (h, w, 3) or (h, w) with EXIF, ICC profile and alpha as an image file; JPEG has quality 95.
 
     Raises:
         ImageError: `unsupported`: the format cannot hold the image.
@@ -183,7 +183,7 @@ def _reason(error: Exception) -> str:
 
 
 def _open_alpha(png: bytes, size: tuple[int, int]) -> Image.Image:
-    """Open a stored alpha plane, which is not decoded where it cannot belong to an image of this size."""
+    """Open a stored alpha plane; it is not decoded if it cannot belong to an image of this size."""
     alpha = Image.open(io.BytesIO(png), formats=["PNG"])
     if alpha.size != size:
         raise ImageError(Status.CORRUPT, f"the alpha plane has {alpha.size} pixels, the image {size}: it is damaged")
@@ -203,7 +203,7 @@ def _check_supported(image: ImageFile.ImageFile, data: bytes) -> None:
 
 
 def _cannot_hold_its_blocks(image: ImageFile.ImageFile, data: bytes) -> bool:
-    """Tell whether a JPEG has fewer bits than blocks of 8x8; libjpeg would paint what is missing gray, without a word.
+    """Return whether a JPEG has fewer bits than blocks of 8x8; libjpeg would silently paint the missing blocks gray.
 
     Every block takes a bit or more: the shortest Huffman code of its mean. Arithmetic coding may need less.
     """
@@ -213,7 +213,7 @@ def _cannot_hold_its_blocks(image: ImageFile.ImageFile, data: bytes) -> bool:
 
 
 def _has_deep_samples(image: ImageFile.ImageFile, data: bytes) -> bool:
-    """Tell whether Pillow would drop bits without a word, as it does for RGB."""
+    """Return whether Pillow would silently drop bits, as it does for RGB."""
     if image.format == "JPEG2000":  # the sample depth in the SIZ marker, 38 bytes behind it
         depth = data[data.index(b"\xff\x4f\xff\x51") + 42]
         return (depth & 0x7F) + 1 > 8
@@ -254,7 +254,7 @@ def _cmyk_to_srgb(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
             source = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, OSError):
-            pass  # an unusable profile is no profile
+            pass  # an unusable profile counts as none
         else:
             assert converted is not None
             return converted
@@ -285,7 +285,7 @@ def _exif(image: Image.Image) -> bytes | None:
         for tag in (_TIFF_STORAGE_TAGS | {_ORIENTATION_TAG}) & set(tags):
             del tags[tag]
         return tags.tobytes() if tags else None
-    except Exception:  # what cannot be parsed cannot be carried
+    except Exception:  # EXIF that cannot be parsed cannot be carried
         return None
 
 

@@ -1,4 +1,4 @@
-"""What a measurement needs beside it: commit, hardware, versions, command."""
+"""The facts that a measurement needs beside it: commit, hardware, versions, command."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 def provenance() -> dict[str, Any]:
-    """Return where and how the running measurement was made; outside a checkout there is no commit."""
+    """Return where and how this measurement is made; outside a checkout the commit is missing."""
     return {
         "commit": _commit(),
         "cpu": _cpu(),
@@ -34,7 +34,7 @@ def code_version() -> str:
 
 
 def _command() -> str:
-    """Return the command; of paths, which differ from machine to machine, the last part."""
+    """Return the command; paths, which differ from machine to machine, are cut to their last part."""
     program = Path(sys.argv[0])
     start = f"python {program.parent.name}/{program.name}"
     if program.parent.name == "benchmarks":

@@ -1,4 +1,4 @@
-"""What becomes of an image, and why: the column `status` of every table."""
+"""What became of an image, and why: the column `status` of every table."""
 
 from enum import StrEnum
 
@@ -21,13 +21,13 @@ class Status(StrEnum):
     CORRUPT = "corrupt"
     """The file or the bitstream is damaged, or was changed after it was listed."""
     UNREADABLE = "unreadable"
-    """Storage did not give the file."""
+    """The file could not be read from the storage."""
     NO_IMAGE = "no_image"
     """The row of a Parquet file has no image."""
     AMBIGUOUS = "ambiguous"
     """The sample of a tar has several images."""
     NAME_CLASH = "name_clash"
-    """What is to be restored has the name of something else."""
+    """The restored image would have the name of something else."""
     UNSAFE_NAME = "unsafe_name"
     """The name would lead out of the output folder."""
     UNWRITABLE = "unwritable"

@@ -1,4 +1,4 @@
-"""Where in an image the most goes on: for the crops that reports and panels show."""
+"""The busiest window of an image: for the crops that reports and panels show."""
 
 import numpy as np
 import numpy.typing as npt

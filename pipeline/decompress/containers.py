@@ -45,7 +45,7 @@ class RestoredImage:
 
 
 class RestoredFiles(Protocol):
-    """What takes the restored images of one shard; `add` may be called from several threads."""
+    """Takes the restored images of one shard; `add` may be called from several threads."""
 
     def add(self, image: RestoredImage) -> str:
         """Take an image; return its name.
@@ -58,7 +58,7 @@ class RestoredFiles(Protocol):
         ...
 
     def files(self) -> Mapping[str, IO[bytes]]:
-        """Return what is to be committed when all images were added (kind -> open file)."""
+        """Return the files to commit when all images were added (kind -> open file)."""
         ...
 
 
@@ -81,7 +81,7 @@ def open_restored(
 
 
 class RestoredFolder:
-    """Image files in folders as the input had them; there is no place for what was carried.
+    """Image files in the folders that the input had; carried values have no place there.
 
     Files of the names in `foreign` were there before and stay as they are.
     """

@@ -5,7 +5,7 @@ import tarfile
 from pipeline.storage.uris import check_name
 
 END = bytes(2 * tarfile.BLOCKSIZE)
-"""What an archive ends with."""
+"""The end of an archive."""
 
 
 def member(name: str, data: bytes) -> tuple[bytes, ...]:

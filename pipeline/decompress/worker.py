@@ -85,7 +85,7 @@ class ShardDecompressor:
         self._input = Output(config.input)
         self._output = Output(config.output)
         self._threads = WorkerThreads(config.num_threads)
-        # Files have no place for what is carried, and a table is given it as it is.
+        # Files have no place for carried values, and a table gets them as they are.
         self._columns = [*_COLUMNS, CARRIED] if config.container == "webdataset" else _COLUMNS
 
     def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:

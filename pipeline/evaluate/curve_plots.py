@@ -53,7 +53,7 @@ def _coloured(curves: Sequence[Curve], ours: str) -> list[tuple[Curve, str]]:
 
 
 def _draw_curve(axes: "Axes", curve: Curve, colour: str, *, ours: str, right: float) -> Label:
-    """Draw a curve; return its name for the place where it ends or leaves at the right."""
+    """Draw a curve; return its name and the place where it ends or leaves at the right."""
     is_ours = curve.codec == ours and not curve.is_published
     style = (
         ":" if curve.is_published else "--" if "420" in curve.codec or (not is_ours and colour == OUR_COLOUR) else "-"

@@ -1,8 +1,8 @@
 """Rate-distortion curves: means over images, published points, and how far two curves are apart.
 
 A point is a dict: codec, setting, and means over the images that every codec has coded at every setting, so that no
-curve is one of easier images than another. The MS-SSIM of small images does not exist: where there are such, its mean
-has a mean rate of its own beside it.
+curve has easier images than another. Small images have no MS-SSIM: if there are any, the mean MS-SSIM has a mean rate
+of its own beside it.
 """
 
 import csv
@@ -23,7 +23,7 @@ Point = dict[str, Any]
 
 MEANS = ("bpp", "estimated_bpp", "mse_255", "psnr_db", "psnr_luma_db", "nlpd")
 MEASURES = {"psnr_db": "bpp", "ms_ssim_db": "ms_ssim_bpp"}
-"""Column of each measure that curves are drawn of, with that of the rate that belongs to it."""
+"""Column of each measure that has curves, and the column of the rate that belongs to it."""
 
 
 MIN_OVERLAP_DB = 1.0
@@ -41,13 +41,13 @@ class Curve:
 
     @property
     def label(self) -> str:
-        """Return what tells it from a measured curve of the same codec."""
+        """Return the name that distinguishes it from a measured curve of the same codec."""
         return f"{self.codec} (published)" if self.is_published else self.codec
 
 
 def mean_points(table: pa.Table) -> list[Point]:
     """Return the points of an evaluation's rows (`schema.EVALUATION`), in the order of its first codecs and rates."""
-    # Without an error PSNR has no value; an image that a codec keeps without one is left out for all.
+    # PSNR has no value without an error; an image that a codec keeps without error is left out for all.
     compared = _without(table, pc.or_(pc.not_equal(table["status"], Status.OK), pc.is_null(table["psnr_db"])))
     with_ms_ssim = _without(compared, pc.is_null(compared["ms_ssim"]))
     similarity = _means(with_ms_ssim, ("bpp", "ms_ssim"))
@@ -69,7 +69,7 @@ def mean_points(table: pa.Table) -> list[Point]:
 
 
 def ms_ssim_db(ms_ssim: float | None) -> float | None:
-    """Return `-10 log10(1 - ms_ssim)`, on which scale good images lie apart; None where it does not exist."""
+    """Return `-10 log10(1 - ms_ssim)`, a scale on which good images lie apart; None if it does not exist."""
     return None if ms_ssim is None or ms_ssim >= 1 else -10 * math.log10(1 - ms_ssim)
 
 
@@ -77,7 +77,7 @@ def read_reference(data: bytes, names: Iterable[str] | None = None) -> list[Poin
     """Read published points, a CSV with columns codec, bpp, psnr_rgb_db, ms_ssim; without `names` of all codecs.
 
     Raises:
-        ValueError: a column or a codec is missing, or a number is none.
+        ValueError: a column or a codec is missing, or a number is not a number.
     """
     rows = list(csv.DictReader(io.StringIO(data.decode())))
     expected = ("codec", "bpp", "psnr_rgb_db", "ms_ssim")
@@ -123,7 +123,7 @@ def bd_rate_row(ours: Curve, other: Curve, measure: str) -> Point:
 
 
 def rate_at(curve: Curve, quality: float) -> float | None:
-    """Return the rate at which a curve reaches a quality, straight between its points over log rate; None outside."""
+    """Return the rate at which a curve reaches a quality, by straight lines over log rate; None outside its range."""
     rising = _rising(curve)
     if not rising.quality[0] <= quality <= rising.quality[-1]:
         return None
@@ -131,7 +131,7 @@ def rate_at(curve: Curve, quality: float) -> float | None:
 
 
 def _rising(curve: Curve) -> Curve:
-    """Return the points that are better than all of lower rate: neighbouring settings may differ by a hair."""
+    """Return the points that are better than all points of lower rate: neighbouring settings may be almost equal."""
     kept: list[tuple[float, float]] = []
     for rate, quality in sorted(zip(curve.bpp, curve.quality, strict=True)):
         if not kept or (rate > kept[-1][0] and quality > kept[-1][1]):
@@ -141,7 +141,7 @@ def _rising(curve: Curve) -> Curve:
 
 
 def _without(table: pa.Table, bad: pa.Array) -> pa.Table:
-    """Return the rows of all images none of whose rows is bad."""
+    """Drop every image that has at least one bad row."""
     return table.filter(pc.invert(pc.is_in(table["key"], pc.unique(table.filter(bad)["key"]))))
 
 

@@ -23,7 +23,7 @@ from pipeline.storage.folder import Folder
 from pipeline.storage.secrets import redact
 
 _ENLARGED = 2
-_CELL = _ENLARGED * CROP_SIDE  # width of what one codec gets
+_CELL = _ENLARGED * CROP_SIDE  # width of one codec's column
 _COLUMNS = 3
 _GAP = 8
 _FONT_SIZE = 14
@@ -44,7 +44,7 @@ class PanelWork:
     max_failures: int | None = None
 
     def write(self, folder: Folder, *, name: str, provenance: Mapping[str, Any]) -> tuple[int, dict[str, str]]:
-        """Write a picture per image and quality, the page last; return how many, and why images are left out, by key.
+        """Write a picture per image and quality, then the page; return their number, and why keys are left out.
 
         Raises:
             ValueError: somebody else's file is in the way, there are no images, one is too small for the corner, or

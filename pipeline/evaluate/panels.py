@@ -1,4 +1,4 @@
-"""Pictures to compare by eye: an image beside what our codec and others make of it in as many bits.
+"""Pictures to compare by eye: an image as our codec and others show it at about equal size.
 
 Another codec gets the setting whose file is the smallest that is not smaller than our bitstream, so that none is shown
 with fewer bits than ours unless it cannot spend as many. All code the same array, grayscale as one channel.
@@ -21,9 +21,9 @@ from pipeline.evaluate.worker import OURS, Row, measure
 from pipeline.windows import best_window
 
 CODECS = ("jpeg-420", "jpeg2000", "webp", "avif-444")
-"""What is shown where nothing else is asked for: one codec of each format."""
+"""The codecs that are shown by default: one of each format."""
 QUALITIES = (1, 2, 4)
-"""Ours, at the rates where codecs can be told apart by eye."""
+"""Our qualities by default: rates at which codecs can be distinguished by eye."""
 CROP_SIDE = 144
 
 
@@ -47,7 +47,7 @@ class Panel:
 
     @property
     def gray(self) -> bool:
-        """Tell whether all is grayscale."""
+        """Return whether the image is grayscale."""
         return self.original.ndim == 2
 
     def file_name(self, number: int) -> str:
@@ -94,7 +94,7 @@ def code_at(x: Pixels, codec: str, *, bpp: float) -> Decoded:
 
 
 def first_at_or_above(wanted: float, settings: Sequence[int], rate: Callable[[int], float]) -> int:
-    """Find by bisection the first setting whose rate is not below what is wanted; the last where none is."""
+    """Find by bisection the first setting whose rate is not below the wanted one, or else the last setting."""
     return settings[bisect_left(settings, wanted, hi=len(settings) - 1, key=rate)]
 
 

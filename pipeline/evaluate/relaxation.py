@@ -78,7 +78,7 @@ class RelaxationCheck:
 def summary_rows(table: pa.Table) -> Iterator[Row]:
     """Yield for each quality how far noise lies from rounding: mean (bias) and standard deviation over images.
 
-    Of the error in decibels, of the rate in bits per pixel; positive where noise gives more error or more bits. Beside
+    The error is in decibels, the rate in bits per pixel; both are positive where noise gives more. Beside
     them the mean of the rate, and of the bits of whole bitstreams, in percent above the discrete entropy.
     """
     rows = table.to_pylist()

@@ -1,4 +1,4 @@
-"""From the rows of an evaluation to what people read: tables as CSV, curves as pictures, all of it as Markdown."""
+"""From the rows of an evaluation to its report: tables as CSV, curves as pictures, all of it as Markdown."""
 
 import csv
 import io
@@ -183,7 +183,7 @@ class Report:
         return markdown_table(heads, [[label, *(by.get(m, "") for m in MEASURES)] for label, by in cells.items()])
 
     def _equal_psnr_lines(self) -> list[str]:
-        """Return the table of what the others need for the PSNR of each of our qualities."""
+        """Return the table of bits that the others need for the PSNR of each of our qualities."""
         ours, *others = self.curves("psnr_db")
         heads = [f"quality {quality_text(point['setting'])}: {point['psnr_db']:.2f} dB" for point in self.our_points]
         rows = [[f"**{ours.label}**", *(f"**{point['bpp']:.3f}**" for point in self.our_points)]]

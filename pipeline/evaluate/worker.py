@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 
 def our_name(coder: str) -> str:
-    """Return what our codec with an entropy coder is called beside the others."""
+    """Return the name of our codec with an entropy coder, beside the others."""
     return f"{OURS}-{coder}"
 
 
@@ -63,7 +63,7 @@ class ShardEvaluator:
     """Measure shards of image references; every entropy coder gets rows of its own, the picture is the same.
 
     Raises:
-        ValueError: the bundle is another, or the input is no source of images.
+        ValueError: the bundle is another, or the input is not a source of images.
     """
 
     def __init__(self, config: EvaluationConfig) -> None:
@@ -164,7 +164,7 @@ def _load_codec(config: EvaluationConfig) -> Codec:
 
 
 def measure(x: Pixels, x_hat: Pixels) -> Row:
-    """Return the measures of a decoded image; PSNR is None where there is no error, MS-SSIM of small images."""
+    """Return the measures of a decoded image; PSNR is None without an error, MS-SSIM is None for small images."""
     mse_255, psnr_luma_db = measures.mse_255(x, x_hat), measures.psnr_luma_db(x, x_hat)
     return {
         "mse_255": mse_255,
@@ -176,7 +176,7 @@ def measure(x: Pixels, x_hat: Pixels) -> Row:
 
 
 def summarize(rows_by_image: Iterable[Sequence[Row]]) -> Summary:
-    """Count images; one of which any row failed counts as quarantined, for the first of them."""
+    """Count images; an image with a failed row counts as quarantined, for the reason of the first such row."""
     worst = [next((row for row in rows if row["status"] != Status.OK), rows[0]) for rows in rows_by_image]
     return Summary.of_rows([{"num_bytes": 0, **row} for row in worst], bytes_in=["num_bytes"], bytes_out=["num_bytes"])
 

@@ -61,7 +61,7 @@ class FolderSource:
 
     @property
     def carried(self) -> pa.DataType | None:
-        """The type of what the last listing found beside each image."""
+        """The type of the values that the last listing found beside each image."""
         return self._archives.carried if self._archives else None
 
     def references(self) -> Iterator[ImageReference]:
@@ -140,7 +140,7 @@ def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _are_in(texts: Sequence[str], hashes: Hashes) -> list[bool]:
-    """Tell for each text whether its hash is among those sorted."""
+    """Return for each text whether its hash is among the sorted ones."""
     wanted = hashes_of(texts)
     if len(hashes) == 0:
         return [False] * len(texts)

@@ -14,7 +14,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def has_magic(uri: str) -> bool:
-    """Tell whether a URI has stars or braces."""
+    """Return whether a URI has stars or braces."""
     return "*" in uri or _BRACES.search(uri) is not None
 
 
@@ -39,11 +39,11 @@ class Glob:
     patterns: Sequence[str]
 
     def matches(self, name: str) -> bool:
-        """Tell whether a file, or a folder above it, has one of the patterns."""
+        """Return whether a file, or a folder above it, has one of the patterns."""
         return self._regex.fullmatch(name) is not None
 
     def enters(self, folder: str) -> bool:
-        """Tell whether a file below a folder may match."""
+        """Return whether a file below a folder may match."""
         return self.matches(folder) or self._prefix_regex.fullmatch(folder) is not None
 
     @cached_property

@@ -1,6 +1,6 @@
 """Where images come from: references to them, in a stable order, and their bytes.
 
-What `open_source` takes for what, in this order; a folder of that name wins over stars, braces and endings:
+How `open_source` reads a URI, in this order; a folder of that name wins over stars, braces and endings:
 
     photos/                    files with the name of an image; if there are none, the tars or Parquet files in it
     photos/**/*.jpg            files that match, and files in folders that match
@@ -51,7 +51,7 @@ def open_source(uri: str, columns: Columns | None = None) -> Source:
         if folder.holds(name):
             return ListSource(folder, name) if name.lower().endswith(".txt") else open_archives(folder, [name], columns)
     raise ValueError(
-        f"input {redact(uri)} is not there, or nothing that holds images: expected a folder of images, a pattern with "
+        f"input {redact(uri)} is not there, or does not hold images: expected a folder of images, a pattern with "
         "stars, a .tar or .parquet file, or a list of URIs in a .txt file"
     )
 

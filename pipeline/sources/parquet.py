@@ -58,8 +58,8 @@ class ParquetSource:
         """List the rows file by file.
 
         Raises:
-            ValueError: a file is not there or no Parquet, has no such columns, or others than the first file; a row
-                has no key or URI.
+            ValueError: a file is missing, is not Parquet, lacks a column, or has other columns than the first file; or
+                a row has no key or URI.
         """
         first: pa.Schema | None = None
         with ThreadPoolExecutor(NUM_THREADS) as executor:
@@ -104,7 +104,7 @@ class ParquetSource:
         except FileNotFoundError:
             raise ValueError(f"input {self} names {self._folder}/{name}, which is not there") from None
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{self._folder}/{name} is no Parquet file, or damaged: {error}") from error
+            raise ValueError(f"{self._folder}/{name} is not a Parquet file, or is damaged: {error}") from error
 
     def _rows(self, name: str, schema: pa.Schema, num_rows: int) -> Iterator[ImageReference]:
         image, key = image_column(schema, self._columns.image), self._columns.key
@@ -196,7 +196,7 @@ def image_column(schema: pa.Schema, wanted: str | None) -> str:
 
 
 def carried_type(schema: pa.Schema, image: str) -> pa.DataType | None:
-    """Return the struct of all columns but that of the images, None where there are no others."""
+    """Return the struct of all columns but that of the images, or None if there are no others."""
     fields = [pa.field(field.name, _plain(field.type)) for field in schema if field.name != image]
     return pa.struct(fields) if fields else None
 
@@ -211,7 +211,7 @@ def _carried(row: pa.Table, image: str) -> pa.Scalar | None:
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:
-    """Return the type of the values of a dictionary, and of what has no value at all one that can be written."""
+    """Return the type of the values of a dictionary; for type null, a type that can be written."""
     return _without_null(type_.value_type if pa.types.is_dictionary(type_) else type_)
 
 

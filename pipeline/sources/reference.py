@@ -21,7 +21,7 @@ IMAGE_EXTENSIONS = frozenset((
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of Parquet files: that of the images or their URIs, and that of the keys; None: found, and numbered."""
+    """Columns of Parquet files: the images or their URIs (None: detected), and the keys (None: numbered)."""
 
     image: str | None = None
     key: str | None = None
@@ -95,7 +95,7 @@ _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 def utf8(name: str) -> str:
     r"""Escape what is not UTF-8 in a file name, which Parquet cannot hold: the byte FF becomes `\xff`.
 
-    A name that has such a sequence by itself gets `\x5c` for the backslash, so that every name has a text of its own.
+    A name that contains this sequence itself gets `\x5c` for the backslash, so that every name has a text of its own.
     """
     if "\\" in name:
         name = _ESCAPE.sub(r"\\x5cx\1", name)

@@ -21,7 +21,7 @@ from pipeline.status import Status
 from pipeline.storage.folder import Folder
 
 CARRIED_TYPE = pa.map_(pa.string(), pa.binary())
-NUM_THREADS = 8  # tars that are listed at once; the samples of so many are in memory
+NUM_THREADS = 8  # tars that are listed at once, with their samples in memory
 _DAMAGED = "#damaged"  # behind the name of a tar: the key of what cannot be listed
 _ZEROS_NUM_BYTES = 2**20  # behind the end mark that are looked at, at a time
 
@@ -211,7 +211,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _is_hidden(name: str) -> bool:
-    """Tell whether a name begins with a dot, or is one of those by which WebDataset keeps notes."""
+    """Return whether a name begins with a dot, or is a name that WebDataset uses for notes."""
     base = name.rpartition("/")[2]
     return base == "" or name.startswith(".") or "/." in name or (base.startswith("__") and base.endswith("__"))
 

@@ -1,4 +1,4 @@
-"""Which of many texts occur twice, told from 64 bits of each: 8 bytes a text are kept, 16 while they are sorted."""
+"""Find duplicates among millions of strings by 64-bit hash: 8 bytes of memory per string, 16 while sorting."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def repeated_hashes(hashes: list[Hashes]) -> Hashes:
 
 
 def check_unique_keys(source: Source, hashes: list[Hashes]) -> None:
-    """Look for keys that occur twice; the source is listed once more only where their hashes do. Empties the list.
+    """Look for keys that occur twice; the source is listed once more only if their hashes do. Empties the list.
 
     Raises:
         ValueError: two images have the same key; names both.

@@ -59,7 +59,7 @@ class ListSource:
         """List the images in the order of the lines.
 
         Raises:
-            ValueError: a line is no UTF-8, or has a password, which would be written into the output.
+            ValueError: a line is not UTF-8, or has a password, which would be written into the output.
         """
         with self._folder.open(self._name) as file:
             for number, line in enumerate(file, 1):
@@ -81,7 +81,7 @@ class ListSource:
         try:
             entry = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
-            raise ValueError(f"line {number} of {self} is no UTF-8 ({error}): expected a URI in each line") from error
+            raise ValueError(f"line {number} of {self} is not UTF-8 ({error}): expected a URI in each line") from error
         if without_credentials(entry) != entry:
             raise ValueError(
                 f"line {number} of {self} has a user, password or signature: give credentials by the environment, as "

@@ -30,11 +30,11 @@ class Folder(Protocol):
         ...
 
     def exists(self) -> bool:
-        """Tell whether there is a folder here (in object stores: anything below it)."""
+        """Return whether there is a folder here (in object stores: anything below it)."""
         ...
 
     def holds(self, name: str) -> bool:
-        """Tell whether there is a file of this name."""
+        """Return whether there is a file of this name."""
         ...
 
     def walk(
@@ -42,8 +42,8 @@ class Folder(Protocol):
     ) -> Iterator[Sequence[str]]:
         """List the names of all files below, folder by folder: the sorted files of one, then its sorted subfolders.
 
-        Subfolders that are not to be entered are left out. A folder that is not there has no files. With `leave_out`
-        what can never be read as a file is left out, too: pipes, sockets, devices, links in a circle.
+        Subfolders that are not to be entered are left out. A folder that is not there has no files. With `leave_out`,
+        entries that can never be read as files are left out, too: pipes, sockets, devices, links in a circle.
         """
         ...
 
@@ -75,7 +75,7 @@ class Folder(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Delete a file; one that is gone already is no error."""
+        """Delete a file; a file that is gone already is not an error."""
         ...
 
     def to_arrow(self) -> tuple[FileSystem | None, str]:
@@ -101,7 +101,7 @@ def read_many(folder: Folder, names: Iterable[str]) -> list[bytes]:
 
 
 def hold_many(folder: Folder, names: Iterable[str]) -> list[bool]:
-    """Return of each name whether there is a file, asking for several at a time."""
+    """Return for each name whether there is a file, asking for several at a time."""
     with ThreadPoolExecutor(_NUM_THREADS) as executor:
         return list(executor.map(folder.holds, names))
 

@@ -59,7 +59,7 @@ def _sorted_names(prefix: str, names: Iterable[str]) -> Sequence[str]:
 
 
 LeaveOut = Callable[[str, str], None]
-"""Is told the name of what is left out of a listing, and why."""
+"""Called with the name of each entry that is left out of a listing, and why."""
 _IN_A_CIRCLE = "links in a circle"
 
 
@@ -73,7 +73,8 @@ def walk_local(
 ) -> Iterator[Sequence[str]]:
     """List a folder of this machine and those below it that are to be entered, except those that it is in itself.
 
-    With `leave_out` what is not a file, and never will be, is left out; without it everything but folders is named.
+    With `leave_out`, entries that are not files and never will be are left out; without it everything but folders is
+    named.
     """
     real_path = os.path.realpath(folder)
     if real_path in above:
@@ -120,7 +121,7 @@ def walk_remote(filesystem: Any, folder: str, *, enter: Callable[[str], bool]) -
     """List a folder of one of fsspec's file systems and those below it that are to be entered.
 
     Folders are listed before it is their turn, some at a time: each takes a request or more, and datasets of a folder
-    per class or per day have many. Where folders are large fewer are.
+    per class or per day have many. Of large folders fewer are listed ahead.
     """
     expected = ExpectedCost(_NAMES_AHEAD)
     executor = ThreadPoolExecutor(_FOLDERS_AHEAD)

@@ -33,11 +33,11 @@ class LocalFolder:
         return LocalFolder(self._join(name))
 
     def exists(self) -> bool:
-        """Tell whether there is a folder here."""
+        """Return whether there is a folder here."""
         return os.path.isdir(self._path)
 
     def holds(self, name: str) -> bool:
-        """Tell whether there is a file of this name."""
+        """Return whether there is a file of this name."""
         return os.path.isfile(self._join(name))
 
     def walk(
@@ -95,7 +95,7 @@ class LocalFolder:
         return True
 
     def delete(self, name: str) -> None:
-        """Delete a file; one that is gone already is no error."""
+        """Delete a file; a file that is gone already is not an error."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._join(name))
 

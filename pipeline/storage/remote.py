@@ -16,13 +16,13 @@ from pipeline.storage.secrets import redact, remember_secrets, without_credentia
 from pipeline.storage.uris import SCHEME, check_name
 
 _NO_CONDITIONS = frozenset((errno.ENOSYS, errno.ENOTSUP))
-_BLOCK_NUM_BYTES = 2**20  # that a remote file which is read in places reads ahead
+_BLOCK_NUM_BYTES = 2**20  # that are read ahead in a remote file which is read in places
 
 
 class RemoteFolder:
     """A folder of an object store or another file system that fsspec knows; a write is a single put.
 
-    What fails for a moment is tried again, see pipeline/storage/retries.py.
+    A request that fails for a moment is tried again, see pipeline/storage/retries.py.
     """
 
     def __init__(self, uri: str) -> None:
@@ -48,14 +48,14 @@ class RemoteFolder:
         return RemoteFolder(f"{self._uri}/{check_name(name)}")
 
     def exists(self) -> bool:
-        """Tell whether there is anything below this name."""
+        """Return whether there is anything below this name."""
         try:
             return bool(self._filesystem.info(self._path)["type"] == "directory")
         except FileNotFoundError:  # isdir would take any other error for a no, too
             return False
 
     def holds(self, name: str) -> bool:
-        """Tell whether there is a file of this name."""
+        """Return whether there is a file of this name."""
         try:
             return bool(self._filesystem.info(self._join(name))["type"] == "file")
         except FileNotFoundError:
@@ -97,7 +97,7 @@ class RemoteFolder:
     def create(self, name: str, data: bytes) -> bool:
         """Write a file with a conditional put; where the store has none, look before the write.
 
-        False may also mean that the put succeeded and its answer was lost: what is stored tells.
+        False may also mean that the put succeeded and its answer was lost: look at the stored file.
         """
         path = self._join(name)
         if self._filesystem.exists(path):
@@ -113,7 +113,7 @@ class RemoteFolder:
         return True
 
     def delete(self, name: str) -> None:
-        """Delete a file; one that is gone already is no error."""
+        """Delete a file; a file that is gone already is not an error."""
         with contextlib.suppress(FileNotFoundError):
             self._filesystem.rm_file(self._join(name))
 

@@ -1,4 +1,4 @@
-"""Tries again what a storage refuses for a moment: timeouts, lost connections, throttling, errors of its servers.
+"""Tries again requests that fail for a moment: timeouts, lost connections, throttling, errors of servers.
 
 Waits grow exponentially and are random, so that many workers do not come back at the same moment. All tries together
 end after SECONDS_TO_RETRY, and a try that hangs is ended by the timeouts of the client: those of S3 are set here, the
@@ -25,7 +25,7 @@ _S3_CLIENT = {
     "connect_timeout": 10,
     "read_timeout": 20,
     "retries": {"total_max_attempts": 1},
-    "max_pool_connections": 32,  # as many requests as threads may make at a time
+    "max_pool_connections": 32,  # as threads may make requests at a time
 }
 
 # Conflict is what S3 answers while two conditional puts of one name run.
@@ -83,7 +83,7 @@ def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call a function until it succeeds, raises an error that lasts, or the time is up.
 
     Raises:
-        StorageError: a transient error went on for too long, or an error of a client library that is no OSError.
+        StorageError: a transient error went on for too long, or an error of a client library is not an OSError.
     """
     start = time.monotonic()
     for num_tries, wait in enumerate(_waits(), 1):
@@ -105,7 +105,7 @@ def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether the same request may succeed a moment later; an HTTP status decides where there is one."""
+    """Return whether the same request may succeed a moment later; an HTTP status decides if there is one."""
     if isinstance(error, (FileNotFoundError, FileExistsError, PermissionError)):
         return False
     chain = list(_chain(error))

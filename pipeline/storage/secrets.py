@@ -1,4 +1,4 @@
-"""What opens a storage, and how it is kept out of every message: passwords in URIs, keys, tokens, signatures."""
+"""Secrets that open a storage are kept out of every message: passwords in URIs, keys, tokens, signatures."""
 
 import json
 import re
@@ -19,10 +19,10 @@ _SECRETS = re.compile(
 _AWS_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
 
 
-# What was before the host of URIs that this process opened, in the ways in which a message may quote it.
+# Text before the host of URIs that this process opened, in the ways in which a message may quote it.
 _known_secrets: set[str] = set()
-_LONG = 8  # letters: so long a secret is found inside of words too
-_LONG_USER = 12  # so long a name beside a password is a key
+_LONG = 8  # letters: a secret of this length is found inside of words too
+_LONG_USER = 12  # a name of this length beside a password is a key
 
 
 def without_credentials(text: str) -> str:
@@ -44,7 +44,7 @@ def remember_secrets(uri: str) -> None:
 
 
 def redact(text: str) -> str:
-    """Drop what opens a storage from a message: as `without_credentials`, and what URIs that were opened held."""
+    """Drop secrets from a message: as `without_credentials`, and the secrets of URIs that were opened."""
     text = without_credentials(text)
     for secret in sorted(_known_secrets, key=len, reverse=True):
         if len(secret) >= _LONG:

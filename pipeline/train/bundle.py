@@ -1,4 +1,4 @@
-"""The bundle that a train job writes: networks are added one by one, what is there is kept.
+"""The bundle that a train job writes: networks are added one by one, and those that are there are kept.
 
 training.parquet and training.png, beside the networks, have the curves of all of them.
 """
@@ -57,7 +57,7 @@ def add_to_bundle(output: Folder, fitted: FittedNetwork, storage: Folder) -> Non
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in _names_in_bundle(output):
-            if name != CURVES_PLOT:  # which is drawn anew
+            if name != CURVES_PLOT:  # it is drawn anew
                 (folder / name).write_bytes(output.read(name))
         present = load_bundle(temporary).networks if (folder / MANIFEST).exists() else ()
         kept = [each for each in present if not each.qualities.overlaps(fitted.qualities)]

@@ -38,7 +38,7 @@ def plot_training_curve(table: pa.Table, *, image_format: str = "png") -> bytes:
 
 
 def _focus(axes: "Axes", values: Sequence[float]) -> None:
-    """Cut off the first steps of a training, which lie far from all others and would flatten what comes after."""
+    """Cut off the first steps of a training, which lie far from all others and would flatten the rest of the curve."""
     low, high = np.quantile(values, (0.005, 0.995))
     margin = 0.08 * (high - low) or 0.1
     axes.set_ylim(low - margin, high + margin)

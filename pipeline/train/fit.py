@@ -28,7 +28,7 @@ from pipeline.train.patches import PatchConfig, PatchSet
 
 DISTORTIONS = {"mse": distortion.mse_255, "ms-ssim": distortion.ms_ssim, "nlp": nlp}
 LMBDA_SCALES = {"mse": 1.0, "ms-ssim": 2500.0, "nlp": 300.0}
-"""What the ladder's weights are multiplied by: at quality 4 each distortion then weighs about as much as the MSE."""
+"""Factor on the ladder's weights: with it each distortion weighs about as much as the MSE at quality 4."""
 START_PATCHES = 128
 """Patches whose principal components a fit starts from."""
 STEPS_PER_POINT = 20
@@ -36,12 +36,12 @@ STEPS_PER_POINT = 20
 DRAFT_IMAGES = 64
 """Images that tables and coders are fitted to for an evaluation on the way."""
 CODER_IMAGES = 600
-"""Images that they are fitted to at the end: three times as many gained nothing."""
+"""Images that they are fitted to at the end: three times this number gained nothing."""
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """All that decides how one network comes out, its images and its start aside."""
+    """All that decides the fit of one network, except its images and its start."""
 
     qualities: QualityRange
     training: TrainingConfig
@@ -53,7 +53,7 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class Sample:
-    """Decoded images for what needs some but not all: the start, the entropy coder, and an evaluation on the way."""
+    """Decoded images for the steps that need only some: the start, the entropy coder, and evaluations on the way."""
 
     patches: PatchSet
     held_out: Sequence[UInt8[np.ndarray, "h w c"]]
@@ -142,7 +142,7 @@ class Fit:
         )
 
     def state_bytes(self) -> bytes:
-        """Return all that the next step depends on, and the curve so far."""
+        """Return everything that the next step depends on, and the curve so far."""
         file = io.BytesIO()
         state = {"trainer": self.trainer.state_dict(), "points": self._points, "window": [*map(tuple, self._window)]}
         torch.save(state, file)

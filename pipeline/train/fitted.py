@@ -36,7 +36,7 @@ def write_fitted(storage: Folder, network: FittedNetwork, curve: Sequence[Mappin
 
 
 def read_fitted(storage: Folder, qualities: QualityRange) -> FittedNetwork | None:
-    """Return a network that was fitted before, None where there is none."""
+    """Return a network that was fitted before, or None."""
     folder = _folder(storage, qualities)
     if not folder.holds(DONE):
         return None

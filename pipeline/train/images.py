@@ -16,7 +16,7 @@ IMAGES_PER_TASK = 64
 TASKS_IN_FLIGHT = 64
 MAX_HELD_OUT = 16
 HELD_OUT_PART = 20
-"""One image in so many is held out of training, up to the number above."""
+"""One image in this many is held out of training, up to the number above."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Images:
     num_decoded: int
     dropped: Counter[str]
     stream: Sequence[ImageReference] | None
-    """What batches are read from while training; None where the decoded images are all there are."""
+    """The source that batches are streamed from; None if all images are decoded."""
 
 
 def read_images(source: Source, config: PatchConfig, *, max_cached_gib: float) -> Images:
-    """Read a source in random order until so much is decoded; what is left is streamed.
+    """Read a source in random order until enough is decoded; the rest is streamed.
 
     Raises:
         ValueError: no image is fit to be trained on.
@@ -67,7 +67,7 @@ def read_images(source: Source, config: PatchConfig, *, max_cached_gib: float) -
 
 
 def shuffled(references: Sequence[ImageReference], seed: int) -> list[ImageReference]:
-    """Return references in random order; rows of Parquet files in runs, as such a file is read by groups of rows."""
+    """Return references in random order; rows of Parquet files in runs, as these files are read by groups of rows."""
     in_rows = len(references) > 0 and references[0].start is not None and references[0].num_bytes is None
     run = IMAGES_PER_TASK if in_rows else 1
     order = torch.randperm(math.ceil(len(references) / run), generator=torch.Generator().manual_seed(seed))

@@ -28,7 +28,7 @@ from pipeline.sources.reading import read_encoded
 from pipeline.sources.reference import ImageReference, Source
 
 MAX_KEPT_SIDE = 512
-"""Of a larger image one random crop of this side is kept: a hundred photographs of 12 megapixels fill no memory."""
+"""Of a larger image, one random crop of this side is kept, so that a hundred large photographs fit into memory."""
 MAX_SATURATED = 0.25
 """Part of the samples that may lie at 0 or 255; the paper gives no figure."""
 STEPS_PER_GROUP = 16
@@ -36,7 +36,7 @@ STEPS_PER_GROUP = 16
 PATCHES_PER_IMAGE = 4
 """Patches that a stream cuts from an image it has decoded, each for a step of its own."""
 MAX_TRIES = 100
-"""Images that a stream looks at for one that is fit; a set in which so many in a row are not is no set of images."""
+"""Images that a stream tries until one is fit; if this many in a row are not, something is wrong with the set."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class PatchConfig:
 
 @dataclass
 class PatchSet:
-    """Decoded images, in the order of their references, and what was left out, by reason."""
+    """Decoded images, in the order of their references, and the number left out, by reason."""
 
     config: PatchConfig
     images: list[UInt8[np.ndarray, "h w c"]]
@@ -174,7 +174,7 @@ def _random_crop(image: UInt8[np.ndarray, "h w c"], size: int, rng: np.random.Ge
 
 
 def _downsample(image: UInt8[np.ndarray, "h w c"], scale: float) -> UInt8[np.ndarray, "h w c"]:
-    if scale > 0.98:  # a filter for so little would only blur
+    if scale > 0.98:  # a filter for a smaller change would only blur
         return image
     height, width = (round(side * scale) for side in image.shape[:2])
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)

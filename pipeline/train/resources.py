@@ -16,11 +16,11 @@ class Resources:
 
     num_workers: int = 1
     max_workers: int | None = None
-    """The fit grows up to so many workers while the cluster has room, and shrinks to `num_workers`."""
+    """The fit grows up to this number of workers while the cluster has room, and shrinks to `num_workers`."""
     cpus_per_worker: int = 1
     use_gpu: bool = False
     max_worker_failures: int = 3
-    """Times that lost workers are replaced, per model."""
+    """How many lost workers may be replaced per model."""
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def _stream(job: FitJob, first_step: int, steps: int, part: BatchPart) -> Iterat
 
 
 class _Reporter:
-    """Tells how a fit goes and keeps its checkpoints; of all workers the first one does the talking."""
+    """Reports how a fit goes and keeps its checkpoints; only the first worker prints."""
 
     def __init__(self, job: FitJob, fit: Fit, *, is_first: bool) -> None:
         self._job = job

@@ -33,7 +33,7 @@ class WorkerCrashError(Exception):
 
 
 def configure_process(num_threads: int) -> None:
-    """Make settings of the process, which is this worker's own."""
+    """Configure the process, which belongs to this worker."""
     use_huge_pages()
     torch.set_num_threads(num_threads)  # several workers of a machine must not each take all of it
     Image.init()  # imports of Pillow's plugins in the middle of several threads are best avoided
@@ -61,7 +61,7 @@ class CodecSpec:
         """Return the codec of a quality as the bundle has it now.
 
         Raises:
-            BundleError: there is no bundle, or it does not serve this quality.
+            BundleError: the bundle is missing, or does not serve this quality.
         """
         return cls(bundle and absolute(bundle), quality, load_network(bundle, quality).fingerprint.hex(), **options)
 

@@ -32,7 +32,7 @@ class Item:
 
     @property
     def ok(self) -> bool:
-        """Tell whether the image is not quarantined."""
+        """Return whether the image is not quarantined."""
         return bool(self.row["status"] == Status.OK)
 
     def quarantine(self, status: Status, error: BaseException) -> None:
@@ -72,7 +72,7 @@ _I = TypeVar("_I", bound=Item)
 def batches(
     items: Iterable[_T], *, key: Callable[[_T], Hashable], cost: Callable[[_T], int], max_cost: int, num_open: int = 4
 ) -> Iterator[list[_T]]:
-    """Group items of equal key into batches of about `max_cost`, holding back at most `num_open` times as much.
+    """Group items of equal key into batches of about `max_cost`, holding back at most `num_open` times that cost.
 
     Every item comes out once, each batch in the order of the input.
     """
@@ -106,7 +106,7 @@ def run_batch(
     if len(items) > 1:
         try:
             outputs = function(inputs)
-        except Exception:  # which image it is shows below
+        except Exception:  # the images are tried one by one below
             pass
         else:
             for item in items:

@@ -5,9 +5,9 @@ from functools import partial
 
 from pipeline.ahead import ahead
 
-# Of each stage and thread, pixels of images that wait for the next stage: two photographs, 200 MB with their symbols.
+# Pixels of images that wait for the next stage, per stage and thread: two photographs, 200 MB with their symbols.
 AHEAD_PIXELS = 2**25
-# Storage is far away: so many requests of a worker are under way, for image files of about so many bytes together.
+# Requests to storage that a worker has under way at once, as storage is far away; and the bytes of their image files.
 IO_THREADS = 16
 AHEAD_BYTES = 2**26
 

@@ -107,7 +107,7 @@ def test_a_rerun_does_only_what_is_missing(
         (("--codecs", "bpg"), "--codecs has bpg, expected some of jpeg-420"),
         (("--curves", "new"), "reference has no codec new: expected some of old other"),
         (("--reference", "nowhere.csv"), "nowhere.csv is not there"),
-        (("--input", "nowhere"), "is not there, or nothing that holds images"),
+        (("--input", "nowhere"), "is not there, or does not hold images"),
         (("--cpus-per-worker", 0), "--cpus-per-worker is 0, expected 1 or more"),
     ],
 )

@@ -206,7 +206,7 @@ def test_a_list_must_be_text_without_passwords(tmp_path: Path) -> None:
         list(open_source(str(tmp_path / "list.txt")).references())
     assert "secret" not in str(caught.value)
     (tmp_path / "list.txt").write_bytes(b"caf\xe9.jpg")
-    with pytest.raises(ValueError, match=r"line 1 of .* is no UTF-8"):
+    with pytest.raises(ValueError, match=r"line 1 of .* is not UTF-8"):
         list(open_source(str(tmp_path / "list.txt")).references())
 
 

@@ -177,7 +177,7 @@ def test_files_of_other_columns_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"1\.parquet has other columns than .*0\.parquet: .*label \(string\)"):
         list(open_source(str(tmp_path)).references())
     (tmp_path / "1.parquet").write_bytes(b"text")
-    with pytest.raises(ValueError, match=r"1\.parquet is no Parquet file"):
+    with pytest.raises(ValueError, match=r"1\.parquet is not a Parquet file"):
         list(open_source(str(tmp_path)).references())
 
 
