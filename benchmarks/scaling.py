@@ -188,7 +188,7 @@ def _run(job: str, images: Path, output: Path, num_workers: int, *options: objec
     for marker in markers:
         (stint,) = marker.stints
         run.shards.append((stint.seconds, marker.summary.num_images, marker.summary.num_pixels / 1e6))
-        run.images += pq.read_table(output / marker.files["metrics"]).to_pylist()
+        run.images += pq.read_table(output / marker.files["metrics"].name).to_pylist()
     return run
 
 

@@ -157,7 +157,7 @@ def _shards(files: Sequence[StoredFile], done: set[int]) -> Iterator[Shard]:
     """Make a shard of the selected images of each committed file of bitstreams."""
     for file in files:
         if file.shard not in done:
-            yield Shard(file.shard, tuple(StoredImage(file.name, row) for row in file.rows))
+            yield Shard(file.shard, tuple(StoredImage(file.file, row) for row in file.rows))
 
 
 def _tell_what_is_missing(compressed: Manifest, markers: Sequence[Marker], selection: Selection) -> None:

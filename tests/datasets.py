@@ -1,17 +1,21 @@
 """Compressed datasets for tests, made by hand: what a compress job commits, with carried columns, without Ray."""
 
+import hashlib
+import io
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bls.codec import Codec
 from bls.measures.images import bpp
-from pipeline.ledger.markers import Marker
+from pipeline.ledger.markers import CommittedFile, Marker
 from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.schema import BITSTREAMS, METRICS, SCHEMA_VERSION, SOURCE_SIZES, STORED_SIZES, to_parquet
 from pipeline.ledger.summary import Summary
@@ -52,6 +56,19 @@ def write_dataset(
     for index, samples in enumerate(shards):
         _commit(output, codec, index, samples, carried)
     return output
+
+
+def commit_instead(output: Output, marker: Marker, kind: str, content: pa.Table | bytes) -> Marker:
+    """Put other content in the place of a committed file and into its marker; return the marker."""
+    if isinstance(content, pa.Table):
+        sink = io.BytesIO()
+        pq.write_table(content, sink)
+        content = sink.getvalue()
+    file = CommittedFile(marker.files[kind].name, len(content), hashlib.sha256(content).hexdigest())
+    marker = replace(marker, files={**marker.files, kind: file})
+    output.folder.write(file.name, content)
+    output.folder.write(f"commits/{marker.name}", json.dumps(asdict(marker)).encode())
+    return marker
 
 
 def _commit(output: Output, codec: Codec, shard: int, samples: Sequence[Sample], carried: pa.DataType | None) -> Marker:

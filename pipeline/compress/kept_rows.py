@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.ledger.damage import parse_table, read_named
-from pipeline.ledger.markers import Marker
+from pipeline.ledger.damage import read_table
+from pipeline.ledger.markers import CommittedFile, Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, CARRIED, METRICS
 from pipeline.status import Status
@@ -31,8 +31,8 @@ class KeptRows:
         return cls({key: row for key, row in metrics.items() if row["status"] == Status.OK}, bitstreams)
 
 
-def _read(output: Output, name: str, schema: pa.Schema) -> Rows:
-    table = parse_table(read_named(output.folder, name), schema, folder=output, name=name)
+def _read(output: Output, file: CommittedFile, schema: pa.Schema) -> Rows:
+    table = read_table(output.folder, file, schema)
     if CARRIED not in table.column_names:
         return {row["key"]: row for row in table.to_pylist()}
     # As they are: Python has no value for some of Arrow's.

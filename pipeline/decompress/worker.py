@@ -20,7 +20,7 @@ from pipeline import images
 from pipeline.decompress.containers import Container, RestoredFiles, RestoredImage, open_restored
 from pipeline.images import ImageError
 from pipeline.ledger.bitstream_rows import Bitstreams, carried_names, read_stored
-from pipeline.ledger.markers import Marker
+from pipeline.ledger.markers import CommittedFile, Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import CARRIED, RESTORED
 from pipeline.ledger.shard import Shard
@@ -62,7 +62,7 @@ class DecompressionConfig:
 class StoredImage:
     """A bitstream of a compressed dataset: a row of one of its files."""
 
-    file: str
+    file: CommittedFile
     row: int
 
 

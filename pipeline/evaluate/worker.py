@@ -18,7 +18,7 @@ from bls.measures import images as measures
 from pipeline import baselines, images
 from pipeline.baselines import BASELINES, Pixels
 from pipeline.images import ImageError
-from pipeline.ledger.damage import parse_table, read_many_named
+from pipeline.ledger.damage import read_tables
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import EVALUATION
@@ -183,10 +183,8 @@ def summarize(rows_by_image: Iterable[Sequence[Row]]) -> Summary:
 
 def read_rows(output: Output) -> pa.Table:
     """Read the rows of all committed shards, in the order of the input."""
-    names = [marker.files["metrics"] for marker in output.markers()]
-    files = zip(names, read_many_named(output.folder, names), strict=True)
-    tables = [parse_table(data, EVALUATION, folder=output, name=name) for name, data in files]
-    return pa.concat_tables(tables).replace_schema_metadata()
+    files = [marker.files["metrics"] for marker in output.markers()]
+    return pa.concat_tables(read_tables(output.folder, files, EVALUATION)).replace_schema_metadata()
 
 
 def ladders(codecs: Iterable[str]) -> Mapping[str, list[int]]:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ledger.damage import check_columns, parsing, read_named
+from pipeline.ledger.damage import check_columns, parsing, read_committed
+from pipeline.ledger.markers import CommittedFile
 from pipeline.ledger.schema import BITSTREAMS, CARRIED
 from pipeline.storage.folder import Folder
 
@@ -31,13 +32,13 @@ class Bitstreams:
     data: bytes
 
     @classmethod
-    def read(cls, folder: Folder, name: str) -> "Bitstreams":
+    def read(cls, folder: Folder, file: CommittedFile) -> "Bitstreams":
         """Read a committed file.
 
         Raises:
-            DamagedFileError: it is missing.
+            DamagedFileError: it is missing, or of another size than was committed.
         """
-        return cls(folder, name, read_named(folder, name))
+        return cls(folder, file.name, read_committed(folder, file))
 
 
 def read_stored(

@@ -1,17 +1,22 @@
-"""What is said of a file of an output that is missing, truncated or edited: which file, what is wrong, what to do."""
+"""What is said of a file of an output that is missing, truncated or edited: which file, what is wrong, what to do.
 
+Committed files are opened here, and compared with the size in their marker; tables with the hash in it, too. Bitstreams
+have checksums of their own: one that is damaged is not to take its neighbours with it.
+"""
+
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.ledger.markers import CommittedFile
 from pipeline.storage.folder import Folder
 
-_SHARD = re.compile(r"(?:bitstreams|metrics|images|tars)/(shard-\d+)")
+_OF_A_SHARD = re.compile(r"(?:bitstreams|metrics|images|tars|commits)/shard-\d+")
 _NUM_THREADS = 16
 
 
@@ -32,26 +37,59 @@ def parsing(folder: object, name: str) -> Iterator[None]:
         raise
     except Exception as error:  # Arrow and json raise OSError, KeyError, RecursionError and more; nothing is read here
         raise DamagedFileError(
-            f"{folder}/{name} is damaged or was edited ({_reason(error)}): {_remedy(name)}"
+            f"{folder}/{name} is damaged or was edited ({_reason(error)}): {_remedy(folder, name)}"
         ) from error
 
 
-def read_named(folder: Folder, name: str) -> bytes:
-    """Read a file that an output says it has.
+def read_committed(folder: Folder, file: CommittedFile) -> bytes:
+    """Read a file that a marker names.
 
     Raises:
-        DamagedFileError: it is missing.
+        DamagedFileError: it is missing, or of another size than was committed.
     """
-    try:
-        return folder.read(name)
-    except FileNotFoundError as error:
-        raise DamagedFileError(f"{folder}/{name} is missing, although it was committed: {_remedy(name)}") from error
+    with _looking(folder, file):
+        data = folder.read(file.name)
+    _check_size(folder, file, len(data))
+    return data
 
 
-def read_many_named(folder: Folder, names: Iterable[str]) -> list[bytes]:
+def read_table(
+    folder: Folder, file: CommittedFile, schema: pa.Schema, *, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read a Parquet file that a marker names, all columns of its schema or some.
+
+    Raises:
+        DamagedFileError: it is missing, or not what was committed.
+    """
+    data = read_committed(folder, file)
+    with parsing(folder, file.name):
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise ValueError("its hash is another than was committed")
+    return parse_table(data, schema, folder=folder, name=file.name, columns=columns)
+
+
+def read_tables(
+    folder: Folder, files: Iterable[CommittedFile], schema: pa.Schema, *, columns: Sequence[str] | None = None
+) -> list[pa.Table]:
     """Read several such files at a time, in order."""
     with ThreadPoolExecutor(_NUM_THREADS) as executor:
-        return list(executor.map(partial(read_named, folder), names))
+        return list(executor.map(lambda file: read_table(folder, file, schema, columns=columns), files))
+
+
+def check_committed(folder: Folder, files: Iterable[CommittedFile]) -> None:
+    """Compare files with their markers without reading them, several at a time.
+
+    Raises:
+        DamagedFileError: one is missing, or of another size than was committed.
+    """
+
+    def check(file: CommittedFile) -> None:
+        with _looking(folder, file):
+            num_bytes = folder.num_bytes(file.name)
+        _check_size(folder, file, num_bytes)
+
+    with ThreadPoolExecutor(_NUM_THREADS) as executor:
+        list(executor.map(check, files))
 
 
 def parse_table(
@@ -85,18 +123,34 @@ def check_columns(table: pa.Table, schema: pa.Schema, columns: Sequence[str]) ->
             raise ValueError(f"column {name} has rows without a value")
 
 
+@contextmanager
+def _looking(folder: Folder, file: CommittedFile) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DamagedFileError(
+            f"{folder}/{file.name} is missing, although it was committed: {_remedy(folder, file.name)}"
+        ) from error
+
+
+def _check_size(folder: Folder, file: CommittedFile, num_bytes: int) -> None:
+    with parsing(folder, file.name):
+        if num_bytes != file.num_bytes:
+            raise ValueError(f"it has {num_bytes} bytes, {file.num_bytes} were committed")
+
+
 def _reason(error: Exception) -> str:
     """Return the first line of a message, without what Arrow says of the bytes' place in memory."""
     line = next(iter(str(error).splitlines()), "").rpartition("'<Buffer>': ")[2].strip(" .") or type(error).__name__
     return f"{line} is missing" if isinstance(error, KeyError) else line
 
 
-def _remedy(name: str) -> str:
-    again = "give the command that wrote it again"
-    if shard := _SHARD.match(name):
-        return f"restore it from a copy, or delete commits/{shard[1]}*.json and {again}"
-    if name.startswith("commits/"):
-        return f"restore it from a copy, or delete it and {again}"
+def _remedy(folder: object, name: str) -> str:
+    if _OF_A_SHARD.match(name):
+        return (
+            f"restore it from a copy, or mend it with bls-verify --input {folder} --repair and the command that wrote "
+            "it, given again"
+        )
     if name.startswith("plan/"):
         return "restore it from a copy, or begin anew with --overwrite"
     return "restore it from a copy, or use another folder"

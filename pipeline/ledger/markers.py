@@ -1,4 +1,4 @@
-"""Commit markers: the attempt at a shard that counts, with its files and sums."""
+"""Commit markers: the attempt at a shard that counts, with its files as they were written, and sums."""
 
 import json
 import sys
@@ -23,12 +23,25 @@ class Stint:
 
 
 @dataclass(frozen=True, slots=True)
+class CommittedFile:
+    """A file that a marker names, below the output, and what it held when it was written; `sha256` is hexadecimal."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if [type(value) for value in (self.name, self.num_bytes, self.sha256)] != [str, int, str]:
+            raise ValueError(f"expected name, size and hash of a file, not {self}")
+
+
+@dataclass(frozen=True, slots=True)
 class Marker:
-    """The attempt at a shard that counts, with its files (kind -> name below the output)."""
+    """The attempt at a shard that counts, with its files by their kind."""
 
     shard: int
     attempt: str
-    files: Mapping[str, str]
+    files: Mapping[str, CommittedFile]
     summary: Summary
     retry: int = 0  # how often the shard's quarantined images were tried again
     stints: Sequence[Stint] = ()  # the work in it: one, and one more with each retry
@@ -48,9 +61,11 @@ class Marker:
         """Read a marker; of millions each name is kept once."""
         value = json.loads(data, object_pairs_hook=lambda pairs: {sys.intern(name): item for name, item in pairs})
         stints = tuple(Stint(**stint) for stint in value.get("stints", ()))
-        marker = cls(**{**value, "summary": Summary.from_json(value["summary"]), "stints": stints})
-        if not all(isinstance(name, str) for name in (marker.attempt, *dict(marker.files).values())):
-            raise ValueError("expected names of files")
+        files = {kind: CommittedFile(**file) for kind, file in value["files"].items()}
+        summary = Summary.from_json(value["summary"])
+        marker = cls(**{**value, "files": files, "summary": summary, "stints": stints})
+        if not isinstance(marker.attempt, str):
+            raise ValueError(f"attempt is {marker.attempt!r}, expected a name")
         _ = sum(stint.seconds for stint in stints)  # what is not a number is noticed here
         return marker
 

@@ -5,7 +5,7 @@
     <kind>/shard-000042.<attempt>.parquet  one attempt at a shard; kinds: bitstreams, metrics, images (restored)
     tars/shard-000042.<attempt>.tar        the same, restored images as WebDataset
     images/...                             restored images as files of their own
-    commits/shard-000042.json              names the attempt that counts; written last, once
+    commits/shard-000042.json              names the attempt that counts, sizes and hashes; written last, once
     commits/shard-000042.retry-1.json      counts in its place, after a retry of quarantined images; and so on
     written/shard-000042/<attempt>.json    restored image files that an attempt is about to write
 
@@ -16,6 +16,7 @@ The folder may hold other people's files. A file is ours by its name, which carr
 recorded before it was written; only such files are ever deleted or replaced.
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -26,14 +27,15 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import Any
 
 from pipeline.ledger.damage import parsing
-from pipeline.ledger.markers import Committed, Marker, Stint, marker_name, stem_of
+from pipeline.ledger.markers import Committed, CommittedFile, Marker, Stint, marker_name, stem_of
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.summary import Summary
 from pipeline.provenance import code_version
 from pipeline.storage.folder import Folder, delete_many, hold_many, is_temporary, list_names, read_many
+from pipeline.storage.hashing import HashingReader, Readable
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import check_name
 
@@ -163,7 +165,7 @@ class Output:
     def commit(
         self,
         shard: int,
-        files: Mapping[str, bytes | IO[bytes]],
+        files: Mapping[str, bytes | Readable],
         summary: Summary,
         *,
         retry: int = 0,
@@ -177,19 +179,15 @@ class Output:
         """
         attempt = uuid.uuid4().hex
         stem = f"{stem_of(shard, retry)}.{attempt}"
-        names = {kind: f"{kind}/{stem}.{ATTEMPT_KINDS[kind]}" for kind in files}
-        for kind, name in names.items():
-            content = files[kind]
-            if isinstance(content, bytes):
-                self.folder.write(name, content)
-            else:
-                self.folder.write_from(name, content)
+        written = {
+            kind: self._write(f"{kind}/{stem}.{ATTEMPT_KINDS[kind]}", content) for kind, content in files.items()
+        }
         seconds = 0.0 if began is None else time.monotonic() - began
         now = time.time()
         stint = Stint(f"{socket.gethostname()}:{os.getpid()}", now - seconds, now)
-        stored = self._create_marker(Marker(shard, attempt, names, summary, retry, (*earlier, stint)))
+        stored = self._create_marker(Marker(shard, attempt, written, summary, retry, (*earlier, stint)))
         if stored.attempt != attempt:
-            delete_many(self.folder, names.values())
+            delete_many(self.folder, (file.name for file in written.values()))
         return stored
 
     def sweep(self, committed: Committed) -> None:
@@ -281,6 +279,15 @@ class Output:
             shard, retry = int(match[1]), int(match[2] or 0)
             last[shard] = max(retry, last.get(shard, 0))
         return last
+
+    def _write(self, name: str, content: bytes | Readable) -> CommittedFile:
+        """Write a file of an attempt; return what it holds."""
+        if isinstance(content, bytes):
+            self.folder.write(name, content)
+            return CommittedFile(name, len(content), hashlib.sha256(content).hexdigest())
+        file = HashingReader(content)
+        self.folder.write_from(name, file)
+        return CommittedFile(name, file.num_bytes, file.sha256)
 
     def _create_marker(self, marker: Marker) -> Marker:
         """Write a marker unless there is one of this shard and retry; return the one that is stored."""

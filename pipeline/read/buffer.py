@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from pipeline.ledger.markers import CommittedFile
 from pipeline.read.order import Part
 
 _T = TypeVar("_T")
@@ -12,7 +13,7 @@ _T = TypeVar("_T")
 class RowBuffer(Generic[_T]):
     """Reads a part when the first of its rows is taken, and holds the others until they are."""
 
-    def __init__(self, load: Callable[[str, Sequence[int]], Sequence[_T]]) -> None:
+    def __init__(self, load: Callable[[CommittedFile, Sequence[int]], Sequence[_T]]) -> None:
         self._load = load
         self._held: dict[Part, dict[int, _T]] = {}
         self._skipped: defaultdict[Part, set[int]] = defaultdict(set)
@@ -26,7 +27,7 @@ class RowBuffer(Generic[_T]):
         if part not in self._held:
             skipped = self._skipped.pop(part, set())
             rows = [each for each in part.rows if each not in skipped]
-            self._held[part] = dict(zip(rows, self._load(part.name, rows), strict=True))
+            self._held[part] = dict(zip(rows, self._load(part.file, rows), strict=True))
         taken = self._held[part].pop(row)
         if not self._held[part]:
             del self._held[part]

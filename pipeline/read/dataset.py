@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from pipeline.ledger.bitstream_rows import MADE_COLUMNS, Bitstreams, unlike_ours
 from pipeline.ledger.damage import parsing
+from pipeline.ledger.markers import CommittedFile
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, CARRIED, SCHEMA_VERSION
 from pipeline.read.selection import Selection, select
@@ -18,7 +19,7 @@ class StoredFile:
     """Rows of a committed file of bitstreams, in order."""
 
     shard: int
-    name: str
+    file: CommittedFile
     rows: Sequence[int]
 
 
@@ -79,7 +80,7 @@ class CompressedDataset:
         """
         if columns is None or not files:
             return
-        bitstreams = Bitstreams.read(self.output.folder, files[0].name)
+        bitstreams = Bitstreams.read(self.output.folder, files[0].file)
         with parsing(self.output, bitstreams.name):
             schema = pq.read_schema(pa.BufferReader(bitstreams.data))
         carried = schema.field(CARRIED).type if CARRIED in schema.names else pa.struct([])

@@ -17,6 +17,7 @@ from bls.bitstream import MAX_PIXELS, BitstreamError, Header, parse_header
 from bls.codec import Codec, Symbols
 from bls.ladder import quality_text
 from pipeline.ledger.bitstream_rows import MADE_COLUMNS, Bitstreams, carried_names, read_stored
+from pipeline.ledger.markers import CommittedFile
 from pipeline.ledger.schema import BITSTREAMS, CARRIED
 from pipeline.read.dataset import CompressedDataset
 from pipeline.storage.folder import Folder
@@ -94,7 +95,7 @@ class ImageReader:
         self._codec: Codec | None = None
         self._num_skipped = 0
 
-    def read(self, name: str, rows: Sequence[int]) -> Iterator[tuple[pa.Table, list[npt.NDArray[np.uint8]]]]:
+    def read(self, file: CommittedFile, rows: Sequence[int]) -> Iterator[tuple[pa.Table, list[npt.NDArray[np.uint8]]]]:
         """Read rows of a file, a batch at a time: a table of all columns but `image`, and the images, if wanted.
 
         Raises:
@@ -103,7 +104,7 @@ class ImageReader:
         """
         columns = self._config.columns
         max_pixels = self._config.codec.batch_pixels
-        bitstreams = Bitstreams.read(self._config.folder, name)
+        bitstreams = Bitstreams.read(self._config.folder, file)
         for table in read_stored(bitstreams, rows, _stored_columns(columns)):
             for start, stop in _spans(table["bitstream"].to_pylist(), max_pixels):
                 part = table.slice(start, stop - start)
@@ -111,14 +112,14 @@ class ImageReader:
                 if good:
                     yield _project(part.take(pa.array(good)), headers, columns), images
 
-    def load(self, name: str, rows: Sequence[int]) -> list[StoredImage]:
+    def load(self, file: CommittedFile, rows: Sequence[int]) -> list[StoredImage]:
         """Read rows of a file, not decoded.
 
         Raises:
             DamagedFileError: the file is damaged.
         """
         columns = self._config.columns
-        bitstreams = Bitstreams.read(self._config.folder, name)
+        bitstreams = Bitstreams.read(self._config.folder, file)
         images = []
         for table in read_stored(bitstreams, rows, _stored_columns(columns)):
             names = carried_names(table) if columns is None else set(columns).difference(MADE_COLUMNS)

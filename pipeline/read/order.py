@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from pipeline.ledger.markers import CommittedFile
 from pipeline.read.dataset import StoredFile
 
 FILES_MIXED = 256
@@ -47,7 +48,7 @@ class Place:
 class Part:
     """Rows of a file, ascending, that a worker reads at once."""
 
-    name: str
+    file: CommittedFile
     rows: Sequence[int]
 
 
@@ -99,7 +100,7 @@ class Order:
             first, last = max(start - begin, 0), min(stop - begin, dealt.stop - dealt.start)
             begin += dealt.stop - dealt.start
             if first < last:
-                yield Part(file.name, self._rows(epoch, file, slice(dealt.start + first, dealt.start + last)))
+                yield Part(file.file, self._rows(epoch, file, slice(dealt.start + first, dealt.start + last)))
             if begin >= stop:
                 return
 

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from pipeline.ledger.damage import check_committed
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import METRICS, SOURCE_SIZES, STORED_SIZES
@@ -190,11 +191,14 @@ def changed_failures_query() -> str:
 
 def _committed(output: Output, markers: Iterable[Marker]) -> ds.Dataset:
     """Return the metrics that markers name, read when they are asked for."""
-    names = [marker.files["metrics"] for marker in markers]
-    if not names:
+    files = [marker.files["metrics"] for marker in markers]
+    if not files:
         raise ValueError(f"{output} has no committed shard yet: let the job finish one")
+    check_committed(output.folder, files)
     filesystem, path = output.folder.to_arrow()
-    return ds.dataset([f"{path}/{name}" for name in names], schema=METRICS, format="parquet", filesystem=filesystem)
+    return ds.dataset(
+        [f"{path}/{file.name}" for file in files], schema=METRICS, format="parquet", filesystem=filesystem
+    )
 
 
 def _shards(markers: Iterable[Marker]) -> pa.Table:
@@ -219,8 +223,8 @@ def _shards(markers: Iterable[Marker]) -> pa.Table:
                 "worker": last and last.worker,
                 "began": last and datetime.fromtimestamp(last.began, UTC),
                 "wall_seconds": last and last.seconds,
-                "metrics_file": marker.files["metrics"],
-                "bitstreams_file": marker.files["bitstreams"],
+                "metrics_file": marker.files["metrics"].name,
+                "bitstreams_file": marker.files["bitstreams"].name,
             }
         )
     return pa.Table.from_pylist(rows)

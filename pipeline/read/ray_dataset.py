@@ -4,11 +4,13 @@ import math
 import os
 from array import array
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
 from bls.bitstream import MAX_PIXELS
+from pipeline.ledger.markers import CommittedFile
 from pipeline.read.dataset import CompressedDataset, StoredFile
 from pipeline.read.images import ImageReader, ReadingConfig, in_order, reading_config
 from pipeline.work.codec import configure_process
@@ -73,7 +75,7 @@ class _ReadFiles:
 
     def __call__(self, files: pa.Table) -> Iterator[pa.Table]:
         for file in files.to_pylist():
-            for table, images in self._reader.read(file["name"], array("i", file["rows"])):
+            for table, images in self._reader.read(CommittedFile(**file["file"]), array("i", file["rows"])):
                 columns: dict[str, Any] = {name: table[name] for name in table.column_names}
                 if images:
                     columns["image"] = ArrowVariableShapedTensorArray.from_numpy(images)
@@ -89,7 +91,9 @@ def _listing(files: Sequence[StoredFile]) -> list[pa.Table]:
     size = math.ceil(len(files) / _MAX_BLOCKS)
     parts = (files[start : start + size] for start in range(0, len(files), size))
     return [
-        pa.table({"name": [file.name for file in part], "rows": [array("i", file.rows).tobytes() for file in part]})
+        pa.table(
+            {"file": [asdict(file.file) for file in part], "rows": [array("i", file.rows).tobytes() for file in part]}
+        )
         for part in parts
     ]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.ledger.damage import parse_table, read_many_named
+from pipeline.ledger.damage import read_tables
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import METRICS
@@ -107,12 +107,9 @@ def read_metrics(output: Output, markers: Sequence[Marker], *, columns: list[str
     Raises:
         DamagedFileError: a file is missing or damaged.
     """
-    names = (marker.files["metrics"] for marker in markers)
-    while group := list(itertools.islice(names, _FILES_AT_ONCE)):
-        tables = [
-            parse_table(data, METRICS, folder=output, name=name, columns=columns)
-            for name, data in zip(group, read_many_named(output.folder, group), strict=True)
-        ]
+    files = (marker.files["metrics"] for marker in markers)
+    while group := list(itertools.islice(files, _FILES_AT_ONCE)):
+        tables = read_tables(output.folder, group, METRICS, columns=columns)
         yield pa.concat_tables([table.replace_schema_metadata() for table in tables])
 
 

@@ -15,7 +15,7 @@ from bls.measures import images as measures
 from pipeline import images
 from pipeline.baselines import Pixels
 from pipeline.images import ImageError
-from pipeline.ledger.damage import parse_table, read_named
+from pipeline.ledger.damage import read_table
 from pipeline.ledger.plan import planned_shards
 from pipeline.ledger.schema import METRICS
 from pipeline.read.dataset import CompressedDataset
@@ -140,9 +140,8 @@ class Pairs:
 
     def _decoded(self, row: dict[str, Any]) -> Pair:
         files = self._markers[row["shard"]].files
-        output, name = self._dataset.output, files["metrics"]
-        data = read_named(output.folder, name)
-        table = parse_table(data, METRICS, folder=output, name=name, columns=["key", "status"])
+        folder = self._dataset.output.folder
+        table = read_table(folder, files["metrics"], METRICS, columns=["key", "status"])
         stored = [
             key
             for key, status in zip(*map(pa.ChunkedArray.to_pylist, table.columns), strict=True)

@@ -11,6 +11,7 @@ from typing import IO, Protocol
 
 from pyarrow.fs import FileSystem
 
+from pipeline.storage.hashing import Readable
 from pipeline.storage.listing import LeaveOut
 
 TEMPORARY_PREFIX = ".tmp-"  # of local files that are being written
@@ -35,6 +36,14 @@ class Folder(Protocol):
 
     def holds(self, name: str) -> bool:
         """Return whether there is a file of this name."""
+        ...
+
+    def num_bytes(self, name: str) -> int:
+        """Return the size of a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
         ...
 
     def walk(
@@ -63,7 +72,7 @@ class Folder(Protocol):
         """Write a file at once: readers see the old content or the new, and the new one lasts."""
         ...
 
-    def write_from(self, name: str, file: IO[bytes]) -> None:
+    def write_from(self, name: str, file: Readable) -> None:
         """Write what is left of an open file, at once, without holding it in memory.
 
         In an object store a failure may leave less of it: for files that count only when something else says so.

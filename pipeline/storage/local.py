@@ -13,6 +13,7 @@ from typing import IO
 from pyarrow.fs import FileSystem
 
 from pipeline.storage.folder import COPY_NUM_BYTES, TEMPORARY_PREFIX, Folder
+from pipeline.storage.hashing import Readable
 from pipeline.storage.listing import LeaveOut, walk_local
 from pipeline.storage.uris import check_name
 
@@ -39,6 +40,10 @@ class LocalFolder:
     def holds(self, name: str) -> bool:
         """Return whether there is a file of this name."""
         return os.path.isfile(self._join(name))
+
+    def num_bytes(self, name: str) -> int:
+        """Return the size of a file."""
+        return os.stat(self._join(name)).st_size
 
     def walk(
         self, enter: Callable[[str], bool] = lambda name: True, leave_out: LeaveOut | None = None
@@ -75,7 +80,7 @@ class LocalFolder:
         with _temporary_file(os.path.dirname(path), io.BytesIO(data)) as temporary:
             os.replace(temporary, path)
 
-    def write_from(self, name: str, file: IO[bytes]) -> None:
+    def write_from(self, name: str, file: Readable) -> None:
         """Write what is left of an open file, as `write`."""
         path = self._join(name)
         with _temporary_file(os.path.dirname(path), file) as temporary:
@@ -108,7 +113,7 @@ class LocalFolder:
 
 
 @contextlib.contextmanager
-def _temporary_file(folder: str, content: IO[bytes]) -> Iterator[str]:
+def _temporary_file(folder: str, content: Readable) -> Iterator[str]:
     """Write a temporary file for the caller to move or link inside the folder, then make that last and tidy up."""
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, TEMPORARY_PREFIX + uuid.uuid4().hex)

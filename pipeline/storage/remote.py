@@ -10,6 +10,7 @@ import fsspec
 from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
 
 from pipeline.storage.folder import COPY_NUM_BYTES, Folder
+from pipeline.storage.hashing import Readable
 from pipeline.storage.listing import LeaveOut, walk_remote
 from pipeline.storage.retries import Retrying, client_options
 from pipeline.storage.secrets import redact, remember_secrets, without_credentials
@@ -61,6 +62,10 @@ class RemoteFolder:
         except FileNotFoundError:
             return False
 
+    def num_bytes(self, name: str) -> int:
+        """Return the size of a file."""
+        return int(self._filesystem.info(self._join(name))["size"])
+
     def walk(
         self, enter: Callable[[str], bool] = lambda name: True, leave_out: LeaveOut | None = None
     ) -> Iterator[Sequence[str]]:
@@ -89,7 +94,7 @@ class RemoteFolder:
         """Write a file with a single put."""
         self._filesystem.pipe_file(self._join(name), data)
 
-    def write_from(self, name: str, file: IO[bytes]) -> None:
+    def write_from(self, name: str, file: Readable) -> None:
         """Write what is left of an open file, in parts where it is large; nobody sees it before the last."""
         with self._filesystem.open(self._join(name), "wb") as target:
             shutil.copyfileobj(file, target, COPY_NUM_BYTES)

@@ -119,7 +119,7 @@ def committed(output: Path) -> Tables:
     """Return the committed rows in order, without what differs from run to run."""
     markers = Output(str(output)).markers()
     tables = {
-        kind: pa.concat_tables([pq.read_table(output / marker.files[kind]) for marker in markers]).to_pylist()
+        kind: pa.concat_tables([pq.read_table(output / marker.files[kind].name) for marker in markers]).to_pylist()
         for kind in ("metrics", "bitstreams")
     }
     return {
@@ -132,7 +132,7 @@ def check_whole(output: Path, undisturbed: Path) -> None:
     """Assert that a finished output is that of an undisturbed run, with no file that does not count."""
     assert committed(output) == committed(undisturbed)
     for kind in ("metrics", "bitstreams"):
-        files = {marker.files[kind] for marker in Output(str(output)).markers()}
+        files = {marker.files[kind].name for marker in Output(str(output)).markers()}
         assert {f"{kind}/{path.name}" for path in (output / kind).iterdir()} == files
 
 

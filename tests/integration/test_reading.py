@@ -98,7 +98,7 @@ def restore(
 def test_datasets_of_ray_data(dataset: Output, tiny_bundle: Path, cluster: str, tmp_path: Path) -> None:
     done = run(cluster, "-c", READ_BACK, dataset, tiny_bundle, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    stored = pq.read_table(f"{dataset}/{dataset.markers()[1].files['bitstreams']}")["bitstream"][1].as_py()
+    stored = pq.read_table(f"{dataset}/{dataset.markers()[1].files['bitstreams'].name}")["bitstream"][1].as_py()
     assert np.array_equal(np.load(tmp_path / "images.npy"), Codec.load(tiny_bundle).decompress(stored))
 
 

@@ -127,7 +127,7 @@ def test_of_two_commits_one_stands(storage: StorageServer) -> None:
         markers = list(executor.map(lambda data: Output(uri).commit(0, {"metrics": data}, Summary(1)), contents))
     assert markers[0] == markers[1]
     files = storage.filesystem().ls(f"{BUCKET}/commits-of-two/metrics", detail=False)
-    assert files == [f"{BUCKET}/commits-of-two/{markers[0].files['metrics']}"]
+    assert files == [f"{BUCKET}/commits-of-two/{markers[0].files['metrics'].name}"]
 
 
 def test_every_image_has_one_row(storage: StorageServer, photographs: str, compressed: str) -> None:

@@ -61,7 +61,7 @@ def compress(photographs: Path, tiny_bundle: Path, tmp_path: Path) -> Callable[.
 
 def rows(output: Path, kind: str = "metrics") -> list[dict[str, Any]]:
     markers = Output(str(output)).markers()
-    return pa.concat_tables([pq.read_table(output / marker.files[kind]) for marker in markers]).to_pylist()  # type: ignore[no-any-return]
+    return pa.concat_tables([pq.read_table(output / marker.files[kind].name) for marker in markers]).to_pylist()  # type: ignore[no-any-return]
 
 
 def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ def compress(tmp_path: Path, tiny_bundle: Path) -> Any:
 
 def rows(output: Path) -> list[dict[str, Any]]:
     markers = Output(str(output)).markers()
-    tables = [pq.read_table(output / marker.files["metrics"]) for marker in markers]
+    tables = [pq.read_table(output / marker.files["metrics"].name) for marker in markers]
     return pa.concat_tables(tables).to_pylist()  # type: ignore[no-any-return]
 
 

@@ -49,7 +49,7 @@ def restore(dataset: Output, bundle: Path, output: Path, container: Container, r
 
 def members(output: Path, marker: Marker) -> dict[str, bytes]:
     contents = {}
-    with tarfile.open(output / marker.files["tars"]) as archive:
+    with tarfile.open(output / marker.files["tars"].name) as archive:
         for info in archive:
             file = archive.extractfile(info)
             assert file is not None and info.name not in contents
@@ -58,7 +58,7 @@ def members(output: Path, marker: Marker) -> dict[str, bytes]:
 
 
 def rows_of(output: Path, marker: Marker) -> list[dict[str, Any]]:
-    return pq.read_table(output / marker.files["metrics"]).to_pylist()  # type: ignore[no-any-return]
+    return pq.read_table(output / marker.files["metrics"].name).to_pylist()  # type: ignore[no-any-return]
 
 
 def test_tars_hold_images_and_carried_members_in_the_order_of_the_shard(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_tars_hold_images_and_carried_members_in_the_order_of_the_shard(tiny_bun
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(contents[name]))), x_hat)
     assert [row["path"] for row in rows_of(out, marker)] == ["a b/x.png", "a b/ü.png", "c.png"]
     again = restore(dataset, tiny_bundle, tmp_path / "again", "webdataset", [0, 1, 2])
-    first, second = out / marker.files["tars"], tmp_path / "again" / again.files["tars"]
+    first, second = out / marker.files["tars"].name, tmp_path / "again" / again.files["tars"].name
     assert first.name != second.name and first.read_bytes() == second.read_bytes()
 
 
@@ -108,7 +108,9 @@ def test_no_name_leads_out_of_an_archive(tiny_bundle: Path, tmp_path: Path, cont
     if container == "webdataset":
         assert list(members(out, marker)) == ["x.png"]
     else:
-        assert [row["path"] for row in pq.read_table(out / marker.files["images"])["image"].to_pylist()] == ["x.png"]
+        assert [row["path"] for row in pq.read_table(out / marker.files["images"].name)["image"].to_pylist()] == [
+            "x.png"
+        ]
 
 
 def test_hostile_and_clashing_members_are_told(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_tables_hold_images_as_datasets_reads_them_and_carried_columns_flat(tiny
     carried = [{"label": 3, "caption": "ein Bär", "key": "id-1", "mask": b"m"}, None, {"label": 5}]
     dataset = write_dataset(tmp_path / "in", tiny_bundle, [samples(carried)], carried=STRUCT)
     out = tmp_path / "out"
-    table = pq.read_table(out / restore(dataset, tiny_bundle, out, "parquet", [0, 1, 2]).files["images"])
+    table = pq.read_table(out / restore(dataset, tiny_bundle, out, "parquet", [0, 1, 2]).files["images"].name)
     assert table.column_names == [*RESTORED_IMAGES.names, "label", "caption", "carried_key", "mask"]
     assert table.schema.field("label").type == pa.int16()
     rows = table.to_pylist()
@@ -153,7 +155,7 @@ def test_members_become_columns(tiny_bundle: Path, tmp_path: Path) -> None:
     carried = [[("cls", b"1")], None, [("txt", b"t"), ("cls", b"3")]]
     dataset = write_dataset(tmp_path / "in", tiny_bundle, [samples(carried)], carried=MAP)
     out = tmp_path / "out"
-    table = pq.read_table(out / restore(dataset, tiny_bundle, out, "parquet", [0, 1, 2]).files["images"])
+    table = pq.read_table(out / restore(dataset, tiny_bundle, out, "parquet", [0, 1, 2]).files["images"].name)
     assert table.select(["cls", "txt"]).to_pylist() == [
         {"cls": b"1", "txt": None},
         {"cls": None, "txt": None},
@@ -173,7 +175,7 @@ def test_selected_rows_alone_are_restored(tiny_bundle: Path, tmp_path: Path, con
     elif container == "webdataset":
         assert json.loads(members(out, marker)["c.json"]) == {"label": 2}
     else:
-        assert pq.read_table(out / marker.files["images"])["label"].to_pylist() == [0, 2]
+        assert pq.read_table(out / marker.files["images"].name)["label"].to_pylist() == [0, 2]
 
 
 def test_a_file_with_fewer_rows_is_no_whole_shard(tiny_bundle: Path, tmp_path: Path) -> None:

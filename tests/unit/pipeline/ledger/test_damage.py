@@ -1,9 +1,11 @@
 """Files of a compressed dataset that are missing, truncated or edited: every job names them in a line."""
 
+import io
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ from PIL import Image
 
 from jobs import compress_dataset, decompress_dataset, query_metrics, report
 from pipeline.cluster.run import run_to_end
-from pipeline.console.exits import ExitCode
+from pipeline.console.exits import ExitCode, exit_code
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import SCHEMA_VERSION
+from pipeline.read.torch_dataset import CompressedImages
 from tests.compressed import compress
-from tests.datasets import pixels
+from tests.datasets import commit_instead, pixels
 from tests.inline import InlineCluster
 
 Job = Callable[[Path, Path], int]
@@ -47,6 +50,15 @@ def run_query(root: Path, bundle: Path) -> int:
 def run_report(root: Path, bundle: Path) -> int:
     given = ["--input", str(root / "ds"), "--output", str(root / "report.html"), "--bundle", str(bundle)]
     return report.main([*given, "--compare", "0", "--overwrite"])
+
+
+def run_training(root: Path, bundle: Path) -> int:
+    def job() -> ExitCode:
+        for _ in CompressedImages(str(root / "ds"), bundle=str(bundle)):
+            pass
+        return ExitCode.DONE
+
+    return exit_code(job)
 
 
 def damaged(data: bytes) -> Iterator[bytes | None]:
@@ -87,7 +99,7 @@ def file_of(root: Path, kind: str) -> Path:
         return path
     if kind == "marker":
         return root / "ds/commits/shard-000001.json"
-    return root / "ds" / Output(str(root / "ds")).markers()[1].files[kind]
+    return root / "ds" / Output(str(root / "ds")).markers()[1].files[kind].name
 
 
 @pytest.fixture
@@ -109,6 +121,8 @@ def check(
         assert code == ExitCode.FAILED, error
         assert str(path if content is not None or path.parent.name != "plan" else path.parent) in error
         assert re.search(r"(is damaged or was edited|is missing).*: restore it from a copy, or ", error)
+        if re.search(r"shard-\d+", path.name):
+            assert f"or mend it with bls-verify --input {dataset / 'ds'} --repair and the command" in error
         assert "goes on" not in told[-1]
 
     yield check
@@ -135,6 +149,38 @@ def test_a_damaged_file_is_named(
         check(path, content, job)
 
 
+@pytest.mark.parametrize(
+    ("kind", "job"),
+    [
+        ("bitstreams", run_decompress),
+        ("bitstreams", run_training),
+        ("metrics", run_select),
+        ("metrics", run_report),
+    ],
+)
+def test_the_file_of_another_shard_is_noticed(
+    dataset: Path, check: Callable[[Path, bytes | None, Job], None], kind: str, job: Job
+) -> None:
+    marker = Output(str(dataset / "ds")).markers()[0]
+    check(file_of(dataset, kind), (dataset / "ds" / marker.files[kind].name).read_bytes(), job)
+
+
+@pytest.mark.parametrize("job", [run_query, run_select])
+def test_metrics_that_were_written_again_are_noticed(
+    dataset: Path, check: Callable[[Path, bytes | None, Job], None], tmp_path: Path, job: Job
+) -> None:
+    path = file_of(dataset, "metrics")
+    pq.write_table(pq.read_table(path), tmp_path / "again.parquet", compression="none")
+    check(path, (tmp_path / "again.parquet").read_bytes(), job)
+
+
+def test_a_flipped_byte_of_metrics_is_noticed(dataset: Path, check: Callable[[Path, bytes | None, Job], None]) -> None:
+    path = file_of(dataset, "metrics")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    check(path, bytes(data), run_select)
+
+
 def edited(path: Path, **values: Any) -> bytes:
     return json.dumps({**json.loads(path.read_bytes()), **values}).encode()
 
@@ -151,6 +197,7 @@ def test_an_edited_manifest_or_marker_is_named(
         ("shard", 7),
         ("files", ["metrics"]),
         ("files", {"metrics": 3}),
+        ("files", {"metrics": {"name": "metrics/x.parquet", "num_bytes": "3", "sha256": ""}}),
         ("stints", [{"worker": "w", "began": "now", "ended": 3}]),
         ("summary", {**summary, "num_images": "two"}),
         ("summary", {**summary, "num_images": 1.5}),
@@ -174,27 +221,51 @@ def test_text_that_is_not_utf8_is_named(dataset: Path, check: Callable[[Path, by
     for kind, key, job in [("plan", b"4.png", run_compress), ("metrics", b"2.png", run_select)]:
         path = file_of(dataset, kind)
         table = pq.read_table(path)
-        pq.write_table(table, path, compression="none", use_dictionary=False)
-        check(path, path.read_bytes().replace(key, b"\xff" + key[1:]), job)
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="none", use_dictionary=False)
+        with committing(dataset, kind) as commit:
+            check(path, commit(sink.getvalue().replace(key, b"\xff" + key[1:])), job)
 
 
 def test_files_with_other_columns_are_named(
     dataset: Path, check: Callable[[Path, bytes | None, Job], None], tmp_path: Path
 ) -> None:
-    metrics, bitstreams, plan = (file_of(dataset, kind) for kind in ("metrics", "bitstreams", "plan"))
-    for path, column, job in [
-        (metrics, "shard", run_select),
-        (bitstreams, "bitstream", run_decompress),
-        (bitstreams, "stem", run_decompress),
-        (plan, "key", run_compress),
+    for kind, column, job in [
+        ("metrics", "shard", run_select),
+        ("bitstreams", "bitstream", run_decompress),
+        ("bitstreams", "stem", run_decompress),
+        ("plan", "key", run_compress),
     ]:
+        path = file_of(dataset, kind)
         table = pq.read_table(path)
         index = table.column_names.index(column)
         for other in (
             table.drop_columns([column]),
             table.set_column(index, column, pa.array([[1]] * len(table))),
             table.set_column(index, column, pa.nulls(len(table), table.schema.field(column).type)),
-            table.slice(0, len(table) - 1) if path == bitstreams else table.drop_columns([column]),
+            table.slice(0, len(table) - 1) if kind == "bitstreams" else table.drop_columns([column]),
         ):
             pq.write_table(other, tmp_path / "other.parquet")
-            check(path, (tmp_path / "other.parquet").read_bytes(), job)
+            with committing(dataset, kind) as commit:
+                check(path, commit((tmp_path / "other.parquet").read_bytes()), job)
+
+
+@contextmanager
+def committing(root: Path, kind: str) -> Iterator[Callable[[bytes], bytes]]:
+    """Return what puts a content into the marker, as if it had been committed, and take it back at the end."""
+    output = Output(str(root / "ds"))
+    marker = output.markers()[1]
+    names = (f"commits/{marker.name}", *(file.name for file in marker.files.values()))
+    kept = {name: output.folder.read(name) for name in names}
+
+    def commit(content: bytes) -> bytes:
+        if kind in marker.files:
+            commit_instead(output, marker, kind, content)
+            output.folder.write(marker.files[kind].name, kept[marker.files[kind].name])
+        return content
+
+    try:
+        yield commit
+    finally:
+        for name, content in kept.items():
+            output.folder.write(name, content)

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import os
@@ -23,7 +24,11 @@ def output(tmp_path: Path) -> Output:
 
 def commit(output: Output, shard: int, content: bytes = b"rows", images: int = 1) -> dict[str, str]:
     files = {"bitstreams": content, "metrics": content}
-    return dict(output.commit(shard, files, Summary(num_images=images)).files)
+    return names_of(output.commit(shard, files, Summary(num_images=images)))
+
+
+def names_of(marker: Marker) -> dict[str, str]:
+    return {kind: file.name for kind, file in marker.files.items()}
 
 
 def sweep(output: Output) -> None:
@@ -42,7 +47,7 @@ def test_what_is_committed_is_read_back(output: Output, tmp_path: Path) -> None:
     assert output.committed() == {7, 1_000_001}
     marker = output.marker(7)
     assert marker is not None
-    assert (marker.files, marker.summary) == (names, Summary(num_images=3))
+    assert (names_of(marker), marker.summary) == (names, Summary(num_images=3))
     assert [marker.shard for marker in output.markers()] == [7, 1_000_001]
     assert (tmp_path / names["metrics"]).read_bytes() == b"rows"
 
@@ -130,7 +135,7 @@ def test_sweep_deletes_what_no_marker_names(output: Output, tmp_path: Path) -> N
 
 def retry(output: Output, shard: int, content: bytes, number: int = 1) -> dict[str, str]:
     files = {"bitstreams": content, "metrics": content}
-    return dict(output.commit(shard, files, Summary(num_images=1), retry=number).files)
+    return names_of(output.commit(shard, files, Summary(num_images=1), retry=number))
 
 
 def test_of_a_shard_that_was_retried_the_last_marker_counts(output: Output, tmp_path: Path) -> None:
@@ -138,9 +143,9 @@ def test_of_a_shard_that_was_retried_the_last_marker_counts(output: Output, tmp_
     second = retry(output, 0, b"second")
     assert retry(output, 0, b"slower") == second
     assert output.committed() == {0, 1}
-    assert [(marker.files, marker.retry) for marker in output.markers()] == [(second, 1), (other, 0)]
+    assert [(names_of(marker), marker.retry) for marker in output.markers()] == [(second, 1), (other, 0)]
     third = retry(output, 0, b"third", 2)
-    assert [marker.files for marker in output.markers()] == [third, other]
+    assert [names_of(marker) for marker in output.markers()] == [third, other]
     assert set(first.values()) < files(tmp_path)  # for who read the first marker a moment ago
     sweep(output)
     markers = {f"commits/shard-000000{retry}.json" for retry in ("", ".retry-1", ".retry-2")}
@@ -166,7 +171,7 @@ def test_what_a_killed_retry_left_is_swept_and_can_never_count(output: Output, t
     markers = {"commits/shard-000000.json", "commits/shard-000000.retry-1.json"}
     assert files(tmp_path) == {"manifest.json", *markers, *kept.values()}
     again = retry(output, 0, b"again", 2)
-    assert [marker.files for marker in output.markers()] == [again]
+    assert [names_of(marker) for marker in output.markers()] == [again]
 
 
 def test_a_sweep_with_old_news_leaves_a_new_commit_alone(output: Output, tmp_path: Path) -> None:
@@ -175,7 +180,7 @@ def test_a_sweep_with_old_news_leaves_a_new_commit_alone(output: Output, tmp_pat
     second = retry(output, 0, b"second")
     output.sweep(stale)
     assert set(second.values()) < files(tmp_path)
-    assert [marker.files for marker in output.markers()] == [second]
+    assert [names_of(marker) for marker in output.markers()] == [second]
 
 
 def test_a_sweep_deletes_nothing_of_a_run_that_began_anew(output: Output, tmp_path: Path) -> None:
@@ -192,9 +197,22 @@ def test_a_sweep_deletes_nothing_of_a_run_that_began_anew(output: Output, tmp_pa
 
 
 def test_open_files_are_committed_as_they_are(output: Output, tmp_path: Path) -> None:
-    names = output.commit(0, {"tars": io.BytesIO(b"archive")}, Summary(num_images=1)).files
-    assert (tmp_path / names["tars"]).read_bytes() == b"archive"
-    assert names["tars"].startswith("tars/shard-000000.") and names["tars"].endswith(".tar")
+    file = output.commit(0, {"tars": io.BytesIO(b"archive")}, Summary(num_images=1)).files["tars"]
+    assert (tmp_path / file.name).read_bytes() == b"archive"
+    assert file.name.startswith("tars/shard-000000.") and file.name.endswith(".tar")
+
+
+@pytest.mark.parametrize("uri", ["{}", "memory://{}"])
+def test_a_marker_has_size_and_hash_of_its_files(tmp_path: Path, uri: str) -> None:
+    output = Output(uri.format(tmp_path))
+    output.begin(Manifest(job="compress"))
+    large = bytes(range(256)) * 2**15
+    marker = output.commit(0, {"metrics": b"rows", "tars": io.BytesIO(large)}, Summary(1))
+    assert output.marker(0) == marker
+    for kind, content in [("metrics", b"rows"), ("tars", large)]:
+        file = marker.files[kind]
+        assert output.folder.read(file.name) == content
+        assert (file.num_bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
 def test_clear_leaves_nothing_of_the_job(output: Output, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from itertools import islice
 
 import pytest
 
+from pipeline.ledger.markers import CommittedFile
 from pipeline.read.buffer import RowBuffer
 from pipeline.read.dataset import StoredFile
 from pipeline.read.order import Order, Place
@@ -14,12 +15,14 @@ class Storage:
     def __init__(self) -> None:
         self.reads: list[tuple[str, list[int]]] = []
 
-    def load(self, name: str, rows: Sequence[int]) -> list[tuple[str, int]]:
-        self.reads.append((name, list(rows)))
-        return [(name, row) for row in rows]
+    def load(self, file: CommittedFile, rows: Sequence[int]) -> list[tuple[str, int]]:
+        self.reads.append((file.name, list(rows)))
+        return [(file.name, row) for row in rows]
 
 
-ORDER = Order([StoredFile(shard, f"{shard}", range(16)) for shard in range(100)], shuffle_buffer=64)
+ORDER = Order(
+    [StoredFile(shard, CommittedFile(f"{shard}", 0, ""), range(16)) for shard in range(100)], shuffle_buffer=64
+)
 
 
 @pytest.mark.parametrize("num_skipped", [0, 700])
@@ -31,7 +34,7 @@ def test_rows_come_in_order_and_little_is_held(num_skipped: int) -> None:
         buffer.skip(part, row)
     most = 0
     for part, row in rows:
-        assert buffer.take(part, row) == (part.name, row)
+        assert buffer.take(part, row) == (part.file.name, row)
         most = max(most, buffer.num_held)
     assert buffer.num_held == 0 and 32 < most <= 64 + 16
     read = [(name, row) for name, rows in storage.reads for row in rows]

@@ -8,16 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from pipeline.ledger.markers import CommittedFile
 from pipeline.read.dataset import StoredFile
 from pipeline.read.order import MAX_PASSES, Order, Place
 
 
 def files(sizes: list[int]) -> list[StoredFile]:
-    return [StoredFile(shard, f"{shard}", range(size)) for shard, size in enumerate(sizes)]
+    return [StoredFile(shard, CommittedFile(f"{shard}", 0, ""), range(size)) for shard, size in enumerate(sizes)]
 
 
 def read(order: Order, place: Place, epoch: int = 0) -> list[tuple[str, int]]:
-    return [(part.name, row) for part, row in order.rows(epoch, place)]
+    return [(part.file.name, row) for part, row in order.rows(epoch, place)]
 
 
 def places(num_ranks: int, num_workers: int) -> list[Place]:
@@ -43,7 +44,10 @@ def test_every_image_is_read_once(
 
 
 def test_selected_rows_come_and_no_others() -> None:
-    order = Order([StoredFile(3, "a", [2, 5, 9]), StoredFile(7, "b", [0])], shuffle_buffer=2)
+    order = Order(
+        [StoredFile(3, CommittedFile("a", 0, ""), [2, 5, 9]), StoredFile(7, CommittedFile("b", 0, ""), [0])],
+        shuffle_buffer=2,
+    )
     assert sorted(read(order, Place())) == [("a", 2), ("a", 5), ("a", 9), ("b", 0)]
 
 
@@ -110,5 +114,7 @@ def test_files_are_read_once_in_a_pass(num_files: int, shuffle_buffer: int, num_
     order = Order(files([128] * num_files), shuffle_buffer)
     assert order.num_passes(num_readers) == num_passes
     if num_files < 10:
-        reads = Counter(part.name for place in places(1, num_readers) for part in {p for p, _ in order.rows(0, place)})
+        reads = Counter(
+            part.file.name for place in places(1, num_readers) for part in {p for p, _ in order.rows(0, place)}
+        )
         assert set(reads.values()) == {num_passes}

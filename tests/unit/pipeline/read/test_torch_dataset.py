@@ -19,7 +19,7 @@ from pipeline.ledger.output import Output
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.torch_dataset import CompressedImages
 from tests.bundles import small_network
-from tests.datasets import MAP, STRUCT, Sample, pixels, write_dataset
+from tests.datasets import MAP, STRUCT, Sample, commit_instead, pixels, write_dataset
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "datasets.md"
 NUM_IMAGES = [3, 1, 4, 2]
@@ -45,11 +45,11 @@ def damaged(tiny_bundle: Path, tmp_path: Path) -> Output:
     x = pixels(16, 16)
     samples = [Sample(f"{n}.png", x, carried=[("cls", b"%d" % n)]) for n in range(3)]
     output = write_dataset(tmp_path, tiny_bundle, [samples[:2], samples[2:]], carried=MAP)
-    path = tmp_path / output.markers()[0].files["bitstreams"]
-    table = pq.read_table(path)
+    marker = output.markers()[0]
+    table = pq.read_table(tmp_path / marker.files["bitstreams"].name)
     rows = table.to_pylist()
     rows[1]["bitstream"] = rows[1]["bitstream"][:-1]
-    pq.write_table(table.from_pylist(rows, schema=table.schema), path)
+    commit_instead(output, marker, "bitstreams", table.from_pylist(rows, schema=table.schema))
     return output
 
 
@@ -62,7 +62,7 @@ def test_images_come_decoded_with_what_was_carried(dataset: Output, tiny_bundle:
     assert [sample["key"] for sample in samples] == [f"{n}.png" for n in range(10)]
     assert list(samples[0]) == ["key", "image", "width", "height", "label", "caption", "carried_key", "mask"]
     codec = Codec.load(tiny_bundle)
-    table = pq.read_table(str(dataset.folder) + "/" + dataset.markers()[0].files["bitstreams"])
+    table = pq.read_table(str(dataset.folder) + "/" + dataset.markers()[0].files["bitstreams"].name)
     for sample, bitstream in zip(samples, table["bitstream"].to_pylist(), strict=False):
         x_hat = codec.decompress(bitstream)
         assert np.array_equal(sample["image"], x_hat if x_hat.ndim == 3 else x_hat[:, :, None])

@@ -32,7 +32,7 @@ def compressed(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def rows_of(compressed: Path) -> list[dict[str, object]]:
-    names = [marker.files["metrics"] for marker in Output(str(compressed)).markers()]
+    names = [marker.files["metrics"].name for marker in Output(str(compressed)).markers()]
     return [row for name in names for row in pq.read_table(compressed / name).to_pylist()]
 
 

@@ -53,6 +53,9 @@ def test_open_files_are_written_from_where_they_are(folder: Folder) -> None:
         file.seek(2)
         folder.write_from("x/archive.tar", file)
     assert folder.read("x/archive.tar") == b"second"
+    assert folder.num_bytes("x/archive.tar") == 6
+    with pytest.raises(FileNotFoundError):
+        folder.num_bytes("x/other.tar")
     assert list(list_names(folder)) == ["x/archive.tar"]
     with pytest.raises(UnsafeNameError):
         folder.write_from("../archive.tar", io.BytesIO())

@@ -180,7 +180,7 @@ def test_a_marker_whose_answer_was_lost_is_this_run_s(faults: Faults) -> None:
     assert output.folder.create("marker", b"second") is False
     assert output.folder.read("marker") == b"first"
     marker = output.commit(0, {"metrics": b"rows"}, Summary(1))
-    assert output.marker(0) == marker and output.folder.read(marker.files["metrics"]) == b"rows"
+    assert output.marker(0) == marker and output.folder.read(marker.files["metrics"].name) == b"rows"
 
 
 def test_a_store_without_conditional_puts_gets_the_file(faults: Faults) -> None:

@@ -44,10 +44,10 @@ def worker(tmp_path: Path) -> Worker:
 def test_a_shard_is_processed_and_committed_once(worker: Worker, tmp_path: Path) -> None:
     marker = worker.run(SHARD)
     assert worker.run(SHARD) == marker and worker.num_calls == 1
-    table = pq.read_table(tmp_path / marker.files["metrics"])
+    table = pq.read_table(tmp_path / marker.files["metrics"].name)
     assert table.to_pylist() == [{"key": "a", "bpp": 0.5}, {"key": "b", "bpp": 0.5}]
     assert table.schema.metadata[b"job"] == b"test"
-    assert (tmp_path / marker.files["tars"]).read_bytes() == b"tar"
+    assert (tmp_path / marker.files["tars"].name).read_bytes() == b"tar"
     assert marker.last_stint is not None and marker.last_stint.seconds >= 0
 
 
