@@ -2,7 +2,7 @@
 
     python -m benchmarks.constraints --images FOLDER
 
-Every variant sees the same batches; the relaxed loss is measured on images that none was fitted to. Writes
+Every variant sees the same batches; the relaxed loss is measured on images that no variant was fitted to. Writes
 benchmarks/results/constraints.json.
 """
 
@@ -42,7 +42,7 @@ class Constraints:
     batch_size: int = 16
     num_threads: int = 1
     held_out: int = 50
-    """Images that are kept from the fit and measured on."""
+    """Number of images that are held out of the fit and measured."""
 
 
 def main(config: Constraints) -> None:

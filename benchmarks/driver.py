@@ -4,7 +4,7 @@
 
 Made-up shards of made-up images go through `pipeline.cluster.run.run_to_end` as those of a real job would, markers on
 a local disk; then the job runs again and finds everything done. CPU seconds are those of the driver's process, Ray's
-threads in it included. Each run is a process of its own. Writes benchmarks/results/driver.json.
+threads in it included. Each run has a process of its own. Writes benchmarks/results/driver.json.
 """
 
 import resource
@@ -34,9 +34,9 @@ class Driver:
     """Run jobs of empty shards."""
 
     num_shards: tuple[int, ...] = (20_000, 20_000, 20_000, 1_000_000)
-    """Of each run."""
+    """Number of shards of each run."""
     num_workers: tuple[int, ...] = (2, 16, 64, 2)
-    """Of each run; all are on this machine, whatever its CPUs."""
+    """Number of workers of each run; all are on this machine, whatever its CPUs."""
     shard_size: int = 128
 
 

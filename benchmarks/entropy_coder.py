@@ -36,14 +36,14 @@ class EntropyCoders:
     images: Path
     """Folder of PNG images."""
     name: str = "entropy_coder"
-    """Of the file in benchmarks/results."""
+    """Name of the file in benchmarks/results."""
     bundle: Path | None = None
     """Folder of fitted models; by default the shipped one."""
     repeats: int = 7
 
 
 class Zlib:
-    """What everybody has: the symbols as int16, deflated."""
+    """The codec that everybody has: the symbols as int16, deflated."""
 
     def encode(self, symbols: np.ndarray) -> bytes:
         """Deflate symbols."""

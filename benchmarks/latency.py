@@ -3,7 +3,7 @@
     python -m benchmarks.latency --images PHOTOS
 
 One worker of one thread, on the local disk; every read of an image, and every write of a restored one, sleeps first.
-Small images, of which a worker needs many a second. Writes benchmarks/results/latency.json.
+Images are small, so that a worker needs many a second. Writes benchmarks/results/latency.json.
 """
 
 import tempfile

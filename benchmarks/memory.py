@@ -28,7 +28,7 @@ class Memory:
 
     sizes: tuple[int, ...] = (1000, 50_000)
     side: int = 32
-    """Of the images, in pixels."""
+    """Side of the images, in pixels."""
 
 
 def main(config: Memory) -> None:

@@ -25,7 +25,7 @@ from bls.transforms.precision import Precision
 
 QUALITY = 4
 SIDES = {"kodak": 0, "1024": 1024}
-"""What is coded: the images as they are, and one of this side, patched together from them."""
+"""The coded images: those of the folder as they are, and one of this side, patched together from them."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PageFaults:
     images: Path
     """Folder of PNG images of one size, upright or not."""
     processes: int = 3
-    """Of each kind, in turns."""
+    """Processes of each kind, in turns."""
 
 
 def main(config: PageFaults) -> None:

@@ -33,7 +33,7 @@ class Planning:
 
 @dataclass
 class MadeUp:
-    """So many images in folders of a thousand."""
+    """`num_images` images in folders of a thousand."""
 
     num_images: int
     skipped: Counter[str] = field(default_factory=Counter)
@@ -76,7 +76,7 @@ def plan(num_images: int, folder: str) -> Manifest:
 
 
 def resume(num_images: int, folder: str) -> Manifest:
-    """Check that the inputs are the same, and read the plan, of which all but the last shard is done."""
+    """Check that the inputs are the same, and read the plan; all but its last shard are done."""
     manifest = plan(num_images, folder)
     (last,) = planned_shards(Output(folder), manifest, skip=set(range(manifest.num_shards - 1)))
     assert last.index == manifest.num_shards - 1

@@ -4,7 +4,7 @@
     python -m benchmarks.scaling predict --num-images 1e8 --megapixels 1 --num-workers 100
 
 `measure` runs the compress and the decompress job over squares of several sizes made from photographs, in small and in
-large shards, on one worker and on as many as there are CPUs. From the commit markers it fits
+large shards, on one worker and on one per CPU. From the commit markers it fits
 
     seconds of a shard = shard + image * images + megapixel * megapixels
 
@@ -65,7 +65,7 @@ class Costs:
     megapixel: float
 
     def predict(self, num_images: float, megapixels: float, num_shards: float, num_workers: float) -> float:
-        """Return the seconds that workers take for images of so many megapixels together."""
+        """Return the seconds that workers take for images with this sum of megapixels."""
         work = num_shards * self.shard + num_images * self.image + megapixels * self.megapixel
         # At the end workers wait for the last one: half a shard, on average.
         last = work / num_shards / 2 if num_workers > 1 else 0.0
@@ -74,15 +74,15 @@ class Costs:
 
 @dataclass(frozen=True)
 class Predict:
-    """Tell what a job takes by the measured costs of a worker on a machine that is full."""
+    """Predict what a job takes, from the measured costs of a worker on a machine that is full."""
 
     num_images: tuple[float, ...] = (1e6, 1e7, 1e8, 1e9)
     megapixels: float = 1.0
-    """Of an image."""
+    """Size of each image."""
     num_workers: tuple[int, ...] = (1, 16, 256, 4096)
     shard_size: int = 128
     price_per_worker_hour: float = 0.0
-    """Of the CPUs that a worker has, in the currency of your choice."""
+    """Price of a worker's CPUs for an hour, in the currency of your choice."""
 
 
 @dataclass
@@ -213,7 +213,7 @@ def _fit_stage(runs: Sequence[_Run], column: str) -> dict[str, float]:
 
 
 def _least_squares(terms: np.ndarray, seconds: np.ndarray) -> list[float]:
-    """Return coefficients, none of them negative, of the least relative error."""
+    """Return the non-negative coefficients with the least relative error."""
     coefficients, _ = nnls(terms / seconds[:, None], np.ones(len(seconds)))
     return [float(value) for value in coefficients]
 

@@ -1,4 +1,4 @@
-"""Compress images in a Ray Data graph of one's own: some photographs of scikit-image, and a file that is none."""
+"""Compress images in your own Ray Data graph: some photographs of scikit-image, and a file that is not an image."""
 
 from pathlib import Path
 

@@ -60,7 +60,7 @@ def train(compressed: Path) -> None:
 
 
 def count_with_ray(compressed: Path) -> None:
-    """Decode on Ray what is worth another look; anything of Ray Data may follow, `iter_torch_batches` among it."""
+    """Decode on Ray the images below 40 dB; anything of Ray Data may follow, such as `iter_torch_batches`."""
     dataset = pipeline.read_compressed(str(compressed), where="psnr_db < 40", columns=["key", "image"])
     for row in dataset.iter_rows():
         print(f"{row['key']} has shape {row['image'].shape} and mean {row['image'].mean():.1f}")

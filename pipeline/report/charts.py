@@ -29,7 +29,7 @@ STAGES: Mapping[str, str] = {
     "quality": "measuring of quality",
 }
 WAITING = "fetch"
-"""The stage in which several images of a worker are at a time."""
+"""The stage that several images of a worker are in at a time."""
 
 _STAGE_COLOURS: Chart = {
     "color": {"field": "stage", "type": "nominal", "title": None, "sort": list(STAGES.values())},
@@ -260,7 +260,7 @@ def _height(drawn: Sequence[WorkerTimes]) -> int:
 
 
 def equal_quality(needs: Sequence[Need], measure: str) -> Chart:
-    """Draw what ours needs for the same quality beside other codecs: a point per image, quartiles and median."""
+    """Draw bytes for the same quality, ours beside other codecs: a point per image, quartiles and median."""
     values = [
         {"codec": CODECS[need.codec], "percent": 100 / need.ratio}
         for need in needs

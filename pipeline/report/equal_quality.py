@@ -23,7 +23,7 @@ CODECS: Mapping[str, str] = {
     "webp": "WebP",
     "avif-444": "AVIF",
 }
-"""Those of pipeline/baselines.py that a report compares with, and what people call them."""
+"""The codecs of pipeline/baselines.py that a report compares with, and their common names."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a codec needs as a multiple of ours, None where it cannot be told: `reach` says why."""
+    """Bytes that a codec needs as a multiple of ours, None where it is unknown: `reach` says why."""
 
     codec: str
     measure: str
@@ -99,7 +99,7 @@ def bytes_at(
     wanted: float, quality: Callable[[int], float], num_bytes: Callable[[int], int], num_settings: int
 ) -> tuple[float | None, str]:
     """Find the bytes at which a quality is reached, settings 0 to `num_settings` - 1 being ever better."""
-    # The best settings are the slowest: bisection tries them only where nothing less will do.
+    # The best settings are the slowest: bisection tries them only if no lower setting suffices.
     high = bisect_left(range(num_settings), wanted, key=quality)
     low = high - 1
     if high == num_settings:

@@ -1,6 +1,6 @@
 """The page of a report: one HTML file with its charts, pictures, styles and scripts inside, which loads nothing.
 
-The template escapes whatever it is given; keys and messages are other people's input. The page's own policy (CSP)
+The template escapes all its values; keys and messages are other people's input. The page's own policy (CSP)
 forbids all requests, and script beside its own.
 """
 
@@ -26,7 +26,7 @@ _GENERATOR = "bls-codec report"
 
 @dataclass(frozen=True)
 class Shown:
-    """A group of the pictures: what they are extremes of, and (place, pictures) of each."""
+    """A group of pictures: the measure that they are extremes of, and (place, pictures) of each."""
 
     measure: str
     places: Sequence[tuple[str, Pictures]]
@@ -34,12 +34,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What other codecs need for the quality of ours, measured on a sample."""
+    """The bytes that other codecs need for the quality of ours, measured on a sample."""
 
     needs: Sequence[Need]
     num_images: int
     num_unreadable: int
-    num_jpeg: int  # of them were JPEG before
+    num_jpeg: int  # images of the sample that were JPEG before
     seed: int
 
 

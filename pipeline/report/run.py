@@ -1,4 +1,4 @@
-"""What a report on a compress job says in numbers: gathered from commit markers and one pass over the metrics.
+"""The numbers of a report on a compress job: gathered from commit markers and one pass over the metrics.
 
 In memory stay some thousand rows and the counts of histograms, whatever the size of the dataset.
 """
@@ -187,7 +187,7 @@ class _BadRows:
                 kept.add(here, self._random.random(len(here)))
 
     def reasons(self) -> list[Reason]:
-        """Return the most frequent first; secrets are dropped once more, whatever wrote the rows."""
+        """Return the most frequent first; secrets are dropped once more, whoever wrote the rows."""
         return [
             Reason(status, error_class, count, [_redacted(row) for row in self._examples[status, error_class].rows()])
             for (status, error_class), count in self._counts.most_common()

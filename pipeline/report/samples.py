@@ -21,7 +21,7 @@ class SmallestRows:
 
     def add(self, rows: pa.Table, numbers: Numbers) -> None:
         """Look at rows, each with its number; NaN stands for a row that does not take part."""
-        if len(self._numbers) == self._capacity:  # most rows of a large table end here
+        if len(self._numbers) == self._capacity:  # most rows of a large table are dropped here
             numbers = np.where(numbers < self._numbers[-1], numbers, np.nan)
         first = np.argsort(numbers, kind="stable")[: min(self._capacity, int(np.isfinite(numbers).sum()))]
         if len(first):
@@ -51,7 +51,7 @@ class Histogram:
         return both
 
     def add(self, values: Numbers) -> None:
-        """Count values; NaN is none."""
+        """Count values; NaN does not count."""
         known = values[np.isfinite(values)]
         places = np.log10(known) if self.is_log else known
         bins, counts = np.unique(np.floor(places / self._width), return_counts=True)
@@ -68,7 +68,7 @@ class Histogram:
         return (max(self._counts) - min(self._counts)) * self._width if self._counts else 0.0
 
     def quantile(self, share: float) -> float | None:
-        """Return the middle of the bin that holds a quantile; None of nothing."""
+        """Return the middle of the bin that holds a quantile, or None if there are no values."""
         left = share * self.count
         for bin_ in sorted(self._counts):
             left -= self._counts[bin_]
@@ -77,7 +77,7 @@ class Histogram:
         return None
 
     def bars(self, max_bars: int) -> Iterator[tuple[float, float, int]]:
-        """Return (start, stop, count) of at most so many bars, each of as many bins; empty bars are left out."""
+        """Merge bins into at most `max_bars` bars of equal width; return (start, stop, count) of the non-empty ones."""
         if not self._counts:
             return
         first, last = min(self._counts), max(self._counts)

@@ -27,7 +27,7 @@ class WorkerTimes:
 
     @property
     def seconds_per_megapixel(self) -> float:
-        """Return its pace."""
+        """Return how long a megapixel took it."""
         return self.seconds / max(self.summary.num_pixels / 1e6, 1e-9)
 
 
@@ -45,7 +45,7 @@ class JobTimes:
 
 
 def job_times(markers: Iterable[Marker]) -> JobTimes:
-    """Sum up the stints that markers tell of; shards of older releases, which name none, are left out.
+    """Sum up the stints in markers; shards of older releases, which have none, are left out.
 
     What a retried shard holds counts for the worker that worked longest on it.
     """

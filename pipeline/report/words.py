@@ -1,4 +1,4 @@
-"""The sentences of a report: what its numbers mean, in words for a reader who has not seen such numbers before."""
+"""The sentences of a report: what its numbers mean, for a reader who has not seen numbers of this kind before."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ def saving_text(run: RunReport) -> str:
 
 
 def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
-    """Tell name, value and meaning of what the job was and did."""
+    """Return name, value and meaning of what the job was and did."""
     total, settings = run.total, run.settings
     yield "Images", f"{run.num_good:,}", f"compressed and verified, of {total.num_images:,} that were looked at"
     sizes = f"{num_bytes_text(total.num_bytes_in)} became {num_bytes_text(total.num_bytes_out)}"
@@ -93,7 +93,7 @@ def progress(run: RunReport) -> str:
 
 
 def stage_rows(run: RunReport) -> list[tuple[str, float, float | None, float | None]]:
-    """Return name, seconds, share of the work and seconds per megapixel of every stage; to wait is no work."""
+    """Return name, seconds, share of the work and seconds per megapixel of every stage; waiting has no share."""
     seconds, megapixels = run.total.stage_seconds, run.total.num_pixels / 1e6
     total = _work_seconds(run)
     return [
@@ -146,7 +146,7 @@ def units(text: str) -> str:
 
 
 def row_numbers(row: dict[str, Any]) -> str:
-    """Tell the numbers of one image."""
+    """Return the numbers of one image."""
     parts = [f"{row['width']} x {row['height']}", f"{row['bpp']:.3f} bpp"]
     parts += [f"{row['psnr_db']:.2f} dB"] if row["psnr_db"] is not None else ["no error at all"]
     parts += [f"MS-SSIM {row['ms_ssim']:.4f}"] if row["ms_ssim"] is not None else ["MS-SSIM not measured"]
