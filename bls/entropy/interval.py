@@ -87,7 +87,7 @@ def decide_evenly(mode, words, interval, bit):
 
 @njit(nogil=True, inline="always")
 def narrow(mode, interval, split, bit):
-    """Keep the first `split` numbers of the interval for yes, the others for no; tell whether the encoder's low wraps.
+    """Keep the first `split` numbers of the interval for yes, else the others; return whether the encoder's low wraps.
 
     `renormalize` must follow where it does, or where fewer than 2**32 numbers are left.
     """
@@ -159,7 +159,7 @@ def terminate(words, interval):
 
 @njit(nogil=True)
 def is_terminated(words, interval):
-    """Tell whether all words were read, and the last two are what `terminate` writes."""
+    """Return whether all words were read, and the last two are what `terminate` writes."""
     low, range_, position = interval
     window = word_at(words, position - TWO) << WORD_BITS | word_at(words, position - ONE)
     return position >= np.uint64(words.size - 2) and window == roundest(window - low, range_)

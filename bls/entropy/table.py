@@ -25,7 +25,7 @@ class ProbabilityTable(StoredArrays):
     """The channels' frequencies, one after the other; each channel's escape entry is its last.
 
     Raises:
-        ValueError: the arrays are no such table.
+        ValueError: the arrays do not make a table.
     """
 
     stored_name = "probability table"

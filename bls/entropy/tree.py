@@ -42,7 +42,7 @@ CERTAIN = np.uint64(0x7FFF_FFFF)
 """A probability of one, in 31 bits; numba keeps unsigned arithmetic only where both operands are typed so."""
 MIN_SYMBOL, MAX_SYMBOL = int(INT32.min), int(INT32.max)
 MAX_MAGNITUDE = 255
-"""A distance from the mode counts so much at most in the sums around other symbols."""
+"""A distance from the mode counts at most this much in the sums around other symbols."""
 MARGIN = 2
 """Rows and columns of zeros around a channel, which stand for what lies outside."""
 

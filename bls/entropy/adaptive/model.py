@@ -32,17 +32,17 @@ class AdaptiveModel(StoredArrays):
 
     mode: Int32[np.ndarray, " c"]
     below: Int32[np.ndarray, " c"]
-    """How many symbols below the mode the chain reaches; `above` likewise."""
+    """How many symbols below the mode the chain reaches; `above` is the same above the mode."""
     above: Int32[np.ndarray, " c"]
     neighbour_weights: UInt16[np.ndarray, "c 6"]
-    """Of `NEIGHBOURS`; the activity has 8 fractional bits, and so have all weights."""
+    """Weights of `NEIGHBOURS`; the activity and all weights have 8 fractional bits."""
     sources: UInt16[np.ndarray, "c s"]
-    """Channels coded before whose magnitudes count; those of weight 0 do not."""
+    """Channels coded before whose magnitudes count, unless their weight is 0."""
     source_weights: UInt16[np.ndarray, "c s"]
     offset: UInt16[np.ndarray, " c"]
     """The activity where all magnitudes are zero."""
     probabilities: UInt16[np.ndarray, "c k d"]
-    """Of yes, in units of 2**-16, per context and decision."""
+    """Probabilities of yes, in units of 2**-16, per context and decision."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -66,7 +66,7 @@ class AdaptiveModel(StoredArrays):
 
     @property
     def channels(self) -> int:
-        """How many channels it codes."""
+        """Number of channels."""
         return len(self.mode)
 
 

@@ -70,7 +70,7 @@ from bls.entropy.tree import (
 
 COMPILED_IN = ("interval.py", "table.py", "tree.py", "adaptive/model.py", "mixed/logits.py", "mixed/model.py")
 """The other files that contribute to the machine code, and their hash (`bls.entropy.compiled`)."""
-COMPILED_IN_SHA256 = "77422fb029473b09d5cfafec44ed23b3ed4f7e2a01c84989d080f719b335054a"
+COMPILED_IN_SHA256 = "f795f36131600cf8feabbab152cdfcc2fe5ee8113d2c4ccb291fc221ea074f2b"
 IS_CACHED = hash_of_sources(COMPILED_IN) == COMPILED_IN_SHA256
 
 FIRST_OF_VALUE = 4
@@ -87,10 +87,10 @@ MAX_VALUE = 1023
 VALUE_SHIFT, LEVEL_SHIFT = SUM_FRACTION_BITS - 4, SUM_FRACTION_BITS - 6
 HALF_VALUE = 1 << (VALUE_SHIFT - 1)
 ACTIVITY, MAGNITUDE, VALUE, SIGNS_ABOVE, ENERGY_ABOVE, TOTAL = range(6)
-"""Of a row: the three sums without what the symbols to the left add, and contexts or parts of them."""
+"""Arrays of a row: the three sums without the symbols to the left, and contexts or parts of them."""
 ROW_SIZE = 6
 MAX_IN_TOTAL = 15
-"""A magnitude counts so much at most in the total over all channels."""
+"""A magnitude counts at most this much in the total over all channels."""
 
 
 @dataclass(frozen=True)

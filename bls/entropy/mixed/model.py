@@ -21,18 +21,18 @@ PLACES = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 """Rows and columns from a symbol to where a source's symbol is taken from."""
 CENTRE = PLACES.index((0, 0))
 SUM_FRACTION_BITS = 12
-"""Of both sums, and of their weights."""
+"""Fractional bits of both sums and of their weights."""
 
 # What contexts are made of: a number's level is how many of these starts it reaches. Ratios are constant, rounded up.
 LEVEL_STARTS = (2, 3, 4, 6, 7, 8, 11, 13, 16, 21, 26, 32, 41, 51, 64, 81, 102, 128, 162, 204, 256, 323, 407)
-"""Of the expected magnitude, in 1/64: third octaves."""
+"""Starts of the levels of the expected magnitude, in 1/64: third octaves."""
 ENERGY_STARTS = (12, 19, 28, 42, 64, 96, 146, 221, 335, 507, 768)
-"""Of the neighbours' six errors of prediction, in 1/16."""
+"""Starts of the levels of the neighbours' six errors of prediction, in 1/16."""
 DISTANCE_STARTS = (1, 3, 6, 10, 15, 22, 32, 46, 66, 96, 144)
-"""Of the distance to the predicted value, in 1/16."""
+"""Starts of the levels of the distance to the predicted value, in 1/16."""
 NUM_LEVELS, NUM_ENERGIES, NUM_DISTANCES = (len(s) + 1 for s in (LEVEL_STARTS, ENERGY_STARTS, DISTANCE_STARTS))
 NUM_SIGNS = 3**4
-"""Of the four nearest neighbours: negative, zero, positive."""
+"""Combinations of the signs of the four nearest neighbours: negative, zero, positive."""
 
 NUM_SIGNED_DISTANCES = 2 * NUM_DISTANCES - 1
 NUM_SLOTS = NUM_DISTANCES + 3 * NUM_SIGNED_DISTANCES
@@ -41,9 +41,9 @@ turns: for "other than the mode?" without sign, for "smaller?", "further than 1?
 
 NUM_MODELS = 6
 NUM_INPUTS = NUM_MODELS + 1
-"""Of the mixer: one per model, and a constant."""
+"""Inputs of the mixer: one per model, and a constant."""
 FIRST_COUNT = 20
-"""What a stored probability weighs against the decisions of the image, as if so many had been seen."""
+"""Weight of a stored probability against the decisions of the image: as if this number had been seen."""
 
 
 def _level_table(starts: tuple[int, ...], size: int) -> UInt8[np.ndarray, " n"]:
@@ -68,11 +68,11 @@ class MixedModel(StoredArrays):
     magnitude_offset: Int32[np.ndarray, " c"]
     """The expected magnitude where all magnitudes are zero."""
     magnitude_neighbour_weights: Int16[np.ndarray, "c 6"]
-    """Of `NEIGHBOURS` in the own channel; no weight of a magnitude is negative."""
+    """Weights of `NEIGHBOURS` in the own channel; no weight of a magnitude is negative."""
     magnitude_sources: UInt16[np.ndarray, "c s"]
-    """Channels coded before; those of weight 0 do not count."""
+    """Channels coded before; a channel of weight 0 does not count."""
     magnitude_places: UInt16[np.ndarray, "c s"]
-    """Index into `PLACES` of each."""
+    """Index into `PLACES` of each source."""
     magnitude_weights: Int16[np.ndarray, "c s"]
     value_neighbour_weights: Int16[np.ndarray, "c 6"]
     value_sources: UInt16[np.ndarray, "c s"]
@@ -92,7 +92,7 @@ class MixedModel(StoredArrays):
 
     @property
     def channels(self) -> int:
-        """How many channels it codes."""
+        """Number of channels."""
         return len(self.magnitude_offset)
 
 
