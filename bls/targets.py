@@ -1,13 +1,15 @@
 """Compress an image to a target: the quality is searched for that just meets it.
 
-PSNR, MS-SSIM and size rise with quality, so a few tries close in on the target: at first where the usual slope reaches
-it, further each time while all lie on one side, then where a straight line between both sides does. An image is
-analysed once for each network that is tried.
+PSNR, MS-SSIM and size rise with quality, so a few tries close in on the target (`bls.search`). An image is analysed
+once for each network that is tried; a try is a synthesis, or an entropy coding.
 """
 
 import math
-from bisect import bisect_left
-from dataclasses import dataclass
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
 
 from bls.bitstream import Header
@@ -17,16 +19,17 @@ from bls.ladder import INDEX_STEPS, index_of, quality_of
 from bls.measures import images as measures
 from bls.measures.ms_ssim import MS_SSIM_MIN_SIDE
 from bls.pixels import Pixels
+from bls.search import Crossing, find_crossing
 
 Kind = Literal["psnr_db", "ms_ssim", "num_bytes", "bpp"]
 TOLERANCES = {"psnr_db": 0.02, "ms_ssim": 0.0005}
 """A measure may exceed its target by this, if a lower quality would miss it."""
 SIZE_TOLERANCE = 0.005
 """A bitstream may fall short of its target by this part, and is never larger."""
-MAX_TRIES = 16
 FIRST_TRY = 4.0
-SLOPES = {"psnr_db": 2.0, "ms_ssim": 0.2, "num_bytes": 0.45, "bpp": 0.45}
+SLOPES = {"psnr_db": 1.5, "ms_ssim": 0.2, "num_bytes": 0.4, "bpp": 0.4}
 """Roughly how much the excess over a target rises from one quality to the next."""
+_MAX_PSNR_DB = 100.0  # of an image that is restored without an error
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,13 @@ class Target:
     value: float
 
     def __post_init__(self) -> None:
-        highest = {"ms_ssim": 1.0, "psnr_db": 100.0}.get(self.kind, math.inf)
+        highest = {"ms_ssim": 1.0, "psnr_db": _MAX_PSNR_DB}.get(self.kind, math.inf)
         if not 0 < self.value < highest:
             below = "" if highest == math.inf else f" and below {highest:g}"
             raise ValueError(f"target {self.kind} is {self.value:g}, expected a number above 0{below}")
+
+    def __str__(self) -> str:
+        return f"{self.kind} {'<=' if self.is_size else '>='} {self.value:.15g}"
 
     @property
     def is_size(self) -> bool:
@@ -58,121 +64,145 @@ class Target:
 
 @dataclass(frozen=True)
 class Compressed:
-    """A bitstream, the quality that was found, and whether it meets the target; if not, no quality does."""
+    """A bitstream, the quality that was found, and whether it meets the target; if not, no quality does.
+
+    `x_hat` is what its symbols decode to, None where the search did not need it; `seconds` are spent by stage.
+    """
 
     bitstream: bytes
     quality: float
     is_met: bool
+    symbols: Symbols
+    x_hat: Pixels | None
+    seconds: dict[str, float]
 
 
 def compress_to_target(
-    codec: Codec, x: Pixels, target: Target, *, coder: str = CODERS[0], more_num_bytes: int = 0
+    codec: Codec,
+    x: Pixels,
+    target: Target,
+    *,
+    coder: str = CODERS[0],
+    more_num_bytes: int = 0,
+    latents: Latents | None = None,
 ) -> Compressed:
     """Return the bitstream of the lowest quality that meets a target of error, or the highest of a size.
 
-    `more_num_bytes` are added to the size of each bitstream, for what a file has around it.
+    `more_num_bytes` are added to the size of each bitstream, for what a file has around it. `latents` are those
+    of the quality `first_try(codec)`, if they are known.
 
     Raises:
         ValueError: the target is an MS-SSIM and the image is too small to have one.
-        BitstreamError: the target is a PSNR or an MS-SSIM, and the image has more pixels than the codec decodes.
     """
     if target.kind == "ms_ssim" and min(x.shape[:2]) < MS_SSIM_MIN_SIDE:
         raise ValueError(f"image has {x.shape[1]}x{x.shape[0]} pixels, MS-SSIM needs {MS_SSIM_MIN_SIDE} a side")
-    attempts = _Attempts(codec, x, target, coder, more_num_bytes)
-    served = [index for each in codec.bundle.qualities for index in range(index_of(each.low), index_of(each.high) + 1)]
-    last = len(served) - 1
-    # Places in the list, which has no gaps: below falls short of the target, above reaches it; unknown at first.
-    below, above = -1, len(served)
-    place = bisect_left(served, index_of(FIRST_TRY)) if served[0] <= index_of(FIRST_TRY) <= served[last] else last // 2
-    stride = 1
-    for _ in range(MAX_TRIES):
-        excess = attempts.excess(served[place])
-        if attempts.is_close(served[place]):
-            return attempts.result(served[place], is_met=True)
-        below, above = (place, above) if excess < 0 else (below, place)
-        if above - below <= 1:
-            break
-        if below >= 0 and above <= last:
-            ends = attempts.excess(served[below]), attempts.excess(served[above])
-            place = below + _crossing(*ends, above - below)
-        else:  # a little further than the usual slope says, so that the target is likely to lie between
-            stride = max(2 * stride, round(1.2 * abs(excess) / SLOPES[target.kind] * INDEX_STEPS))
-            place = min(place + stride, last) if excess < 0 else max(place - stride, 0)
-    if target.is_size:
-        return attempts.result(served[max(below, 0)], is_met=below >= 0)
-    return attempts.result(served[min(above, last)], is_met=above <= last)
+    tries = _Tries(codec, x, target, coder, more_num_bytes)
+    if latents is not None:
+        tries.latents[codec.model_fingerprint(first_try(codec))] = latents
+    crossing = find_crossing(
+        tries.excess,
+        [range(index_of(each.low), index_of(each.high) + 1) for each in codec.bundle.qualities],
+        first=index_of(first_try(codec)),
+        slope=SLOPES[target.kind] / INDEX_STEPS,
+        window=tries.window,
+    )
+    return tries.result(crossing)
 
 
-def _crossing(below: float, above: float, distance: int) -> int:
-    """Return how far from the lower end a straight line crosses zero, kept a tenth away from both ends."""
-    part = min(max(below / (below - above), 0.1), 0.9)
-    return min(max(round(part * distance), 1), distance - 1)
+def first_try(codec: Codec) -> float:
+    """Return the quality at which a search begins."""
+    return min(codec.bundle.whole_qualities, key=lambda quality: abs(quality - FIRST_TRY))
 
 
-class _Attempts:
-    """Codings of one image at several qualities, each done once."""
+@dataclass
+class _Tries:
+    """Codings of one image at several qualities; what was done last is kept, as it is likely to be the result."""
 
-    def __init__(self, codec: Codec, x: Pixels, target: Target, coder: str, more_num_bytes: int) -> None:
-        self._codec = codec
-        self._x = x
-        self._target = target
-        self._coder = coder
-        self._more_num_bytes = more_num_bytes
-        self._bound = target.bound(x)
-        self._latents: dict[bytes, Latents] = {}
-        self._values: dict[int, float] = {}
-        self._bitstreams: dict[int, bytes] = {}
+    codec: Codec
+    x: Pixels
+    target: Target
+    coder: str
+    more_num_bytes: int
+    latents: dict[bytes, Latents] = field(default_factory=dict)
+    """By the fingerprint of their network."""
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    last_index: int = -1
+    last_symbols: Symbols | None = None
+    last_bitstream: bytes | None = None
+    last_x_hat: Pixels | None = None
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """The excess that is close enough to the target."""
+        bound = self.target.bound(self.x)
+        if self.target.is_size:
+            return math.log(1 - SIZE_TOLERANCE), 0.0
+        return 0.0, self._scaled(bound + TOLERANCES[self.target.kind]) - self._scaled(bound)
 
     def excess(self, index: int) -> float:
         """Return by how much a quality exceeds the target, on a scale on which it rises evenly with quality."""
-        return self._scaled(self._value(index)) - self._scaled(self._bound)
+        return self._scaled(self._measure(index)) - self._scaled(self.target.bound(self.x))
 
-    def is_close(self, index: int) -> bool:
-        """Return whether a quality meets the target closely enough."""
-        value = self._value(index)
-        if self._target.is_size:
-            return (1 - SIZE_TOLERANCE) * self._bound <= value <= self._bound
-        return self._bound <= value <= self._bound + TOLERANCES[self._target.kind]
-
-    def result(self, index: int, *, is_met: bool) -> Compressed:
-        """Return the bitstream of a quality."""
+    def result(self, crossing: Crossing) -> Compressed:
+        """Return the bitstream of the quality that was found, or of the nearer end of the range."""
+        sides = (crossing.below, crossing.above) if self.target.is_size else (crossing.above, crossing.below)
+        index, is_met = (crossing.close, True) if crossing.close is not None else (sides[0], sides[0] is not None)
+        index = sides[1] if index is None else index
+        assert index is not None
         bitstream = self._bitstream(index)
-        if not self._target.is_size:
-            self._codec.decode(bitstream)  # a promised error is that of a bitstream that this codec decodes
-        return Compressed(bitstream, quality_of(index), is_met)
-
-    def _value(self, index: int) -> float:
-        if index not in self._values:
-            self._values[index] = self._measure(index)
-        return self._values[index]
+        symbols = self._symbols(index)
+        return Compressed(bitstream, quality_of(index), is_met, symbols, self.last_x_hat, dict(self.seconds))
 
     def _measure(self, index: int) -> float:
-        if self._target.is_size:
-            return len(self._bitstream(index)) + self._more_num_bytes
-        # What the decoder shows: the coders lose nothing.
-        (x_hat,) = self._codec.synthesize([(self._header(index), self._symbols(index))])
-        if self._target.kind == "psnr_db":
-            return measures.psnr_db(measures.mse_255(self._x, x_hat))
-        ms_ssim = measures.ms_ssim(self._x, x_hat)
+        if self.target.is_size:
+            return len(self._bitstream(index)) + self.more_num_bytes
+        x_hat = self._x_hat(index)
+        with self._stage("quality"):
+            if self.target.kind == "psnr_db":
+                return measures.psnr_db(measures.mse_255(self.x, x_hat))
+            ms_ssim = measures.ms_ssim(self.x, x_hat)
         assert ms_ssim is not None
         return ms_ssim
 
     def _scaled(self, value: float) -> float:
-        if self._target.is_size:
+        if self.target.is_size:
             return math.log(value)
-        return value if self._target.kind == "psnr_db" else -math.log10(max(1 - value, 1e-9))
+        return min(value, _MAX_PSNR_DB) if self.target.kind == "psnr_db" else -math.log10(max(1 - value, 1e-9))
 
     def _bitstream(self, index: int) -> bytes:
-        if index not in self._bitstreams:
-            self._bitstreams[index] = self._codec.encode(self._symbols(index), header=self._header(index))
-        return self._bitstreams[index]
+        symbols = self._symbols(index)
+        if self.last_bitstream is None:
+            with self._stage("entropy_encode"):
+                self.last_bitstream = self.codec.encode(symbols, header=self._header(index))
+        return self.last_bitstream
+
+    def _x_hat(self, index: int) -> Pixels:
+        """Return what the decoder shows: the coders lose nothing."""
+        symbols = self._symbols(index)
+        if self.last_x_hat is None:
+            with self._stage("synthesis"):
+                (self.last_x_hat,) = self.codec.synthesize([(self._header(index), symbols)])
+        return self.last_x_hat
 
     def _symbols(self, index: int) -> Symbols:
+        if index != self.last_index or self.last_symbols is None:
+            with self._stage("analysis"):
+                self.last_symbols = self.codec.quantize(self._latents(index), quality=quality_of(index))
+            self.last_index, self.last_bitstream, self.last_x_hat = index, None, None
+        return self.last_symbols
+
+    def _latents(self, index: int) -> Latents:
         quality = quality_of(index)
-        fingerprint = self._codec.model_fingerprint(quality)
-        if fingerprint not in self._latents:
-            (self._latents[fingerprint],) = self._codec.latents([self._x], quality=quality)
-        return self._codec.quantize(self._latents[fingerprint], quality=quality)
+        fingerprint = self.codec.model_fingerprint(quality)
+        if fingerprint not in self.latents:
+            (self.latents[fingerprint],) = self.codec.latents([self.x], quality=quality)
+        return self.latents[fingerprint]
 
     def _header(self, index: int) -> Header:
-        return make_header(self._x, quality=quality_of(index), coder=self._coder)
+        return make_header(self.x, quality=quality_of(index), coder=self.coder)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
