@@ -2,17 +2,14 @@
 
 import logging
 import os
-import re
 import signal
-import socket
 import threading
 from typing import Any
 
 import ray
 
 from pipeline.console.exits import UsageError, describe_error
-
-SECONDS_TO_CONNECT = 10.0
+from pipeline.reachable import check_cluster
 
 
 class ClusterError(UsageError):
@@ -28,11 +25,11 @@ def connect(*, num_cpus: int | None = None) -> bool:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     if address:
-        _check_reachable(address)
         try:
+            check_cluster(address)
             ray.init(**quiet)
         except ConnectionError as error:
-            raise ClusterError(f"no Ray cluster at RAY_ADDRESS={address}: {error}") from error
+            raise ClusterError(str(error)) from error
     else:
         try:
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
@@ -44,16 +41,3 @@ def connect(*, num_cpus: int | None = None) -> bool:
         # Ray's own handler would print a stack and exit with 15.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     return bool(address)
-
-
-def _check_reachable(address: str) -> None:
-    """Look whether anything answers at `host:port`: Ray itself goes on trying for a quarter of an hour."""
-    match = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
-    if match is not None:
-        try:
-            socket.create_connection((match[1], int(match[2])), timeout=SECONDS_TO_CONNECT).close()
-        except OSError as error:
-            raise ClusterError(
-                f"no Ray cluster at RAY_ADDRESS={address} ({error}): start it, correct the address, or unset "
-                "RAY_ADDRESS to use this machine alone"
-            ) from error

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from bls.bitstream import MAX_PIXELS
 from pipeline.ledger.markers import CommittedFile
+from pipeline.reachable import check_cluster
 from pipeline.read.dataset import CompressedDataset, StoredFile
 from pipeline.read.images import ImageReader, ReadingConfig, in_order, reading_config
 from pipeline.work.codec import configure_process
@@ -46,7 +47,10 @@ def read_compressed(
 
     Raises:
         ValueError: there is no compressed dataset at `uri`, no such key or column, or another bundle compressed it.
+        ConnectionError: Ray would join a cluster that does not answer.
     """
+    if not ray.is_initialized():
+        check_cluster(os.environ.get("RAY_ADDRESS"))
     dataset = CompressedDataset(uri)
     config = reading_config(dataset, columns=columns, bundle=bundle, device=device, max_pixels=max_pixels)
     files = dataset.files(dataset.select(keys=keys, where=where))
