@@ -68,7 +68,8 @@ class Evaluate:
     crop: tuple[int, int] | None = None
     """Left and top of the enlarged region (--panels only). Default: the most detailed region of each image."""
     reference: str | None = None
-    """CSV file of published curves on these images, a path or URI: codec, bpp, psnr_rgb_db, ms_ssim."""
+    """CSV file of published curves on these images, a path or URI: codec, bpp, psnr_rgb_db, ms_ssim. For Kodak:
+    benchmarks/reference/kodak.csv."""
     curves: tuple[str, ...] = ("balle2017-retrained-mse", "jpeg-420")
     """Codecs of the reference to compare with."""
     cluster: OmitArgPrefixes[ClusterOptions] = field(default_factory=ClusterOptions)

@@ -1,12 +1,15 @@
 import math
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as pcsv
 import pytest
 
 from pipeline.evaluate.curves import Curve, bd_rate_row, curves, mean_points, ms_ssim_db, rate_at, read_reference
 from pipeline.ledger.schema import EVALUATION
 
+BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
 CSV = b"codec,bpp,psnr_rgb_db,ms_ssim,source\na,0.5,30,0.9,x\na,0.25,28,0.8,x\nb,1.0,33,,x\n"
 
 
@@ -117,3 +120,19 @@ def test_rate_at_a_quality() -> None:
     assert rate_at(OURS, 29.0) == pytest.approx(0.2)
     assert rate_at(OURS, 30.5) == pytest.approx(0.2 * math.sqrt(2))  # straight over the logarithm
     assert rate_at(OURS, 25.9) is None and rate_at(OURS, 34.6) is None
+
+
+def test_the_committed_comparison_follows_from_the_committed_curves() -> None:
+    """A reader can check the published comparison with what is in the repository."""
+    kodak = BENCHMARKS / "results" / "kodak"
+    summary = pcsv.read_csv(kodak / "summary.csv").to_pylist()
+    (ours,) = curves([point for point in summary if point["codec"] == "bls-mixed"], "psnr_db")
+    reference = (BENCHMARKS / "reference" / "kodak.csv").read_bytes()
+    published = curves(read_reference(reference, ["balle2017-retrained-mse", "jpeg-420"]), "psnr_db", is_published=True)
+    found = [bd_rate_row(ours, curve, "psnr_db") for curve in published]
+    rows = pcsv.read_csv(kodak / "bd_rate.csv").to_pylist()
+    expected = [row for row in rows if row["is_published"] and row["measure"] == "psnr_db"]
+    assert [row["codec"] for row in found] == [row["codec"] for row in expected]
+    assert [row["bd_rate_percent"] for row in found] == pytest.approx(
+        [row["bd_rate_percent"] for row in expected], abs=1e-3
+    )
