@@ -123,9 +123,8 @@ def page(sections: Sequence[str], *, name: str, failures: Mapping[str, str], pro
         f"# Side by side: {_text(name)}",
         "",
         "Whole pictures are scaled to fit; the regions below them are enlarged "
-        f"{_ENLARGED} times without interpolation. Every other codec has the setting whose file is the smallest that "
-        "is not smaller than our bitstream: it has as many bits or a few more, never fewer, unless it has no setting "
-        "that spends as many.",
+        f"{_ENLARGED} times without interpolation. Every other codec runs at its lowest setting whose file is at least "
+        "as large as our bitstream, so none is shown with fewer bits unless it has no larger setting.",
         "",
         *sections,
         *(f"Left out: {_text(key)}: {_text(reason)}\n" for key, reason in failures.items()),

@@ -1,7 +1,7 @@
 """Pictures to compare by eye: an image as our codec and others show it at about equal size.
 
-Another codec gets the setting whose file is the smallest that is not smaller than our bitstream, so that none is shown
-with fewer bits than ours unless it cannot spend as many. All code the same array, grayscale as one channel.
+Every other codec runs at its lowest setting whose file is at least as large as our bitstream, so none is shown with
+fewer bits unless it has no larger setting. All code the same array, grayscale as one channel.
 """
 
 import re

@@ -176,7 +176,7 @@ def measure(x: Pixels, x_hat: Pixels) -> Row:
 
 
 def summarize(rows_by_image: Iterable[Sequence[Row]]) -> Summary:
-    """Count images; an image with a failed row counts as quarantined, for the reason of the first such row."""
+    """Count images; an image with a failed row counts as quarantined, for the reason of its first failed row."""
     worst = [next((row for row in rows if row["status"] != Status.OK), rows[0]) for rows in rows_by_image]
     return Summary.of_rows([{"num_bytes": 0, **row} for row in worst], bytes_in=["num_bytes"], bytes_out=["num_bytes"])
 
