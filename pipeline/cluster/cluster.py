@@ -10,7 +10,7 @@ from pipeline.cluster.connection import ClusterError, connect
 class Cluster:
     """The cluster of RAY_ADDRESS, or Ray on this machine alone; started when it is needed, left at the end.
 
-    Without a number of workers there are as many as the cluster has room for, more when nodes join. `job` names the
+    Without a number of workers the job has all that fit in the cluster, and more when nodes join. `job` names the
     job in Ray's metrics.
     """
 
@@ -39,7 +39,7 @@ class Cluster:
         """Connect and return the number of workers.
 
         Raises:
-            ClusterError: there is no cluster, or no room for the workers.
+            ClusterError: the cluster is missing, or has no room for the workers.
         """
         self._can_grow = can_grow = self._connect()
         room, num_cpus, num_gpus = self._room()

@@ -3,8 +3,8 @@
 Each actor holds one loaded worker and is given whole shards: references in, markers out, no pixels. An actor whose
 process dies is replaced by a new one, which waits for free resources as the first ones did: workers come and go with
 the nodes of a cluster. Ray's own retries are off. A shard whose worker died is tried once more, then bisected until the
-images that kill are alone; they are quarantined and the rest is committed. On Ctrl-C what runs is finished, and no more
-given out.
+images that kill are alone; they are quarantined and the rest is committed. On Ctrl-C running shards are finished, and
+no more are given out.
 """
 
 import threading
@@ -28,14 +28,14 @@ from pipeline.ledger.shard import Shard
 
 IN_FLIGHT = 2  # shards of an actor: the next one is there when one ends
 MAX_FAILED_STARTS = 3  # of workers in a row
-SECONDS_TO_START = 60.0  # of a first worker, before the user is told what is waited for
-SECONDS_BETWEEN_LOOKS = 10.0  # at how much room the cluster has by now
+SECONDS_TO_START = 60.0  # of a first worker, before a message says what the job waits for
+SECONDS_BETWEEN_LOOKS = 10.0  # at the room that the cluster has
 SECONDS_TO_WAIT = 1.0  # for results, before Ctrl-C is looked for
-SECONDS_TO_CLOSE = 5.0  # for a worker to tell, after Ctrl-C, what it has begun
+SECONDS_TO_CLOSE = 5.0  # for a worker to report, after Ctrl-C, what it has begun
 
 
 class InterruptedWorkError(Exception):
-    """The user stopped the job; what ran then is committed."""
+    """The user stopped the job; the shards that ran then are committed."""
 
 
 class ShardWorker(Protocol):
@@ -99,7 +99,7 @@ class _Host:
 
 
 class _Actor:
-    """An actor and what it was given, oldest first: that is what it is working on."""
+    """An actor and the tasks it was given, oldest first: it works on the oldest."""
 
     def __init__(self, handle: Any, make_worker: Callable[[], ShardWorker]) -> None:
         self.handle = handle
@@ -120,7 +120,7 @@ class _Actor:
 
     @property
     def awaited(self) -> Any:
-        """The reference of its next result, None where there is nothing to come."""
+        """The reference of its next result, or None if none is to come."""
         if not self.is_ready:
             return self.starting
         return self.given[0][0] if self.given else None
@@ -194,7 +194,10 @@ class _Pool:
             say(f"finishing {num_running} running shard{'s' * (num_running > 1)}; press Ctrl-C again to stop at once")
 
     def _next(self, actor: _Actor) -> Task | None:
-        """Return the next task for an actor; a probe only for one that has nothing else, else who killed is open."""
+        """Return the next task for an actor.
+
+        Probes go only to idle actors: with two tasks in flight we could not know which one killed the process.
+        """
         if self._again and not (self._again[0].suspects and actor.given):
             return self._again.popleft()
         return next(self._new, None)
@@ -204,7 +207,7 @@ class _Pool:
         self._grow()
         by_reference = {actor.awaited: actor for actor in self._actors if actor.awaited is not None}
         done, others = ray.wait(list(by_reference), timeout=SECONDS_TO_WAIT)
-        if done and others:  # all that are there: to look costs more, the more workers there are
+        if done and others:  # take all that are there: looking costs more, the more workers there are
             done += ray.wait(others, num_returns=len(others), timeout=0)[0]
         now = time.monotonic()
         if done or any(actor.is_ready for actor in self._actors):

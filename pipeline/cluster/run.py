@@ -25,7 +25,7 @@ RunShards = Callable[[Any, Callable[[], ShardWorker], Iterator[Shard]], Generato
 class Work:
     """What a job is to do; `verb` is what becomes of an image, `shards` leaves out those of the given numbers.
 
-    `num_images_of` tells of shards that may have got more images since they were done: those are done again.
+    `num_images_of` has the size of shards that may have got more images since they were done: they are done again.
     """
 
     verb: str
@@ -36,7 +36,7 @@ class Work:
     num_images_of: Mapping[int, int] = field(default_factory=dict)
 
     def is_to_do_again(self, marker: Marker, retry_quarantined: bool) -> bool:
-        """Tell whether a shard that is done has got images since, or has quarantined ones that are to be retried."""
+        """Return whether a shard that is done has got images since, or has quarantined ones that are to be retried."""
         summary = marker.summary
         is_outdated = self.num_images_of.get(marker.shard, summary.num_images) != summary.num_images
         return is_outdated or (retry_quarantined and summary.num_quarantined > 0)

@@ -1,4 +1,4 @@
-"""What is known of a shard until it is committed: how often its worker died, and which images are to blame."""
+"""The state of a shard until it is committed: how often its worker died, and which images are to blame."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a job tells Ray's metrics, which every node exports to Prometheus (docs/operations.md has the table).
+"""Counts of a job in Ray's metrics, which every node exports to Prometheus (docs/operations.md has the table).
 
 The driver counts, as markers arrive: an image that is done twice, because its worker died, counts once.
 """
@@ -47,7 +47,7 @@ class Telemetry:
         self._failures.inc(1, {"job": self._job, "kind": kind})
 
     def ready(self, num_workers: int) -> None:
-        """Tell how many workers are ready."""
+        """Report how many workers are ready."""
         self._workers.set(num_workers, {"job": self._job})
 
 
@@ -56,5 +56,5 @@ def _counter(name: str, description: str, *tags: str) -> Counter:
 
 
 def _increase(counter: Counter, value: float, tags: dict[str, str]) -> None:
-    if value > 0:  # Ray takes no other
+    if value > 0:  # Ray takes only these
         counter.inc(value, tags)

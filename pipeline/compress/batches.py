@@ -48,14 +48,14 @@ class CompressImages:
     """Compress the images of a batch: its column `column` is replaced by ADDED_COLUMNS.
 
     An image is the bytes of a file, a struct with them as `bytes`, or a uint8 array of (h, w), (h, w, 1) or (h, w, 3).
-    One that cannot be compressed gets a row whose `status` says why, and disturbs no other. Every bitstream was decoded
-    again; `psnr_db` is of what the decoder shows.
+    An image that cannot be compressed gets a row whose `status` says why, and disturbs no other. Every bitstream was
+    decoded again; `psnr_db` is of the decoded image.
 
     An instance serves as a function, whose processes each load the codec once; the class itself serves as the class of
     an actor pool, with `fn_constructor_kwargs={"quality": 4}`.
 
     Raises:
-        ValueError: the bundle has no such quality or coder.
+        ValueError: the bundle does not serve the quality, or the coder is unknown.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class CompressImages:
         """Return the batch with its images compressed.
 
         Raises:
-            ValueError: the batch has no such column, or the model of this process is another.
+            ValueError: the batch lacks the column, or the model of this process is another.
         """
         if self._column not in batch:
             raise ValueError(f"the batch has no column {self._column!r}, expected it among {', '.join(batch)}")

@@ -1,4 +1,4 @@
-"""What every image that is compressed goes through: analysed, entropy coded, and decoded again from its bitstream."""
+"""The way of every image that is compressed: analysed, entropy coded, and decoded again from its bitstream."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,11 +46,11 @@ def code(codec: Codec, item: CodedItem, *, quality: float, coder: str) -> None:
             item.row["verified"] = item.decoded[0] == header and np.array_equal(item.decoded[1], symbols)
             if not item.row["verified"]:
                 raise BitstreamError("the bitstream does not give its symbols back: please report this image")
-            item.symbols = item.decoded[1]  # of a large image a second copy would count
+            item.symbols = item.decoded[1]  # a second copy of a large image would count
 
 
 def rate_and_distortion(item: CodedItem) -> dict[str, Any]:
-    """Return the columns that tell the rate and the squared error of a decoded image."""
+    """Return the columns of the rate and the squared error of a decoded image."""
     assert item.image is not None and item.x_hat is not None
     height, width = item.x_hat.shape[:2]
     mse_255 = measures.mse_255(item.image.pixels, item.x_hat)

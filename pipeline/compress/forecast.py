@@ -1,4 +1,4 @@
-"""What compressing a dataset would take, told from a sample of its images (`--dry-run`)."""
+"""What compressing a dataset would take, estimated from a sample of its images (`--dry-run`)."""
 
 import random
 import statistics
@@ -34,7 +34,7 @@ class Forecast:
     seconds: float
 
     def report(self, *, num_images: int, num_left: int, num_workers: int) -> list[tuple[str, str]]:
-        """Return the rows of a table that tells what the whole would be."""
+        """Return the rows of a table with estimates for the whole."""
         seconds = self.seconds / len(self.rows) * num_left / num_workers
         num_bad = sum(row["status"] != Status.OK for row in self.rows)
         return [
@@ -78,7 +78,7 @@ class Forecast:
 
 
 def draw_sample(references: Iterable[ImageReference], size: int = SAMPLE_SIZE) -> tuple[int, list[ImageReference]]:
-    """Count references and draw some, each as likely as any other and always the same, holding no more than those."""
+    """Count references and draw a uniform sample, always the same, holding no more than the sample."""
     rng = random.Random(0)
     sample: list[ImageReference] = []
     count = 0

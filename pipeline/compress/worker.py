@@ -68,7 +68,7 @@ class ShardCompressor:
     """Compress shards of image references with one model.
 
     Raises:
-        ValueError: the bundle is another or has no model of this quality, or the input is no source of images.
+        ValueError: the bundle is another or has no model of this quality, or the input is not a source of images.
     """
 
     def __init__(self, config: CompressionConfig) -> None:
@@ -203,7 +203,7 @@ class ShardCompressor:
         """Quarantine images whose rows cannot be written: a value of an input must not fail its shard."""
         try:
             pa.Table.from_pylist([item.stored for item in items if item.ok], schema=self._bitstreams)
-        except Exception:  # which image it is shows below
+        except Exception:  # the images are tried one by one below
             for item in items:
                 if item.ok:
                     with item.stage("quality_seconds"):
@@ -213,7 +213,7 @@ class ShardCompressor:
 
 
 def is_sampled(key: str, share: float) -> bool:
-    """Tell whether an image belongs to a sample of about this share: always the same images, whoever asks."""
+    """Return whether an image belongs to a sample of about this share: always the same images."""
     return zlib.crc32(key.encode()) < share * 2**32
 
 

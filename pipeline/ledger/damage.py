@@ -26,7 +26,7 @@ class DamagedFileError(ValueError):
 
 @contextmanager
 def parsing(folder: object, name: str) -> Iterator[None]:
-    """Say of which file it is, whatever the parsing of its content raises.
+    """Name the file in any error that parsing its content raises.
 
     Raises:
         DamagedFileError: in the place of any other error.
@@ -64,14 +64,14 @@ def read_table(
     data = read_committed(folder, file)
     with parsing(folder, file.name):
         if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise ValueError("its hash is another than was committed")
+            raise ValueError("its hash differs from the committed one")
     return parse_table(data, schema, folder=folder, name=file.name, columns=columns)
 
 
 def read_tables(
     folder: Folder, files: Iterable[CommittedFile], schema: pa.Schema, *, columns: Sequence[str] | None = None
 ) -> list[pa.Table]:
-    """Read several such files at a time, in order."""
+    """Read several files at a time, in order."""
     with ThreadPoolExecutor(_NUM_THREADS) as executor:
         return list(executor.map(lambda file: read_table(folder, file, schema, columns=columns), files))
 

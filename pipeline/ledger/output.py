@@ -13,7 +13,7 @@ A killed job leaves at most files that no marker names. Readers see committed fi
 markers end. A marker is never changed: a retry writes files of its own, kept rows included, and the next marker.
 
 The folder may hold other people's files. A file is ours by its name, which carries a random id, or because it was
-recorded before it was written; only such files are ever deleted or replaced.
+recorded before it was written; only these files are ever deleted or replaced.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ _MARKER_FILE = re.compile(r"shard-(\d+)(?:\.retry-(\d+))?\.json")
 
 
 class OutputError(ValueError):
-    """The output folder holds something else than this job would write."""
+    """The output folder holds something that this job would not write."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Manifest:
     num_shards: int = 0
     shard_size: int = 0
     keys_sha256: str = ""  # of the keys of all inputs in order
-    skipped: Mapping[str, int] = field(default_factory=dict)  # files that are no images by name: extension -> files
+    skipped: Mapping[str, int] = field(default_factory=dict)  # files not named like images: extension -> files
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
@@ -82,7 +82,7 @@ class Output:
         return str(self.folder)
 
     def manifest(self) -> Manifest | None:
-        """Read the manifest, None where no job has begun.
+        """Read the manifest, or None if no job has begun.
 
         Raises:
             DamagedFileError: the file is not a manifest.
@@ -135,7 +135,7 @@ class Output:
         return set(self._last_retries())
 
     def marker(self, shard: int, *, retry: int = 0) -> Marker | None:
-        """Read the marker of a shard as of a retry, None where that is not done."""
+        """Read the marker of a shard and retry, or None if that is not done."""
         name = marker_name(shard, retry)
         try:
             return self._parse_marker(name, self._commits.read(name))

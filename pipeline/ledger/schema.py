@@ -211,7 +211,7 @@ def misfits(row: Mapping[str, Any], schema: pa.Schema) -> dict[str, Exception]:
     for field in schema:
         try:
             pa.array([row.get(field.name)], field.type)
-        except Exception as error:  # Arrow raises whatever its conversion stumbles on
+        except Exception as error:  # Arrow's conversions raise all kinds of errors
             errors[field.name] = error
     return errors
 

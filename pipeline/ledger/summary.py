@@ -20,7 +20,7 @@ class Mean:
 
     @property
     def value(self) -> float | None:
-        """Return the mean, None of nothing."""
+        """Return the mean, or None if there are no values."""
         return self.sum / self.count if self.count else None
 
 

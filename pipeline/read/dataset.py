@@ -73,7 +73,7 @@ class CompressedDataset:
         ]
 
     def check_columns(self, columns: Sequence[str] | None, files: Sequence[StoredFile]) -> None:
-        """Refuse columns that no image has; what WebDataset members are carried differs from file to file.
+        """Refuse columns that no image has; carried WebDataset members differ from file to file.
 
         Raises:
             ValueError: names those there are.

@@ -216,7 +216,7 @@ def _project(table: pa.Table, headers: Sequence[Header], columns: Sequence[str] 
 
 
 def _spans(bitstreams: Sequence[bytes], max_pixels: int) -> Iterator[tuple[int, int]]:
-    """Cut a sequence where so many pixels are passed."""
+    """Cut a sequence into spans of about this number of pixels."""
     start = num_pixels = 0
     for stop, bitstream in enumerate(bitstreams, 1):
         num_pixels += _num_pixels(bitstream)

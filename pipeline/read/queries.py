@@ -85,7 +85,7 @@ class MetricsDatabase:
         """Return the result of a query as a relation of DuckDB.
 
         Raises:
-            QueryError: it is no SQL over the views, or gives no rows.
+            QueryError: the query is not SQL over the views, or gives no rows.
         """
         try:
             relation = self._connection.sql(sql)

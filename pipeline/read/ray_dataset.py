@@ -46,7 +46,7 @@ def read_compressed(
     reading with its key.
 
     Raises:
-        ValueError: there is no compressed dataset at `uri`, no such key or column, or another bundle compressed it.
+        ValueError: no compressed dataset is at `uri`, a key or column is unknown, or another bundle compressed it.
         ConnectionError: Ray would join a cluster that does not answer.
     """
     if not ray.is_initialized():

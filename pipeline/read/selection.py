@@ -48,7 +48,7 @@ def select(
     """Select images by key and by an SQL condition on the columns of `pipeline.ledger.schema.METRICS`; None means all.
 
     Raises:
-        ValueError: keys that the dataset does not have, a condition that is no SQL or that no image meets, no DuckDB.
+        ValueError: a key is unknown, the condition is not SQL, no image meets it, or DuckDB is missing.
     """
     if keys is None and where is None:
         return Selection(
@@ -87,16 +87,16 @@ def num_stored(marker: Marker) -> int:
 
 
 def read_keys(uri: str) -> list[str]:
-    """Read a text file of one key a line; empty lines count for nothing.
+    """Read a text file of one key per line; empty lines are skipped.
 
     Raises:
-        ValueError: there is no such file, or it is no UTF-8.
+        ValueError: the file is missing, or is not UTF-8.
     """
     folder, _, name = absolute(uri).rpartition("/")
     try:
         text = open_folder(folder or "/").read(name).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the keys in {uri}: {error}. Expected a text file, one key a line") from error
+        raise ValueError(f"cannot read the keys in {uri}: {error}. Expected a text file, one key per line") from error
     keys = [line.removesuffix("\r") for line in text.split("\n")]
     return [key for key in keys if key]
 

@@ -35,7 +35,7 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
     `skip_corrupt` are left out and counted in `num_skipped`.
 
     Raises:
-        ValueError: there is no compressed dataset at `uri`, no such key or column, or another bundle compressed it.
+        ValueError: no compressed dataset is at `uri`, a key or column is unknown, or another bundle compressed it.
     """
 
     def __init__(

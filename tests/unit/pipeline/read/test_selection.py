@@ -125,5 +125,5 @@ def test_without_duckdb_it_is_named(output: Output, monkeypatch: pytest.MonkeyPa
 def test_keys_are_read_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "keys.txt").write_bytes("\ufeffa b/ü.png\r\n\nx\u2028y.jpg\n".encode())
     assert read_keys(str(tmp_path / "keys.txt")) == ["a b/ü.png", "x\u2028y.jpg"]
-    with pytest.raises(ValueError, match="one key a line"):
+    with pytest.raises(ValueError, match="one key per line"):
         read_keys(str(tmp_path / "missing.txt"))
