@@ -166,7 +166,7 @@ def _tell_what_is_missing(compressed: Manifest, markers: Sequence[Marker], selec
     if num_done < compressed.num_images:
         say(f"only {num_done} of {compressed.num_images} images are compressed yet: run both jobs again for all")
     if num_quarantined:
-        say(f"{num_quarantined} images were quarantined when they were to be compressed: there is nothing to restore")
+        say(f"images that could not be compressed, and so cannot be restored: {num_quarantined}")
 
 
 def _print_result(output: Output, result: Result, container: Container) -> None:

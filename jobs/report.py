@@ -128,7 +128,7 @@ def _compared(run: RunReport, number: int) -> list[Row]:
 
 
 def _comparison(rows: Sequence[Row], originals: Originals, config: Report) -> Comparison:
-    say(f"coding {len(rows)} images with other codecs at equal quality")
+    say(f"images to code with other codecs at equal quality: {len(rows)}")
     comparison = Comparison([], 0, 0, 0, config.seed)
     for row in rows:
         try:

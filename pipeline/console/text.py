@@ -43,7 +43,7 @@ def size_rows(name_in: str, name_out: str, summary: Summary) -> list[tuple[str, 
 def bitstreams_text(summary: Summary) -> str:
     """Say how much of what is stored are bitstreams."""
     others = summary.num_bytes_out - summary.num_bytes_bitstreams
-    more = f"; {num_bytes_text(others)} more are EXIF, ICC, alpha and what is carried" if others else ""
+    more = f"; {num_bytes_text(others)} more are EXIF, ICC, alpha and carried data" if others else ""
     return num_bytes_text(summary.num_bytes_bitstreams) + more
 
 

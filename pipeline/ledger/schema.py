@@ -87,7 +87,7 @@ METRICS = pa.schema(
         _field("source_num_bytes", pa.int64(), "size of the source image", unit="byte"),
         _field("num_bytes", pa.int64(), "size of the bitstream, header and checksum included", unit="byte"),
         _field("beside_num_bytes", pa.int64(), "size of EXIF, ICC and alpha beside the bitstream", unit="byte"),
-        _field("carried_num_bytes", pa.int64(), "size of what is carried from beside the image", unit="byte"),
+        _field("carried_num_bytes", pa.int64(), "size of the carried columns or members", unit="byte"),
         _BPP,
         _ESTIMATED_BPP,
         _field("source_bpp", pa.float64(), "8 * source_num_bytes / (width * height)", unit="bit/pixel"),

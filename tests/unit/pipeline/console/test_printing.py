@@ -30,7 +30,7 @@ def test_sizes_are_compared(num_bytes_in: int, num_bytes_out: int, text: str) ->
 def test_what_is_beside_bitstreams_is_told() -> None:
     assert bitstreams_text(Summary(num_bytes_out=20, num_bytes_bitstreams=20)) == "20 B"
     text = bitstreams_text(Summary(num_bytes_out=2020, num_bytes_bitstreams=20))
-    assert text == "20 B; 2 kB more are EXIF, ICC, alpha and what is carried"
+    assert text == "20 B; 2 kB more are EXIF, ICC, alpha and carried data"
 
 
 def test_means_tell_of_how_many_images() -> None:
