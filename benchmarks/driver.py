@@ -92,7 +92,7 @@ def _measure(folder: str, num_shards: int, num_workers: int, shard_size: int) ->
     shards = partial(made_up_shards, num_shards, shard_size)
     work = Work("committed", output, num_images, shards, partial(EmptyWorker, path))
     with Cluster(num_workers=num_workers) as cluster:
-        assert cluster.num_workers == num_workers  # Ray has started
+        assert cluster.connect().num_workers == num_workers  # Ray has started
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         wall, cpu = time.perf_counter(), time.process_time()
         result = run_to_end(work, cluster, max_failures=None)

@@ -24,7 +24,7 @@ from pipeline.evaluate.relaxation_plot import plot_relaxation
 from pipeline.extras import check_installed
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import RELAXATION, to_parquet
-from pipeline.ledger.summary import Summary
+from pipeline.ledger.summary import Summary, Tally
 from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.provenance import provenance
 from pipeline.sources.opening import check_apart, no_images, open_source
@@ -105,14 +105,16 @@ def _images(
     config: CheckRelaxation, source: Source, references: Sequence[ImageReference], verb: str
 ) -> Iterator[tuple[_Image, Pixels | None]]:
     """Read images one by one: None where that fails, with the reason in the row."""
-    with ProgressReport(verb, num_images=len(references), before=Summary()) as progress:
+    tally = Tally()
+    with ProgressReport(verb, num_images=len(references), tally=tally) as progress:
         for position, reference in enumerate(references):
             item, x = _Image(position, {"key": reference.key, "status": Status.OK}, reference), None
             with item.stage():
                 x = images.decode(source.read(reference), max_pixels=config.images.max_pixels).pixels
             item.fit(RELAXATION)
             yield item, x
-            progress.add(Summary(num_images=1, quarantined={} if item.ok else {item.row["status"]: 1}))
+            tally.add(Summary(num_images=1, quarantined={} if item.ok else {item.row["status"]: 1}))
+            progress.show()
 
 
 def _write(

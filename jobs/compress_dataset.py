@@ -171,7 +171,7 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
         job=JOB,
         settings=_settings(source, worker_config),
         shard_size=config.shard_size,
-        num_workers=lambda: cluster.num_workers,
+        num_workers=lambda: cluster.connect().num_workers,
     )
     if manifest.skipped:
         say(skipped_text(manifest.skipped))
@@ -196,12 +196,12 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
     if not sample:
         raise no_images(source)
     done = sum((marker.summary for marker in output.iter_markers()), Summary()) if stored else Summary()
-    size = stored.shard_size if stored else config.shard_size or default_size(num_images, cluster.num_workers)
+    size = stored.shard_size if stored else config.shard_size or default_size(num_images, cluster.connect().num_workers)
     rows = [
         ("images", f"{num_images}, {done.num_images} of them compressed already"),
         ("shards", f"{math.ceil(num_images / size)} of {size} images"),
         *measure(ShardCompressor(replace(worker_config, carried=source.carried)), sample).report(
-            num_images=num_images, num_left=num_images - done.num_images, num_workers=cluster.num_workers
+            num_images=num_images, num_left=num_images - done.num_images, num_workers=cluster.connect().num_workers
         ),
     ]
     print_table(rows)

@@ -149,7 +149,7 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
         job=JOB,
         settings=_settings(config, source, bundle, qualities),
         shard_size=1,  # an image takes seconds: dozens of codings, decodings and measures
-        num_workers=lambda: cluster.num_workers,
+        num_workers=lambda: cluster.connect().num_workers,
     )
     if manifest.skipped:
         say(skipped_text(manifest.skipped))

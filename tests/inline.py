@@ -1,10 +1,10 @@
 """A cluster of one worker in this process, where a job expects one of Ray."""
 
 from collections.abc import Callable, Generator, Iterator
-from functools import cached_property
 
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.pool import ShardWorker
+from pipeline.cluster.scheduler import Room
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.shard import Shard
 
@@ -12,9 +12,8 @@ from pipeline.ledger.shard import Shard
 class InlineCluster(Cluster):
     """One worker, in this process."""
 
-    @cached_property
-    def num_workers(self) -> int:
-        return 1
+    def connect(self) -> Room:
+        return Room(1)
 
     def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Generator[Marker, None, None]:
         worker = make_worker()

@@ -1,14 +1,16 @@
 """The cluster that a job runs on: how many workers it has room for."""
 
-from functools import cached_property
+from contextlib import ExitStack
 
 import ray
 
 from pipeline.cluster.connection import ClusterError, connect
+from pipeline.cluster.interrupts import termination_as_interrupt
+from pipeline.cluster.scheduler import Room
 
 
 class Cluster:
-    """The cluster of RAY_ADDRESS, or Ray on this machine alone; started when it is needed, left at the end.
+    """The cluster of RAY_ADDRESS, or Ray on this machine alone: `connect` joins or starts it, the end leaves it.
 
     Without a number of workers the job has all that fit in the cluster, and more when nodes join. `job` names the
     job in Ray's metrics.
@@ -23,56 +25,55 @@ class Cluster:
         job: str = "unnamed",
     ) -> None:
         self.job = job
-        self._wanted_num_workers = num_workers
-        self._can_grow = False
         self.cpus_per_worker = cpus_per_worker
         self.gpus_per_worker = gpus_per_worker
+        self._num_workers = num_workers
+        self._room: Room | None = None
+        self._exit = ExitStack()
 
     def __enter__(self) -> "Cluster":
+        self._exit.enter_context(termination_as_interrupt())
+        self._exit.callback(ray.shutdown)
         return self
 
     def __exit__(self, *_: object) -> None:
-        ray.shutdown()
+        self._exit.close()
 
-    @cached_property
-    def num_workers(self) -> int:
-        """Connect and return the number of workers.
+    def connect(self) -> Room:
+        """Join the cluster, or start Ray, unless that is done; return what room there was at first.
 
         Raises:
             ClusterError: the cluster is missing, or has no room for the workers.
         """
-        self._can_grow = can_grow = self._connect()
-        room, num_cpus, num_gpus = self._room()
-        wanted = self._wanted_num_workers
-        if wanted is not None and (can_grow or wanted <= room):
-            return wanted
-        if room < (wanted or 1):
-            raise ClusterError(
-                f"there are {num_cpus:g} CPUs and {num_gpus:g} GPUs, room for {room} workers of {self.cpus_per_worker} "
-                f"CPUs and {self.gpus_per_worker:g} GPUs, expected room for {wanted or 1}: "
-                f"lower {'--num-workers, ' if wanted else ''}--cpus-per-worker or --gpus-per-worker"
-                f"{', or set --num-workers to wait for nodes that join' if can_grow else ''}"
-            )
-        return room
-
-    @property
-    def follows_room(self) -> bool:
-        """Whether more workers are wanted when nodes join."""
-        return self._can_grow and self._wanted_num_workers is None
+        if self._room is None:
+            # A number of workers that was asked for is not cut down to the number of CPUs.
+            may_join = connect(num_cpus=self._num_workers and self._num_workers * self.cpus_per_worker)
+            self._room = Room(self._first_num_workers(may_join), can_grow=may_join and self._num_workers is None)
+        return self._room
 
     def num_workers_now(self) -> int:
         """Return for how many workers there is room by now."""
-        return self._room()[0]
+        return self._count()[0]
 
-    def _room(self) -> tuple[int, float, float]:
+    def _first_num_workers(self, may_join: bool) -> int:
+        count, num_cpus, num_gpus = self._count()
+        wanted = self._num_workers
+        if wanted is not None and (may_join or wanted <= count):
+            return wanted
+        if count < (wanted or 1):
+            raise ClusterError(
+                f"there are {num_cpus:g} CPUs and {num_gpus:g} GPUs, room for {count} workers of "
+                f"{self.cpus_per_worker} CPUs and {self.gpus_per_worker:g} GPUs, expected room for {wanted or 1}: "
+                f"lower {'--num-workers, ' if wanted else ''}--cpus-per-worker or --gpus-per-worker"
+                f"{', or set --num-workers to wait for nodes that join' if may_join else ''}"
+            )
+        return count
+
+    def _count(self) -> tuple[int, float, float]:
         """Return for how many workers there is room, and the CPUs and GPUs of the cluster."""
         resources: dict[str, float] = ray.cluster_resources()
         num_cpus, num_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-        room = int(num_cpus // self.cpus_per_worker)
+        count = int(num_cpus // self.cpus_per_worker)
         if self.gpus_per_worker > 0:
-            room = min(room, int(num_gpus / self.gpus_per_worker))
-        return room, num_cpus, num_gpus
-
-    def _connect(self) -> bool:
-        # A number of workers that was asked for is not cut down to the number of CPUs.
-        return connect(num_cpus=self._wanted_num_workers and self._wanted_num_workers * self.cpus_per_worker)
+            count = min(count, int(num_gpus / self.gpus_per_worker))
+        return count, num_cpus, num_gpus

@@ -3,11 +3,11 @@
 import logging
 import os
 import signal
-import threading
 from typing import Any
 
 import ray
 
+from pipeline.cluster.interrupts import handler_kept
 from pipeline.console.exits import UsageError, describe_error
 from pipeline.reachable import check_cluster
 
@@ -17,11 +17,16 @@ class ClusterError(UsageError):
 
 
 def connect(*, num_cpus: int | None = None) -> bool:
-    """Join the cluster of RAY_ADDRESS, else start Ray here, as of `num_cpus`; return whether nodes may join later.
+    """Join the cluster of RAY_ADDRESS, else start Ray here with `num_cpus`; return whether nodes may join later.
 
     Raises:
         ClusterError: there is no cluster at RAY_ADDRESS, or Ray does not start here.
     """
+    with handler_kept(signal.SIGTERM):  # Ray's own would print a stack and exit with 15
+        return _connect(num_cpus)
+
+
+def _connect(num_cpus: int | None) -> bool:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -37,7 +42,4 @@ def connect(*, num_cpus: int | None = None) -> bool:
             raise ClusterError(
                 f"Ray cannot start on this machine ({describe_error(error)}): if it is very busy, try again later"
             ) from error
-    if threading.current_thread() is threading.main_thread():
-        # Ray's own handler would print a stack and exit with 15.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     return bool(address)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.cluster.cluster import Cluster
-from pipeline.cluster.pool import InterruptedWorkError, ShardWorker, run_shards
+from pipeline.cluster.pool import ShardWorker, run_shards
+from pipeline.cluster.scheduler import InterruptedWorkError
 from pipeline.console import events
 from pipeline.console.exits import GOES_ON, ExitCode, WorkError
 from pipeline.console.printing import say
@@ -15,7 +16,7 @@ from pipeline.console.progress import ProgressReport
 from pipeline.ledger.markers import Committed, Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
-from pipeline.ledger.summary import Summary
+from pipeline.ledger.summary import Summary, Tally
 
 RunShards = Callable[[Any, Callable[[], ShardWorker], Iterator[Shard]], Generator[Marker, None, None]]
 """Does shards on a cluster, as `run_shards`."""
@@ -71,7 +72,7 @@ def run_to_end(
 
     Raises:
         WorkError: more than `max_failures` images are quarantined, or as `run_shards`.
-        ClusterError: as Cluster.num_workers.
+        ClusterError: as `Cluster.connect`.
     """
     start = time.monotonic()
     committed, again = Committed(), {}
@@ -89,10 +90,10 @@ def run_to_end(
     if again:
         num_quarantined = sum(marker.summary.num_quarantined for marker in again.values())
         say(f"{len(again)} shards are done again, {num_quarantined} of their images were quarantined")
-    added, is_stopped = Summary(), False
+    tally, is_stopped = Tally(before), False
     if before.num_images < work.num_images:
         shards = (replace(shard, replaces=again.get(shard.index)) for shard in work.shards(set(committed.attempts)))
-        added, is_stopped = _run(work, run(cluster, work.make_worker, shards), committed, max_failures)
+        is_stopped = _run(work, run(cluster, work.make_worker, shards), committed, tally, max_failures)
     if is_stopped:
         say(f"stopped. {GOES_ON}")
     committed = work.output.up_to_date(committed)
@@ -102,28 +103,27 @@ def run_to_end(
             f"only {committed.total.num_images} of {work.num_images} images are committed in {work.output}, all were "
             "done: somebody deleted commits while the job ran"
         )
-    result = Result(committed.total, added, time.monotonic() - start, is_stopped)
+    result = Result(committed.total, tally.added, time.monotonic() - start, is_stopped)
     events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(committed.total))
     return result
 
 
 def _run(
-    work: Work, markers: Generator[Marker, None, None], committed: Committed, max_failures: int | None
-) -> tuple[Summary, bool]:
-    """Take note of markers as they come; return what they add up to, and whether the user stopped the work."""
-    before, added = committed.total, Summary()
-    with ProgressReport(work.verb, num_images=work.num_images, before=before) as progress, closing(markers):
-        _check_failures(before, max_failures, work.output)
+    work: Work, markers: Generator[Marker, None, None], committed: Committed, tally: Tally, max_failures: int | None
+) -> bool:
+    """Take note of markers as they come; return whether the user stopped the work."""
+    with ProgressReport(work.verb, num_images=work.num_images, tally=tally) as progress, closing(markers):
+        _check_failures(tally.now, max_failures, work.output)
         try:
             for marker in markers:
                 committed.add(marker)
-                added += marker.summary
+                tally.add(marker.summary)
                 events.emit_shard(marker)
-                progress.add(marker.summary)
-                _check_failures(committed.total, max_failures, work.output)
+                progress.show()
+                _check_failures(tally.now, max_failures, work.output)
         except InterruptedWorkError:
-            return added, True
-    return added, False
+            return True
+    return False
 
 
 def _check_failures(summary: Summary, max_failures: int | None, output: Output) -> None:

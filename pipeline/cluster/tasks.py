@@ -24,9 +24,9 @@ class Task:
     def submit(self, actor: Any) -> Any:
         """Give the next piece of work to an actor: a probe while there are suspects, else the whole shard."""
         if not self.suspects:
-            return actor.run.remote(self.shard, frozenset(self.killers))
+            return actor.run(self.shard, frozenset(self.killers))
         items = tuple(self.shard.items[position] for position in self.suspects[-1])
-        return actor.probe.remote(Shard(self.shard.index, items))
+        return actor.probe(Shard(self.shard.index, items))
 
     def survived_probe(self) -> None:
         """Acquit the suspects that were probed."""

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.console import events
 from pipeline.console.printing import say
-from pipeline.ledger.summary import Summary
+from pipeline.ledger.summary import Summary, Tally
 
 _SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to draw on
 
@@ -15,12 +15,11 @@ _SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to draw on
 class ProgressReport:
     """One line that is drawn again and again on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, verb: str, *, num_images: int, before: Summary) -> None:
+    def __init__(self, verb: str, *, num_images: int, tally: Tally) -> None:
         self._verb = verb
         self._num_images = num_images
-        self._done = before
+        self._tally = tally
         self._begin = self._last_line = time.monotonic()
-        self._num_before = before.num_images
         console = Console(stderr=True)
         self._is_terminal = console.is_terminal and not events.are_wanted()
         self._bar = Progress(
@@ -34,7 +33,7 @@ class ProgressReport:
             console=console,
             disable=not self._is_terminal,
         )
-        self._task = self._bar.add_task(verb, total=num_images, completed=before.num_images, quarantined="")
+        self._task = self._bar.add_task(verb, total=num_images, completed=tally.now.num_images, quarantined="")
 
     def __enter__(self) -> "ProgressReport":
         self._bar.start()
@@ -43,26 +42,26 @@ class ProgressReport:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def add(self, summary: Summary) -> None:
-        """Count the images of a shard that was committed."""
-        self._done += summary
-        quarantined = f", {self._done.num_quarantined} quarantined" if self._done.num_quarantined else ""
-        self._bar.update(self._task, completed=self._done.num_images, quarantined=quarantined)
-        is_last = self._done.num_images == self._num_images
+    def show(self) -> None:
+        """Show how far the tally is."""
+        done = self._tally.now
+        quarantined = f", {done.num_quarantined} quarantined" if done.num_quarantined else ""
+        self._bar.update(self._task, completed=done.num_images, quarantined=quarantined)
+        is_last = done.num_images == self._num_images
         if not self._is_terminal and (is_last or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES):
             self._last_line = time.monotonic()
-            self._tell(quarantined)
+            self._write(done, quarantined)
 
-    def _tell(self, quarantined: str) -> None:
+    def _write(self, done: Summary, quarantined: str) -> None:
         if not events.are_wanted():
-            say(f"{self._verb} {self._done.num_images} of {self._num_images} images{quarantined}")
+            say(f"{self._verb} {done.num_images} of {self._num_images} images{quarantined}")
             return
-        rate = (self._done.num_images - self._num_before) / max(time.monotonic() - self._begin, 1e-9)
+        rate = self._tally.added.num_images / max(time.monotonic() - self._begin, 1e-9)
         events.emit(
             "progress",
-            num_images_done=self._done.num_images,
+            num_images_done=done.num_images,
             num_images=self._num_images,
-            num_quarantined=self._done.num_quarantined,
+            num_quarantined=done.num_quarantined,
             images_per_second=rate,
-            seconds_left=(self._num_images - self._done.num_images) / rate if rate else None,
+            seconds_left=(self._num_images - done.num_images) / rate if rate else None,
         )

@@ -102,6 +102,23 @@ class Summary:
         return 8 * self.num_bytes_bitstreams / self.num_pixels if self.num_pixels else None
 
 
+@dataclass(slots=True)
+class Tally:
+    """Sums over an output while a job adds to it; progress, events and the end of the job read them here."""
+
+    before: Summary = field(default_factory=Summary)
+    added: Summary = field(default_factory=Summary)
+
+    def add(self, summary: Summary) -> None:
+        """Count what was committed."""
+        self.added += summary
+
+    @property
+    def now(self) -> Summary:
+        """Return the sum of what was there before and what was added."""
+        return self.before + self.added
+
+
 def _total(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
     return sum(row[column] or 0 for row in rows for column in columns)
 

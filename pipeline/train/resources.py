@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import ray
 
 from pipeline.cluster.connection import ClusterError, connect
+from pipeline.cluster.interrupts import termination_as_interrupt
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def cluster(resources: Resources) -> Iterator[None]:
         ClusterError: there is no cluster, or no room for the workers.
     """
     needed = (resources.max_workers or resources.num_workers) * resources.cpus_per_worker
-    try:
+    with termination_as_interrupt(), ExitStack() as stack:
+        stack.callback(ray.shutdown)
         can_grow = connect(num_cpus=max(needed, os.cpu_count() or 1) + 1)
         num_gpus = ray.cluster_resources().get("GPU", 0)
         if resources.use_gpu and num_gpus < resources.num_workers and not can_grow:
@@ -48,5 +50,3 @@ def cluster(resources: Resources) -> Iterator[None]:
                 "--num-workers"
             )
         yield
-    finally:
-        ray.shutdown()

@@ -9,7 +9,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
 
-from pipeline.cluster import pool
+from pipeline.cluster import scheduler
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.pool import run_shards
 from pipeline.ledger.markers import Marker
@@ -52,7 +52,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
 def test_a_node_that_joins_gets_work(
     num_workers: int | None, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "SECONDS_BETWEEN_LOOKS", 1.0)
+    monkeypatch.setattr(scheduler, "SECONDS_BETWEEN_LOOKS", 1.0)
     log = tmp_path / "log"
 
     def shards() -> Iterator[Shard]:

@@ -1,4 +1,4 @@
-"""The number of workers, without a Ray; tests/integration has it with one."""
+"""Connecting, and the number of workers, without a Ray; tests/integration has it with one."""
 
 import signal
 import socket
@@ -9,6 +9,7 @@ import ray
 
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.connection import ClusterError
+from pipeline.cluster.scheduler import Room
 
 
 @pytest.fixture
@@ -17,11 +18,10 @@ def resources(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     resources = {"CPU": 8.0, "GPU": 2.0}
 
     def init(**options: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as Ray does
         if options.get("num_cpus") is not None:
             resources["CPU"] = float(str(options["num_cpus"]))
 
-    handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(signal, "signal", lambda *_: handler)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -41,7 +41,7 @@ def resources(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 )
 @pytest.mark.usefixtures("resources")
 def test_there_are_as_many_workers_as_there_is_room_for(cluster: Cluster, num_workers: int) -> None:
-    assert cluster.num_workers == num_workers
+    assert cluster.connect() == Room(num_workers)
 
 
 @pytest.mark.parametrize(
@@ -50,30 +50,30 @@ def test_there_are_as_many_workers_as_there_is_room_for(cluster: Cluster, num_wo
 @pytest.mark.usefixtures("resources")
 def test_no_room_is_an_error_and_no_wait(cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match="--cpus-per-worker or --gpus-per-worker"):
-        _ = cluster.num_workers
+        cluster.connect()
 
 
 def test_a_cluster_may_get_room_later(resources: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     resources.update(CPU=0.0, GPU=0.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
-        assert Cluster(num_workers=3, gpus_per_worker=1).num_workers == 3
+        assert Cluster(num_workers=3, gpus_per_worker=1).connect() == Room(3)
         with pytest.raises(ClusterError, match="set --num-workers to wait for nodes that join"):
-            _ = Cluster().num_workers
+            Cluster().connect()
 
 
 def test_workers_follow_the_nodes_unless_their_number_was_asked_for(
     resources: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = Cluster()
-    assert alone.num_workers == 8 and not alone.follows_room
+    assert Cluster().connect() == Room(8, can_grow=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
         cluster, of_three = Cluster(cpus_per_worker=2), Cluster(num_workers=3)
-        assert (cluster.num_workers, of_three.num_workers) == (4, 3)
+        assert cluster.connect() == Room(4, can_grow=True)
+        assert of_three.connect() == Room(3, can_grow=False)
         resources.update(CPU=12.0)
-        assert cluster.follows_room and cluster.num_workers_now() == 6
-        assert not of_three.follows_room
+        assert cluster.num_workers_now() == 6
+        assert cluster.connect() == Room(4, can_grow=True)  # as it was at first
 
 
 @pytest.mark.usefixtures("resources")
@@ -84,5 +84,18 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address: str, monkeypatch: 
     monkeypatch.setenv("RAY_ADDRESS", address.format(port))
     start = time.monotonic()
     with pytest.raises(ClusterError, match=f":{port} .*unset RAY_ADDRESS"):
-        _ = Cluster().num_workers
+        Cluster().connect()
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.usefixtures("resources")
+def test_ray_starts_when_a_job_connects_and_signals_are_as_before_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    before = signal.getsignal(signal.SIGTERM)
+    with Cluster(num_workers=1) as cluster:
+        room = cluster.connect()
+        assert cluster.connect() is room
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert ended == [True] and signal.getsignal(signal.SIGTERM) is before

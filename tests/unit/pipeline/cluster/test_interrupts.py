@@ -10,9 +10,9 @@ from pipeline.cluster.interrupts import Interrupts
 def test_the_first_is_noted_and_the_second_raises(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with Interrupts() as interrupts:
-        assert not interrupts.came
+        assert not interrupts.is_noted
         signal.raise_signal(number)
-        assert interrupts.came
+        assert interrupts.is_noted
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(number) is before

@@ -12,8 +12,9 @@ from jobs import compress_dataset, decompress_dataset
 from jobs.options import check_at_least
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.connection import ClusterError
-from pipeline.cluster.pool import InterruptedWorkError, ShardWorker
+from pipeline.cluster.pool import ShardWorker
 from pipeline.cluster.run import Result, Work, run_to_end
+from pipeline.cluster.scheduler import InterruptedWorkError
 from pipeline.console.exits import ExitCode, UsageError, WorkError, exit_code, usage
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Manifest, Output

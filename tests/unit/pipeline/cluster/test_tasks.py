@@ -1,7 +1,6 @@
 """The search for images that kill, without a Ray; tests/integration has it with one."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -18,14 +17,12 @@ class FakeActor:
     def __init__(self) -> None:
         self.given: list[int] = []
         self.is_probe = False
-        self.run = SimpleNamespace(remote=self._run)
-        self.probe = SimpleNamespace(remote=self._probe)
 
-    def _run(self, shard: Shard, crashed: frozenset[int]) -> None:
+    def run(self, shard: Shard, crashed: frozenset[int]) -> None:
         self.given = [item for position, item in enumerate(shard.items) if position not in crashed]
         self.is_probe = False
 
-    def _probe(self, shard: Shard) -> None:
+    def probe(self, shard: Shard) -> None:
         self.given = list(shard.items)
         self.is_probe = True
 

@@ -12,7 +12,7 @@ from pipeline.console.exits import ExitCode, exit_code
 from pipeline.console.printing import print_commands, print_table, say
 from pipeline.console.progress import ProgressReport
 from pipeline.ledger.output import Manifest, Output
-from pipeline.ledger.summary import Mean, Summary
+from pipeline.ledger.summary import Mean, Summary, Tally
 from tests.unit.pipeline.cluster.test_run import FakeCluster, run_fake, work
 
 
@@ -67,8 +67,8 @@ def test_nothing_for_people_is_printed(capsys: pytest.CaptureFixture[str]) -> No
         print_table([("images", "3")])
         print_commands([("Query:", "duckdb")])
         say("a line\nof two")
-        with ProgressReport("compressed", num_images=2, before=Summary()) as progress:
-            progress.add(Summary(2))
+        with ProgressReport("compressed", num_images=2, tally=Tally(added=Summary(2))) as progress:
+            progress.show()
     assert [(record["event"], record.get("message")) for record in told(capsys)] == [
         ("message", "a line\nof two"),
         ("progress", None),

@@ -7,7 +7,7 @@ from pipeline.console.printing import job_command, metrics_glob, shown
 from pipeline.console.progress import ProgressReport
 from pipeline.console.text import bitstreams_text, mean_text, num_bytes_text, rate_text, size_rows, skipped_text
 from pipeline.ledger.output import Output
-from pipeline.ledger.summary import Mean, Summary
+from pipeline.ledger.summary import Mean, Summary, Tally
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,11 @@ def test_skipped_files_are_named_the_most_frequent_first() -> None:
 
 
 def test_progress_off_a_terminal_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    with ProgressReport("compressed", num_images=6, before=Summary(2)) as progress:
-        progress.add(Summary(2, {"empty": 1}))
-        progress.add(Summary(2))
+    tally = Tally(Summary(2))
+    with ProgressReport("compressed", num_images=6, tally=tally) as progress:
+        for summary in (Summary(2, {"empty": 1}), Summary(2)):
+            tally.add(summary)
+            progress.show()
     assert capsys.readouterr().err == "compressed 6 of 6 images, 1 quarantined\n"
 
 
