@@ -21,7 +21,7 @@ from jobs.options import InputOptions
 from pipeline.cluster.run import Result, run_to_end
 from pipeline.console.text import num_bytes_text
 from pipeline.ledger.output import Output
-from pipeline.ledger.schema import SCHEMA_VERSION
+from pipeline.ledger.schema import SCHEMA_VERSION, STORED_SIZES
 from pipeline.ledger.summary import Summary
 from tests.bundles import small_network
 from tests.images import random_fields
@@ -200,8 +200,10 @@ def test_a_dry_run_writes_nothing_and_tells_what_it_would_take(
     facts = {name: value for name, value in re.findall(r"^  (\w+)  +(.*)$", told, re.MULTILINE)}
     assert facts["images"] == "6, 0 of them compressed already"
     assert facts["shards"] == "3 of 2 images"
-    assert facts["bitstreams"] == f"{num_bytes_text(sum(row['num_bytes'] for row in measured))} ± 0 B"
-    assert facts["bpp"].startswith(f"{sum(row['bpp'] for row in measured) / len(measured):.3f}, from ")
+    stored = sum(row[column] or 0 for row in measured for column in STORED_SIZES)
+    assert facts["stored"] == f"{num_bytes_text(stored)} ± 0 B"
+    num_pixels = sum(row["width"] * row["height"] for row in measured)
+    assert facts["bpp"].startswith(f"{8 * sum(row['num_bytes'] for row in measured) / num_pixels:.3f} (all bits")
     assert facts["sample"] == "6 of 6 images at random, 2 of them quarantined"
     *_, command = told.strip().splitlines()
     arguments = shlex.split(command)
