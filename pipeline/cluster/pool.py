@@ -125,7 +125,7 @@ class _RayActors:
 
     def wait(self, references: Sequence[Any], *, num_results: int, timeout: float) -> list[Any]:
         done, others = ray.wait(list(references), num_returns=num_results, timeout=timeout)
-        if done and others:  # all that are there: to look costs more, the more workers there are
+        if done and others:  # take all that are there: looking costs more, the more workers there are
             done += ray.wait(others, num_returns=len(others), timeout=0)[0]
         return list(done)
 

@@ -19,11 +19,11 @@ from pipeline.ledger.markers import Marker
 from pipeline.ledger.shard import Shard
 
 IN_FLIGHT = 2  # shards of an actor: the next one is there when one ends
-MAX_FAILED_STARTS = 3  # of workers in a row
-SECONDS_TO_START = 60.0  # of a first worker, before the user is told what is waited for
-SECONDS_BETWEEN_LOOKS = 10.0  # at how much room the cluster has by now
+MAX_FAILED_STARTS = 3  # in a row: of a worker, of one asked for after that, and so on
+SECONDS_TO_START = 60.0  # of a first worker, before a message says what the job waits for
+SECONDS_BETWEEN_LOOKS = 10.0  # at the room that the cluster has
 SECONDS_TO_WAIT = 1.0  # for results, before Ctrl-C is looked for
-SECONDS_TO_CLOSE = 5.0  # for a worker to tell, after Ctrl-C, what it has begun
+SECONDS_TO_CLOSE = 5.0  # for a worker to report, after Ctrl-C, what it has begun
 
 
 class InterruptedWorkError(Exception):
@@ -115,11 +115,12 @@ class Watcher(Protocol):
 
 
 class _Worker:
-    """An actor and what it was given, oldest first: that is what it is working on."""
+    """An actor and the tasks it was given, oldest first: it works on the oldest."""
 
-    def __init__(self, actor: Actor) -> None:
+    def __init__(self, actor: Actor, *, num_failed_starts: int) -> None:
         self.actor = actor
         self.starting = actor.start()
+        self.num_failed_starts = num_failed_starts  # in a row, when this one was asked for
         self.is_ready = False
         self.given: deque[tuple[Any, Task]] = deque()
         self.num_taken = 0
@@ -136,7 +137,7 @@ class _Worker:
 
     @property
     def awaited(self) -> Any:
-        """The reference of its next result, None where there is nothing to come."""
+        """The reference of its next result, or None if none is to come."""
         if not self.is_ready:
             return self.starting
         return self.given[0][0] if self.given else None
@@ -157,7 +158,7 @@ class Scheduler:
         self._num_failed_starts = 0
         self._waiting_since = self._last_look = actors.seconds()
         self._is_finishing = False
-        self._workers = [_Worker(actors.new()) for _ in range(room.num_workers)]
+        self._workers = [self._new_worker() for _ in range(room.num_workers)]
 
     def markers(self, is_interrupted: Callable[[], bool]) -> Iterator[Marker]:
         """Do all shards; yield their markers in the order of completion.
@@ -181,6 +182,9 @@ class Scheduler:
         for worker in self._workers:
             worker.actor.kill()
 
+    def _new_worker(self) -> _Worker:
+        return _Worker(self._actors.new(), num_failed_starts=self._num_failed_starts)
+
     def _give(self) -> bool:
         """Fill up the workers that are ready; return whether anything is left to wait for."""
         if self._is_finishing:
@@ -194,7 +198,7 @@ class Scheduler:
     def _next(self, worker: _Worker) -> Task | None:
         """Return the next task for a worker.
 
-        Probes go only to idle workers: with two tasks in flight nobody could tell which one killed the process.
+        Probes go only to idle workers: with two tasks in flight we could not know which one killed the process.
         """
         if self._again and not (self._again[0].suspects and worker.given):
             return self._again.popleft()
@@ -219,7 +223,7 @@ class Scheduler:
         if self._can_grow and not self._is_finishing and now - self._last_look >= SECONDS_BETWEEN_LOOKS:
             self._last_look = now
             missing = self._actors.num_workers_now() - len(self._workers)
-            self._workers += [_Worker(self._actors.new()) for _ in range(missing)]
+            self._workers += [self._new_worker() for _ in range(missing)]
 
     def _take(self, worker: _Worker) -> Marker | None:
         """Take the next result of a worker; return the marker, if it is one."""
@@ -250,7 +254,8 @@ class Scheduler:
         except CallError as error:
             raise WorkError(f"workers cannot start: {describe_error(_cause(error))}") from error
         except ActorDiedError as error:
-            self._num_failed_starts += 1
+            # A node that is lost takes all workers along that start on it: they count as one.
+            self._num_failed_starts += worker.num_failed_starts >= self._num_failed_starts
             if self._num_failed_starts == MAX_FAILED_STARTS:
                 raise WorkError(f"workers die when they start: {describe_error(_cause(error))}") from error
             self._replace(worker)
@@ -261,7 +266,7 @@ class Scheduler:
 
     def _replace(self, worker: _Worker) -> None:
         """Put a new actor in the place of a dead one; only its oldest task was begun, the others are innocent."""
-        self._workers[self._workers.index(worker)] = _Worker(self._actors.new())
+        self._workers[self._workers.index(worker)] = self._new_worker()
         self._watcher.failed("crash")
         self._watcher.ready(self._num_ready)
         worker.actor.kill()

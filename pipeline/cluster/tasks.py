@@ -19,6 +19,7 @@ class Task:
     num_errors: int = 0
     num_searches: int = 0
     killers: set[int] = field(default_factory=set)  # positions
+    accused: int | None = None  # the position whose worker died when it was alone, once so far
     suspects: list[list[int]] = field(default_factory=list)  # groups of positions; the last one is probed next
 
     def submit(self, actor: Any) -> Any:
@@ -31,17 +32,23 @@ class Task:
     def survived_probe(self) -> None:
         """Acquit the suspects that were probed."""
         self.suspects.pop()
+        self.accused = None
 
     def crashed(self) -> None:
-        """Try the shard once more, then halve groups of suspects until a killer is alone.
+        """Try the shard once more, then halve groups of suspects until a killer is alone, and is so twice.
+
+        Once is not enough: a process also dies of lost nodes and of neighbours that take its memory.
 
         Raises:
             WorkError: the worker dies again and again, but never of one image.
         """
         if self.suspects:
             positions = self.suspects.pop()
-            if len(positions) == 1:
+            if positions == [self.accused]:
                 self.killers.update(positions)
+            elif len(positions) == 1:
+                (self.accused,) = positions
+                self.suspects.append(positions)
             else:
                 middle = len(positions) // 2
                 self.suspects += [positions[middle:], positions[:middle]]

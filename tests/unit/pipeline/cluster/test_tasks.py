@@ -49,7 +49,7 @@ def test_images_that_kill_are_found_alone(case: tuple[int, set[int]]) -> None:
     task = Task(Shard(0, tuple(range(size))))
     num_dead = work_on(task, deadly)
     assert task.killers == deadly
-    assert num_dead <= 2 + len(deadly) * (math.ceil(math.log2(size)) + 1)
+    assert num_dead <= 2 + len(deadly) * (math.ceil(math.log2(size)) + 2)
 
 
 def test_one_death_accuses_nobody() -> None:

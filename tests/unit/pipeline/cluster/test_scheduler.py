@@ -1,0 +1,72 @@
+"""Thousands of schedules of completions, deaths, lost nodes, joins and Ctrl-C, each from a seed; no Ray, no waiting.
+
+A failure names its seed: `check(SEED)` runs that schedule again.
+"""
+
+from collections import Counter
+
+import pytest
+
+from pipeline.cluster.scheduler import InterruptedWorkError, Scheduler
+from pipeline.console.exits import WorkError
+from pipeline.ledger.markers import Marker
+from tests.simulated_cluster import Schedule, SimulatedCluster
+
+NUM_BLOCKS, SEEDS_PER_BLOCK = 20, 200
+
+
+class Watched:
+    """Remembers what a scheduler says."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.failures: Counter[str] = Counter()
+        self.num_ready = 0
+
+    def notify(self, message: str) -> None:
+        self.messages.append(message)
+
+    def failed(self, kind: str) -> None:
+        self.failures[kind] += 1
+
+    def ready(self, num_workers: int) -> None:
+        self.num_ready = num_workers
+
+
+def check(seed: int) -> str:
+    """Run a schedule to its end; return how it ended. Whatever happens, what must be true is true."""
+    schedule = Schedule.of(seed)
+    cluster, watched = SimulatedCluster(schedule), Watched()
+    scheduler = Scheduler(cluster, iter(schedule.shards), room=cluster.room, notify=watched.notify, watcher=watched)
+    markers: list[Marker] = []
+    ended = "done"
+    try:
+        for marker in scheduler.markers(cluster.is_interrupted):
+            markers.append(marker)
+    except InterruptedWorkError:
+        ended = "interrupted"
+    scheduler.stop()
+    told = [marker.shard for marker in markers]
+    assert len(told) == len(set(told)), "a shard is told twice"
+    assert all(cluster.committed[marker.shard] is marker for marker in markers)
+    accused = {item for marker in cluster.committed.values() for item in marker.summary.examples.values()}
+    items = {item for number in cluster.committed for item in schedule.shards[number].items}
+    assert schedule.deadly & items <= accused, "a killer is not found"
+    assert len(accused - schedule.deadly) <= cluster.num_deaths // 2, "an innocent image is accused"
+    if ended == "done":
+        assert set(told) == set(range(len(schedule.shards))), "a shard is lost"
+    else:
+        assert schedule.interrupted_at < float("inf")
+    assert watched.failures["error"] <= schedule.num_errors
+    return ended
+
+
+@pytest.mark.parametrize("block", range(NUM_BLOCKS))
+def test_whatever_happens_each_shard_is_committed_once_and_the_job_ends(block: int) -> None:
+    endings: Counter[str] = Counter()
+    for seed in range(block * SEEDS_PER_BLOCK, (block + 1) * SEEDS_PER_BLOCK):
+        try:
+            endings[check(seed)] += 1
+        except (AssertionError, WorkError, LookupError) as error:
+            pytest.fail(f"seed {seed}: {type(error).__name__}: {error}")
+    assert endings["done"] > endings["interrupted"] > 0
