@@ -67,7 +67,7 @@ class EmptyWorker:
         mean = Mean(num_images / 2, num_images)
         stage_seconds = dict.fromkeys(STAGES, 0.1)
         sizes = (num_images, num_images, num_images, num_images)
-        summary = Summary(num_images, {}, {}, *sizes, mean, mean, mean, stage_seconds)
+        summary = Summary(num_images, {}, {}, *sizes, mean, mean, mean, stage_seconds=stage_seconds)
         return self._output.commit(shard.index, {}, summary)
 
     def probe(self, shard: Shard) -> None:

@@ -66,7 +66,8 @@ class Target:
 class Compressed:
     """A bitstream, the quality that was found, and whether it meets the target; if not, no quality does.
 
-    `x_hat` is what its symbols decode to, None where the search did not need it; `seconds` are spent by stage.
+    `x_hat` is what its symbols decode to, and `ms_ssim` its likeness to the image, both None if the search did not need
+    them; `seconds` are spent by stage.
     """
 
     bitstream: bytes
@@ -74,6 +75,7 @@ class Compressed:
     is_met: bool
     symbols: Symbols
     x_hat: Pixels | None
+    ms_ssim: float | None
     seconds: dict[str, float]
 
 
@@ -130,6 +132,7 @@ class _Tries:
     last_symbols: Symbols | None = None
     last_bitstream: bytes | None = None
     last_x_hat: Pixels | None = None
+    last_ms_ssim: float | None = None
 
     @property
     def window(self) -> tuple[float, float]:
@@ -151,7 +154,9 @@ class _Tries:
         assert index is not None
         bitstream = self._bitstream(index)
         symbols = self._symbols(index)
-        return Compressed(bitstream, quality_of(index), is_met, symbols, self.last_x_hat, dict(self.seconds))
+        return Compressed(
+            bitstream, quality_of(index), is_met, symbols, self.last_x_hat, self.last_ms_ssim, dict(self.seconds)
+        )
 
     def _measure(self, index: int) -> float:
         if self.target.is_size:
@@ -160,9 +165,9 @@ class _Tries:
         with self._stage("quality"):
             if self.target.kind == "psnr_db":
                 return measures.psnr_db(measures.mse_255(self.x, x_hat))
-            ms_ssim = measures.ms_ssim(self.x, x_hat)
-        assert ms_ssim is not None
-        return ms_ssim
+            self.last_ms_ssim = measures.ms_ssim(self.x, x_hat)
+        assert self.last_ms_ssim is not None
+        return self.last_ms_ssim
 
     def _scaled(self, value: float) -> float:
         if self.target.is_size:
@@ -188,7 +193,8 @@ class _Tries:
         if index != self.last_index or self.last_symbols is None:
             with self._stage("analysis"):
                 self.last_symbols = self.codec.quantize(self._latents(index), quality=quality_of(index))
-            self.last_index, self.last_bitstream, self.last_x_hat = index, None, None
+            self.last_index = index
+            self.last_bitstream = self.last_x_hat = self.last_ms_ssim = None
         return self.last_symbols
 
     def _latents(self, index: int) -> Latents:

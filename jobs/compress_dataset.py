@@ -11,6 +11,7 @@ from typing import Any, Literal
 from tyro.conf import OmitArgPrefixes
 
 from bls.transforms.precision import Precision
+from jobs.goal import GoalOptions
 from jobs.options import (
     BundleOption,
     ClusterOptions,
@@ -61,8 +62,7 @@ class CompressDataset:
 
     images: OmitArgPrefixes[InputOptions]
     output: OutputFolder
-    quality: float = 4
-    """From 1 (smallest files) to 8 (best images), any number between; whole numbers are the field's usual ladder."""
+    goal: OmitArgPrefixes[GoalOptions] = field(default_factory=GoalOptions)
     coder: Literal["mixed", "adaptive", "static"] = "mixed"
     """Entropy coder: mixed has the smallest bitstreams, adaptive is faster, static has tables alone."""
     bundle: BundleOption = None
@@ -124,7 +124,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
     """Return what a worker needs, with the fingerprint of the network."""
     codec = CodecSpec.of(
         config.bundle,
-        config.quality,
+        config.goal.common_quality,
         coder=config.coder,
         device=config.cluster.device,
         max_pixels=config.images.max_pixels,
@@ -134,6 +134,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
         input=absolute(config.images.input),
         output=absolute(config.output),
         codec=codec,
+        target=config.goal.target,
         ms_ssim_share=config.ms_ssim_share,
         columns=config.images.columns,
         num_threads=config.cluster.cpus_per_worker,
@@ -149,6 +150,7 @@ def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any
         "key_column": columns.key,
         "model_fingerprint": worker_config.codec.model_fingerprint,
         "quality": worker_config.codec.quality,
+        "target": worker_config.target and str(worker_config.target),
         "coder": worker_config.codec.coder,
         "max_pixels": worker_config.codec.max_pixels,
         "ms_ssim_share": worker_config.ms_ssim_share,
@@ -212,6 +214,15 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
     return ExitCode.DONE
 
 
+def _goal_rows(goal: GoalOptions, total: Summary) -> list[tuple[str, str]]:
+    """Tell how the images meet their target, if they have one."""
+    if goal.target is None:
+        return []
+    missed, num_good = total.num_targets_missed, total.num_images - total.num_quarantined
+    told = f"{num_good - missed} images meet it, {missed} do not at any quality"
+    return [("quality", mean_text(total.quality, ".2f")), (str(goal.target), told)]
+
+
 def _print_result(config: CompressDataset, output: Output, result: Result) -> None:
     total = result.total
     print_table(
@@ -222,6 +233,7 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
             ("bpp", rate_text(total)),
             ("PSNR", mean_text(total.psnr_db, ".2f", "dB")),
             ("MS-SSIM", mean_text(total.ms_ssim, ".4f") if total.ms_ssim.count else _NO_MS_SSIM),
+            *_goal_rows(config.goal, total),
             ("this run", speed_text(result.added, result.seconds)),
             ("metrics", metrics_glob(output)),
         ]

@@ -91,14 +91,15 @@ def _codec(spec: CodecSpec) -> Codec:
 
 
 def _compress(values: Iterable[Any], spec: CodecSpec) -> list[dict[str, Any]]:
-    codec = _codec(spec)
+    codec, quality = _codec(spec), spec.quality
+    assert quality is not None
     items = [_BatchItem(position, {"status": Status.OK}, value=value) for position, value in enumerate(values)]
     for item in items:
         _load(item, spec.max_pixels)
     for group in batches(items, key=shape_of, cost=num_pixels, max_cost=spec.batch_pixels):
-        analyze(codec, group, quality=spec.quality)
+        analyze(codec, group, quality=quality)
         for item in group:
-            code(codec, item, quality=spec.quality, coder=spec.coder)
+            code(codec, item, quality=quality, coder=spec.coder)
         for item in synthesize(codec, group):
             _measure(item)
     return [item.row for item in items]

@@ -1,4 +1,7 @@
-"""The way of every image that is compressed: analysed, entropy coded, and decoded again from its bitstream."""
+"""The way of every image that is compressed: analysed, entropy coded, and decoded again from its bitstream.
+
+The quality is given, or searched for an image to meet a target.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from bls.bitstream import BitstreamError
-from bls.codec import Codec, Symbols, make_header
+from bls.bitstream import BitstreamError, Header
+from bls.codec import Codec, Latents, Symbols, make_header
 from bls.measures import images as measures
+from bls.measures.ms_ssim import MS_SSIM_MIN_SIDE
+from bls.targets import Target, compress_to_target, first_try
 from pipeline.images import SourceImage
 from pipeline.work.codec import DecodedItem
 from pipeline.work.stages import run_batch
@@ -20,8 +25,10 @@ class CodedItem(DecodedItem):
     """An image being compressed; what no later stage needs is dropped."""
 
     image: SourceImage | None = None
+    latents: Latents | None = None  # for a target
     symbols: Symbols | None = None
     bitstream: bytes = b""
+    ms_ssim: float | None = None  # as far as a search measured it
 
 
 def analyze(codec: Codec, batch: Sequence[CodedItem], *, quality: float) -> None:
@@ -40,10 +47,65 @@ def code(codec: Codec, item: CodedItem, *, quality: float, coder: str) -> None:
         header = make_header(item.image.pixels, quality=quality, coder=coder)
         with item.stage("entropy_encode_seconds"):
             item.bitstream = codec.encode(symbols, header=header)
+        _verify(codec, item, header)
+
+
+def analyze_for_target(codec: Codec, batch: Sequence[CodedItem]) -> None:
+    """Transform the images of a batch to the latents with which the search of each begins."""
+    good = [item for item in batch if item.ok]
+    pixels = [item.image.pixels for item in good if item.image is not None]
+    latents = partial(codec.latents, quality=first_try(codec))
+    for item, found in run_batch(latents, good, pixels, seconds="analysis_seconds"):
+        item.latents = found
+
+
+def code_to_target(codec: Codec, item: CodedItem, *, target: Target, coder: str) -> None:
+    """Search for the quality that meets a target, then decode what is going to be stored.
+
+    An image without an MS-SSIM cannot be shown to meet one: it gets the best quality.
+    """
     if item.ok:
+        assert item.image is not None
+        with item.stage():
+            x = item.image.pixels
+            if target.kind == "ms_ssim" and min(x.shape[:2]) < MS_SSIM_MIN_SIDE:
+                quality, is_met = codec.quality_range[1], False
+                (item.symbols,) = codec.analyze([x], quality=quality)
+                item.bitstream = codec.encode(item.symbols, header=make_header(x, quality=quality, coder=coder))
+            else:
+                found = compress_to_target(codec, x, target, coder=coder, latents=item.latents)
+                quality, is_met = found.quality, found.is_met
+                item.bitstream, item.symbols, item.x_hat = found.bitstream, found.symbols, found.x_hat
+                item.ms_ssim = found.ms_ssim
+                for stage, seconds in found.seconds.items():
+                    item.row[f"{stage}_seconds"] = item.row.get(f"{stage}_seconds", 0.0) + seconds
+            item.row.update(quality_columns(codec, quality), target_met=is_met)
+            header = make_header(x, quality=quality, coder=coder)
+    item.latents = None
+    if item.ok:
+        _verify(codec, item, header)
+        if item.x_hat is not None:
+            item.decoded = None
+
+
+def quality_columns(codec: Codec, quality: float) -> dict[str, Any]:
+    """Return the columns that tell the quality of an image and the network that codes it."""
+    network = codec.bundle.network(quality)
+    return {
+        "quality": quality,
+        "lmbda": codec.lmbda(quality),
+        "model_fingerprint": network.fingerprint.hex(),
+        "analysis_fingerprint": network.analysis_fingerprint.hex(),
+    }
+
+
+def _verify(codec: Codec, item: CodedItem, header: Header) -> None:
+    """Decode a bitstream: from here on only what it holds counts."""
+    if item.ok:
+        assert item.symbols is not None
         with item.stage("entropy_decode_seconds"):
             item.decoded = codec.decode(item.bitstream)
-            item.row["verified"] = item.decoded[0] == header and np.array_equal(item.decoded[1], symbols)
+            item.row["verified"] = item.decoded[0] == header and np.array_equal(item.decoded[1], item.symbols)
             if not item.row["verified"]:
                 raise BitstreamError("the bitstream does not give its symbols back: please report this image")
             item.symbols = item.decoded[1]  # a second copy of a large image would count

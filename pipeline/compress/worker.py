@@ -13,9 +13,18 @@ from typing import Any
 import pyarrow as pa
 
 from bls.measures import images as measures
+from bls.targets import Target
 from pipeline import images
 from pipeline.ahead import ExpectedCost
-from pipeline.compress.coding import CodedItem, analyze, code, rate_and_distortion
+from pipeline.compress.coding import (
+    CodedItem,
+    analyze,
+    analyze_for_target,
+    code,
+    code_to_target,
+    quality_columns,
+    rate_and_distortion,
+)
 from pipeline.compress.kept_rows import KeptRows
 from pipeline.images import SourceImage
 from pipeline.ledger.markers import Marker
@@ -42,11 +51,15 @@ from pipeline.work.threads import AHEAD_BYTES, WorkerThreads
 
 @dataclass(frozen=True)
 class CompressionConfig:
-    """What a worker needs to compress shards; `ms_ssim_share` is the part of the images whose MS-SSIM is measured."""
+    """What a worker needs to compress shards; `ms_ssim_share` is the part of the images whose MS-SSIM is measured.
+
+    The codec has a quality, or there is a target for which the quality of each image is searched.
+    """
 
     input: str
     output: str
     codec: CodecSpec
+    target: Target | None = None
     ms_ssim_share: float = 1.0
     columns: Columns | None = None
     carried: pa.DataType | None = None  # beside each image, as the source said when it was listed
@@ -80,14 +93,18 @@ class ShardCompressor:
         self._output = Output(config.output)
         self._threads = WorkerThreads(config.num_threads)
         self._file_num_bytes = ExpectedCost(AHEAD_BYTES)
+        quality = config.codec.quality
         self._model_columns = {
-            "quality": config.codec.quality,
-            "lmbda": self._codec.lmbda(config.codec.quality),
-            "model_fingerprint": config.codec.model_fingerprint,
-            "analysis_fingerprint": self._codec.bundle.network(config.codec.quality).analysis_fingerprint.hex(),
             "coder": config.codec.coder,
+            "target": config.target and str(config.target),
+            **({} if quality is None else quality_columns(self._codec, quality)),
         }
-        self._metadata = {"job": "compress", "max_pixels": config.codec.max_pixels, **self._model_columns}
+        self._metadata = {
+            "job": "compress",
+            "max_pixels": config.codec.max_pixels,
+            "model_fingerprint": config.codec.model_fingerprint,
+            **self._model_columns,
+        }
 
     def run(self, shard: Shard, *, crashed: Collection[int] = ()) -> Marker:
         """Compress a shard and commit it; return the marker that stands, which may be another run's.
@@ -172,24 +189,30 @@ class ShardCompressor:
         return item
 
     def _analyze(self, batch: list[_SourceItem], number: int) -> list[_SourceItem]:
-        analyze(self._codec, batch, quality=self._config.codec.quality)
+        if (quality := self._config.codec.quality) is None:
+            analyze_for_target(self._codec, batch)
+        else:
+            analyze(self._codec, batch, quality=quality)
         for item in batch:
             item.batch = number
         return batch
 
     def _code(self, item: _SourceItem) -> _SourceItem:
-        code(self._codec, item, quality=self._config.codec.quality, coder=self._config.codec.coder)
+        if self._config.target is None:
+            code(self._codec, item, quality=item.row["quality"], coder=self._config.codec.coder)
+        else:
+            code_to_target(self._codec, item, target=self._config.target, coder=self._config.codec.coder)
         return item
 
     def _measure(self, item: _SourceItem) -> _SourceItem:
         if item.ok:
             assert item.image is not None and item.symbols is not None and item.x_hat is not None
             with item.stage("quality_seconds"):
-                bits = self._codec.estimate_bits(item.symbols, quality=self._config.codec.quality)
+                bits = self._codec.estimate_bits(item.symbols, quality=item.row["quality"])
                 item.symbols = None
                 item.row.update(rate_and_distortion(item), estimated_bpp=bits / num_pixels(item))
                 if is_sampled(item.reference.key, self._config.ms_ssim_share):
-                    item.row["ms_ssim"] = measures.ms_ssim(item.image.pixels, item.x_hat)
+                    item.row["ms_ssim"] = item.ms_ssim or measures.ms_ssim(item.image.pixels, item.x_hat)
                 item.stored = _stored_columns(item.reference, item.image, item.bitstream)
                 item.stored[CARRIED] = item.carried
                 item.row["carried_num_bytes"] = self._carried_num_bytes(item.carried)

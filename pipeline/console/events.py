@@ -69,5 +69,7 @@ def sums(summary: Summary) -> dict[str, Any]:
         "mean_bpp": summary.bpp.value,
         "psnr_db": summary.psnr_db.value,
         "ms_ssim": summary.ms_ssim.value,
+        "quality": summary.quality.value,
+        "num_targets_missed": summary.num_targets_missed,
         "stage_seconds": dict(summary.stage_seconds),
     }

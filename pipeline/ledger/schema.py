@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from bls.bitstream import Coder
 
-SCHEMA_VERSION = 5  # raised with every change of a column's name, type or meaning
+SCHEMA_VERSION = 6  # raised with every change of a column's name, type or meaning
 
 
 def _field(name: str, type_: pa.DataType, description: str, *, unit: str = "", nullable: bool = True) -> pa.Field:
@@ -95,8 +95,10 @@ METRICS = pa.schema(
         _PSNR_DB,
         _MS_SSIM,
         _field("quality", pa.float64(), "from 1, smallest, to 8, best"),
+        _field("target", pa.string(), "what the quality was searched for, such as 'psnr_db >= 34'; null: it was given"),
+        _field("target_met", pa.bool_(), "whether the image meets the target; if not, no quality does"),
         _field("lmbda", pa.float64(), "weight in lmbda * 255^2 * mse + bpp"),
-        _field("model_fingerprint", pa.string(), "content hash of what decodes it, hexadecimal", nullable=False),
+        _field("model_fingerprint", pa.string(), "content hash of what decodes it, hexadecimal"),
         _field("analysis_fingerprint", pa.string(), "content hash of the analysis transform that wrote it"),
         _field("coder", pa.string(), "entropy coder"),
         _field("verified", pa.bool_(), "the stored bitstream was decoded again and gave the same symbols"),

@@ -7,6 +7,8 @@ from typing import Any
 
 from pipeline.status import Status
 
+_COUNTS = ("num_images", "num_pixels", "num_bytes_in", "num_bytes_out", "num_bytes_bitstreams", "num_targets_missed")
+
 
 @dataclass(frozen=True, slots=True)
 class Mean:
@@ -38,6 +40,8 @@ class Summary:
     bpp: Mean = Mean()
     psnr_db: Mean = Mean()
     ms_ssim: Mean = Mean()
+    quality: Mean = Mean()
+    num_targets_missed: int = 0  # images that no quality brings to their target
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> sum over all images
 
     @classmethod
@@ -59,19 +63,21 @@ class Summary:
             bpp=_mean(good, "bpp"),
             psnr_db=_mean(good, "psnr_db"),
             ms_ssim=_mean(good, "ms_ssim"),
+            quality=_mean(good, "quality"),
+            num_targets_missed=sum(row.get("target_met") is False for row in good),
             stage_seconds=_stage_seconds(rows),
         )
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Summary":
         """Read a summary from parsed JSON."""
-        for name in ("num_images", "num_pixels", "num_bytes_in", "num_bytes_out", "num_bytes_bitstreams"):
+        for name in _COUNTS:
             if not isinstance(value.get(name, 0), int):
                 raise ValueError(f"{name} is {value[name]!r}, expected a whole number")
         for name in ("quarantined", "examples", "stage_seconds"):
             if not isinstance(value.get(name, {}), dict):
                 raise ValueError(f"{name} is {value[name]!r}, expected names with values")
-        means = {name: Mean(**value[name]) for name in ("bpp", "psnr_db", "ms_ssim")}
+        means = {name: Mean(**value[name]) for name in ("bpp", "psnr_db", "ms_ssim", "quality")}
         summary = cls(**{**value, **means})
         _ = cls() + summary  # what cannot be added up is noticed here
         return summary
@@ -88,6 +94,8 @@ class Summary:
             bpp=self.bpp + other.bpp,
             psnr_db=self.psnr_db + other.psnr_db,
             ms_ssim=self.ms_ssim + other.ms_ssim,
+            quality=self.quality + other.quality,
+            num_targets_missed=self.num_targets_missed + other.num_targets_missed,
             stage_seconds=dict(Counter(self.stage_seconds) + Counter(other.stage_seconds)),
         )
 

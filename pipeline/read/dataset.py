@@ -46,7 +46,7 @@ class CompressedDataset:
             )
         with parsing(self.output, "manifest.json"):
             quality, *names = (manifest.settings[name] for name in ("quality", "model_fingerprint", "coder"))
-            if not (isinstance(quality, int | float) and all(isinstance(name, str) for name in names)):
+            if not (isinstance(quality, int | float | None) and all(isinstance(name, str) for name in names)):
                 raise ValueError(f"quality is {quality!r}, model_fingerprint and coder {names!r}")
         self.manifest = manifest
         self.markers = self.output.markers()
@@ -55,9 +55,9 @@ class CompressedDataset:
                 _ = marker.files["metrics"], marker.files["bitstreams"]
 
     @property
-    def quality(self) -> float:
-        """The quality it was compressed with."""
-        quality: float = self.manifest.settings["quality"]
+    def quality(self) -> float | None:
+        """The quality it was compressed with; None if each image has its own."""
+        quality: float | None = self.manifest.settings["quality"]
         return quality
 
     def select(self, *, keys: Collection[str] | None = None, where: str | None = None) -> Selection:

@@ -43,9 +43,10 @@ def codec_of(dataset: CompressedDataset, bundle: str | None, **options: Any) -> 
     spec = CodecSpec.of(bundle, dataset.quality, **options)
     expected = dataset.manifest.settings["model_fingerprint"]
     if spec.model_fingerprint != expected:
+        what = "the whole" if dataset.quality is None else f"quality {quality_text(dataset.quality)}"
         raise ValueError(
-            f"{dataset.output} was compressed with network {expected}, quality {quality_text(dataset.quality)} of this "
-            f"bundle is {spec.model_fingerprint}: pass the bundle that compressed it"
+            f"{dataset.output} was compressed with network {expected}, {what} of this bundle is "
+            f"{spec.model_fingerprint}: pass the bundle that compressed it"
         )
     return spec
 

@@ -77,9 +77,18 @@ def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
         )
         rate = f"{total.num_images / times.seconds:,.1f} images per second"
         yield "Speed", f"{total.num_pixels / 1e6 / times.seconds:,.2f} MP/s", f"megapixels per second; {rate}"
-    lmbda = "" if run.lmbda is None else f" (λ {run.lmbda:g})"
     model = f"network {settings['model_fingerprint']}, entropy coder {settings['coder']}"
-    yield "Quality", f"{quality_text(settings['quality'])}{lmbda}", f"from 1, smallest, to 8, best; {model}"
+    yield "Quality", _quality(run), f"from 1, smallest, to 8, best; {model}"
+    if settings["target"] is not None:
+        missed = f"; {total.num_targets_missed:,} images miss it at any quality" if total.num_targets_missed else ""
+        yield "Target", settings["target"], f"for which the quality was searched{missed}"
+
+
+def _quality(run: RunReport) -> str:
+    quality: float | None = run.settings["quality"]
+    if quality is not None:
+        return quality_text(quality) + ("" if run.lmbda is None else f" (λ {run.lmbda:g})")
+    return "none" if run.total.quality.value is None else f"{quality_text(run.total.quality.value)} on average"
 
 
 def progress(run: RunReport) -> str:

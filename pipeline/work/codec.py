@@ -45,11 +45,12 @@ def configure_process(num_threads: int) -> None:
 class CodecSpec:
     """Which codec a process holds: the one that a job was begun with, whatever else its bundle holds.
 
-    `bundle` None is the shipped one, `model_fingerprint` that of the network of this quality.
+    `bundle` None is the shipped one. `model_fingerprint` is that of the network of this quality; without a quality, of
+    the whole bundle.
     """
 
     bundle: str | None
-    quality: float
+    quality: float | None
     model_fingerprint: str
     coder: str = CODERS[0]
     device: str = "cpu"
@@ -57,13 +58,14 @@ class CodecSpec:
     precision: Precision = "auto"
 
     @classmethod
-    def of(cls, bundle: str | None, quality: float, **options: Any) -> "CodecSpec":
-        """Return the codec of a quality as the bundle has it now.
+    def of(cls, bundle: str | None, quality: float | None, **options: Any) -> "CodecSpec":
+        """Return the codec of a quality, or of all, as the bundle has it now.
 
         Raises:
             BundleError: the bundle is missing, or does not serve this quality.
         """
-        return cls(bundle and absolute(bundle), quality, load_network(bundle, quality).fingerprint.hex(), **options)
+        held = load_bundle(bundle) if quality is None else load_network(bundle, quality)
+        return cls(bundle and absolute(bundle), quality, held.fingerprint.hex(), **options)
 
     def load(self) -> Codec:
         """Load it.
@@ -73,16 +75,17 @@ class CodecSpec:
         """
         bundle = load_bundle(self.bundle, quality=self.quality)
         codec = Codec(bundle, device=self.device, max_pixels=self.max_pixels, precision=self.precision)
-        fingerprint = codec.model_fingerprint(self.quality).hex()
-        if fingerprint != self.model_fingerprint:
-            what = f"the network of quality {quality_text(self.quality)}"
+        held = bundle if self.quality is None else bundle.network(self.quality)
+        if (fingerprint := held.fingerprint.hex()) != self.model_fingerprint:
+            what = "the bundle" if self.quality is None else f"the network of quality {quality_text(self.quality)}"
             raise other_bundle(what, fingerprint, self.model_fingerprint)
         return codec
 
     def load_and_try(self) -> Codec:
         """Load it and code an image before the first one that counts."""
         codec = self.load()
-        try_out(codec, quality=self.quality, coder=self.coder)
+        for served in codec.bundle.qualities:
+            try_out(codec, quality=self.quality or served.low, coder=self.coder)
         return codec
 
     @property
@@ -119,8 +122,8 @@ _D = TypeVar("_D", bound=DecodedItem)
 
 
 def synthesize(codec: Codec, batch: list[_D]) -> list[_D]:
-    """Run the synthesis transform over the good images of a batch."""
-    good = [item for item in batch if item.ok]
+    """Run the synthesis transform over the good images of a batch whose pixels are not known yet."""
+    good = [item for item in batch if item.ok and item.decoded is not None]
     inputs = [item.decoded for item in good if item.decoded is not None]
     for item, x_hat in run_batch(codec.synthesize, good, inputs, seconds="synthesis_seconds"):
         item.x_hat, item.decoded = x_hat, None

@@ -265,6 +265,65 @@ def test_an_output_that_was_begun_otherwise_is_refused(
     assert snapshot(tmp_path / "out") == before
 
 
+def test_a_target_is_met_or_its_row_says_that_it_is_not(
+    compress: Callable[..., int], tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle has two qualities, so that some images miss the target and others take the better one."""
+    for quality in (2, 4):
+        compress("--quality", quality, output=f"out-{quality}")
+    low, high = (
+        {row["key"]: row["num_bytes"] for row in rows(tmp_path / f"out-{quality}") if row["status"] == "ok"}
+        for quality in (2, 4)
+    )
+    bound = sorted([*low.values(), *high.values()])[len(low)]
+    capsys.readouterr()
+    assert compress("--target-num-bytes", bound) == 3
+    summary = capsys.readouterr().out
+    assert f"num_bytes <= {bound}" in summary
+    made = rows(tmp_path / "out")
+    assert {row["target"] for row in made} == {f"num_bytes <= {bound}"}
+    good = [row for row in made if row["status"] == "ok"]
+    for row in good:
+        best = high if high[row["key"]] <= bound else low
+        assert (row["num_bytes"], row["quality"]) == (best[row["key"]], 4 if best is high else 2)
+        assert row["target_met"] == (best[row["key"]] <= bound) and row["verified"]
+    assert len({(row["quality"], row["target_met"]) for row in good}) > 1
+    assert all(row["quality"] is row["target_met"] is None for row in made if row["status"] != "ok")
+    missed = sum(not row["target_met"] for row in good)
+    assert f"{len(good) - missed} images meet it, {missed} do not" in summary
+
+    assert compress("--target-num-bytes", bound + 1) == 2
+    assert f"target was num_bytes <= {bound}, now num_bytes <= {bound + 1}" in capsys.readouterr().err
+    assert compress() == 2 and "quality was None, now 4" in capsys.readouterr().err
+    arguments = ["--input", tmp_path / "out", "--output", tmp_path / "restored", "--bundle", tiny_bundle]
+    assert decompress_dataset.main(list(map(str, arguments))) == 0
+    assert len(list((tmp_path / "restored" / "images").iterdir())) == len(good)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--quality", 0.99], "quality is 0.99, expected a number from 1 to 8"),
+        (["--quality", 8.01], "quality is 8.01, expected"),
+        (["--quality", "nan"], "quality is nan, expected"),
+        (["--quality", 4, "--target-bpp", 1], "--quality and --target-bpp are given: give one of them"),
+        (["--target-psnr-db", 34, "--target-ms-ssim", 0.9], "--target-psnr-db and --target-ms-ssim are given"),
+        (["--target-num-bytes", 0], "target num_bytes is 0, expected a number above 0"),
+        (["--target-ms-ssim", 1], "target ms_ssim is 1, expected a number above 0 and below 1"),
+        (["--target-psnr-db", "nan"], "target psnr_db is nan, expected"),
+    ],
+)
+def test_a_wrong_goal_is_refused(
+    compress: Callable[..., int], arguments: list[object], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: object = compress(*arguments)
+    except SystemExit as end:  # of tyro
+        code = end.code
+    assert code == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(("ms_ssim", "share"), [("all", 1.0), ("none", 0.0), ("12.5%", 0.125), ("100%", 1.0)])
 def test_a_share_of_the_images_is_chosen(ms_ssim: str, share: float) -> None:
     config = compress_dataset.CompressDataset(InputOptions("in"), output="out", ms_ssim=ms_ssim)

@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from bls.bitstream import parse_header
 from bls.codec import Codec
 from bls.measures.images import mse_255, psnr_db
+from bls.targets import Target
 from pipeline import images
 from pipeline.compress.worker import CompressionConfig, ShardCompressor, is_sampled
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
@@ -140,6 +142,26 @@ def test_metrics_are_those_of_what_the_decoder_shows(
         assert (row["ms_ssim"] is None) == (min(x.shape[:2]) < 161)
         assert row["lmbda"] == codec.lmbda(QUALITY)
         assert row["model_fingerprint"] == codec.model_fingerprint(QUALITY).hex()
+
+
+@pytest.mark.parametrize("target", [Target("psnr_db", 29), Target("ms_ssim", 0.97), Target("bpp", 1.0)])
+def test_each_image_meets_its_target(config: CompressionConfig, shard: Shard, target: Target) -> None:
+    config = replace(config, codec=CodecSpec.of(None, None, coder="adaptive"), target=target)
+    marker = ShardCompressor(config).run(shard)
+    codec = Codec.load()
+    for row, stored in zip(rows_of(marker, config, "metrics"), rows_of(marker, config, "bitstreams"), strict=True):
+        assert (row["status"], row["verified"], row["target"]) == ("ok", True, str(target))
+        assert parse_header(stored["bitstream"]).quality_index == 256 * row["quality"]
+        assert row["model_fingerprint"] == codec.model_fingerprint(row["quality"]).hex()
+        if row[target.kind] is None:  # too small for an MS-SSIM
+            assert (row["quality"], row["target_met"]) == (8, False)
+        elif target.is_size:
+            assert row["target_met"] == (row["bpp"] <= target.value) and (row["target_met"] or row["quality"] == 1)
+        else:
+            assert row["target_met"] == (row[target.kind] >= target.value) and (
+                row["target_met"] or row["quality"] == 8
+            )
+    assert marker.summary.num_targets_missed < len(shard.items)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

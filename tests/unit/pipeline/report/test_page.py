@@ -21,6 +21,7 @@ HOSTILE = "<script>alert(1)</script>\"'&</bdi> ü\u202e.png"
 SETTINGS = {
     "input": f"/photos/{HOSTILE}",
     "quality": 4,
+    "target": None,
     "coder": "mixed",
     "code_version": "0.1.0",
     "model_fingerprint": "ab" * 8,
@@ -34,7 +35,8 @@ SECONDS = {
     "synthesis": 3.0,
     "quality": 1.0,
 }
-TOTAL = Summary(3, {"empty": 1}, {}, 2_000_000, 6000, 1500, 1250, Mean(1.0, 2), Mean(60.0, 2), Mean(0.97, 1), SECONDS)
+MEANS = {"bpp": Mean(1.0, 2), "psnr_db": Mean(60.0, 2), "ms_ssim": Mean(0.97, 1), "quality": Mean(8.5, 2)}
+TOTAL = Summary(3, {"empty": 1}, {}, 2_000_000, 6000, 1500, 1250, **MEANS, num_targets_missed=1, stage_seconds=SECONDS)
 ROW = {
     **{"key": HOSTILE, "width": 100, "height": 80, "bpp": 0.5, "psnr_db": 30.0, "ms_ssim": None},
     **{"source_format": "PNG", "source_num_bytes": 3000, "num_bytes": 750},
@@ -166,6 +168,13 @@ def test_the_headline_tells_growth_and_failure() -> None:
 def test_the_rate_is_all_bits_over_all_pixels() -> None:
     told = {name: (value, meaning) for name, value, meaning in facts(run_report())}
     assert told["Rate"][0] == "0.005 bpp" and told["Rate"][1].endswith("mean of images 0.500")
+
+
+def test_a_target_is_told_with_the_images_that_miss_it() -> None:
+    run = replace(run_report(), settings={**SETTINGS, "quality": None, "target": "psnr_db >= 34"})
+    told = {name: (value, meaning) for name, value, meaning in facts(run)}
+    assert told["Quality"][0] == "4.25 on average"
+    assert told["Target"][0] == "psnr_db >= 34" and "1 images miss it" in told["Target"][1]
 
 
 @pytest.mark.parametrize(
