@@ -29,8 +29,8 @@ BundleOption = Annotated[
 ImageColumn = Annotated[
     str | None,
     tyro.conf.arg(
-        help="Column that holds the images or their URIs (Parquet input only). Default: detected if exactly one "
-        "column qualifies."
+        help="Column that holds the images or their URIs (Parquet input), or extension of the members that are the "
+        "images (tars), as left.jpg. Default: detected if exactly one qualifies."
     ),
 ]
 
@@ -41,8 +41,8 @@ class InputOptions:
 
     input: str
     """Where the images are, a path or any URI that fsspec reads: a folder (searched with all folders in it), a pattern
-    with stars, WebDataset tars (`{000..099}.tar`), Parquet files with a column of images, or a list of URIs in a .txt
-    or Parquet file."""
+    with stars, WebDataset tars (`{000..099}.tar`), Parquet files with a column of images, a list of URIs in a .txt or
+    Parquet file, or one image file."""
     image_column: ImageColumn = None
     key_column: str | None = None
     """Column of unique names (Parquet input only). Default: the name of the file and the number of the row."""

@@ -35,7 +35,7 @@ def open_archives(
     left_out: Mapping[str, int] | None = None,
 ) -> "_ArchiveSource":
     if names[0].lower().endswith(".tar"):
-        return TarSource(folder, names, uri=uri, left_out=left_out)
+        return TarSource(folder, names, image=columns.image, uri=uri, left_out=left_out)
     return ParquetSource(folder, names, columns, uri=uri, left_out=left_out)
 
 
@@ -65,7 +65,11 @@ class FolderSource:
         return self._archives.carried if self._archives else None
 
     def references(self) -> Iterator[ImageReference]:
-        """List the images folder by folder, sorted in each."""
+        """List the images folder by folder, sorted in each.
+
+        Raises:
+            ValueError: there are files of images, and a column is wanted.
+        """
         self._left_out, self._archives = Counter(), None
         archives: dict[str, list[str]] = {".tar": [], ".parquet": []}
         num_images = 0
@@ -73,6 +77,10 @@ class FolderSource:
             repeated = self._repeated_stems(names)
             for chunk in _chunks(names):
                 images = [name for name in chunk if self._is_image(name, archives)]
+                if images and self._columns != Columns():
+                    raise ValueError(
+                        f"input {self} has files of images: --image-column and --key-column are for tables"
+                    )
                 num_images += len(images)
                 yield from self._references(images, repeated)
         if num_images == 0 and any(archives.values()):

@@ -7,6 +7,7 @@ How `open_source` reads a URI, in this order; a folder of that name wins over st
     {000..099}.tar, *.tar      WebDataset tars (pipeline/sources/tar.py)
     data.parquet, *.parquet    Parquet files with a column of images, or of their URIs (pipeline/sources/parquet.py)
     uris.txt                   a list of URIs (pipeline/sources/uri_list.py)
+    photo.jpg                  one image (pipeline/sources/one_file.py)
 """
 
 from collections import Counter
@@ -15,12 +16,16 @@ from pathlib import PurePosixPath
 
 from pipeline.sources.folder import FolderSource, open_archives
 from pipeline.sources.globs import Glob, expand_braces, has_magic, split_magic
-from pipeline.sources.reference import Columns, Source
+from pipeline.sources.one_file import OneFileSource
+from pipeline.sources.reference import IMAGE_EXTENSIONS, Columns, Source
+from pipeline.sources.tar import SEVERAL_IMAGES
 from pipeline.sources.union import UnionSource
 from pipeline.sources.uri_list import ListSource
 from pipeline.storage.opening import open_folder
 from pipeline.storage.secrets import redact, without_credentials
 from pipeline.storage.uris import absolute, overlaps
+
+_ARCHIVES = (".tar", ".parquet")
 
 
 def open_sources(uris: Sequence[str], columns: Columns | None = None) -> Source:
@@ -46,18 +51,35 @@ def open_source(uri: str, columns: Columns | None = None) -> Source:
     if has_magic(uri):
         return _open_glob(uri, columns)
     above, _, name = uri.rpartition("/")
-    if PurePosixPath(name).suffix.lower() in (".tar", ".parquet", ".txt"):
+    ending = PurePosixPath(name).suffix.lower()
+    if ending in (*_ARCHIVES, ".txt", *IMAGE_EXTENSIONS):
         folder = open_folder(above or "/")
         if folder.holds(name):
-            return ListSource(folder, name) if name.lower().endswith(".txt") else open_archives(folder, [name], columns)
+            if ending in _ARCHIVES:
+                return open_archives(folder, [name], columns)
+            return ListSource(folder, name) if ending == ".txt" else OneFileSource(folder, name)
     raise ValueError(
         f"input {redact(uri)} is not there, or does not hold images: expected a folder of images, a pattern with "
-        "stars, a .tar or .parquet file, or a list of URIs in a .txt file"
+        "stars, a .tar or .parquet file, a list of URIs in a .txt file, or an image file"
     )
 
 
 def no_images(source: Source) -> ValueError:
     """Return the error of an input in which nothing has the name of an image."""
+    several = [reason for reason in source.skipped if reason.startswith(SEVERAL_IMAGES)]
+    if several:
+        return ValueError(
+            f"input {source} has {several[0]}: choose one with --image-column, "
+            f"as --image-column {several[0].rpartition(' ')[2]}"
+        )
+    if source.skipped.get(".arrow"):  # as `save_to_disk` of Hugging Face datasets writes it
+        folder = open_folder(str(source))
+        split = "['train']" if folder.holds("dataset_dict.json") else ""
+        return ValueError(
+            f"input {source} has no images, but Arrow files, as save_to_disk writes them"
+            f"{' for each split' if split else ''}: export it first with\n"
+            f"python -c \"import datasets; datasets.load_from_disk({str(source)!r}){split}.to_parquet('data.parquet')\""
+        )
     return ValueError(f"input {source} has no images: expected files with names like photo.jpg or photo.png")
 
 

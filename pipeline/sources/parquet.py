@@ -1,8 +1,8 @@
 """Parquet files with a column of images, or of the URIs of images; the other columns are carried as they are.
 
-Images are bytes, or the struct of `bytes` and `path` that Hugging Face datasets use. A listing reads footers, and the
-columns of keys or URIs where there are any; a worker reads whole row groups, and keeps two: that of the images it is
-at, and the next one.
+Images are bytes, or the struct of `bytes` and `path` that Hugging Face datasets use; without bytes the path is read. A
+listing reads footers, and the columns of keys or URIs where there are any; a worker reads whole row groups, and keeps
+two: that of the images it is at, and the next one.
 """
 
 import threading
@@ -90,10 +90,11 @@ class ParquetSource:
         row = self._groups.row(file_name(reference.file), reference.start)
         column = image_column(row.schema, self._columns.image)
         value = row.column(column)[0].as_py()
-        if isinstance(value, dict):
-            value = value["bytes"]
+        if isinstance(value, dict):  # `datasets` leaves the bytes out where the image is a file
+            content, path = value["bytes"], value.get("path")
+            value = path if content is None and isinstance(path, str) else content
         if value is None:
-            raise ImageError(Status.NO_IMAGE, f"column {column} is null in this row, or has no bytes")
+            raise ImageError(Status.NO_IMAGE, f"column {column} is null in this row, or has neither bytes nor a path")
         data = self._listed.read(self._listed.resolve(value)) if isinstance(value, str) else value
         return Sample(data, _carried(row, column))
 

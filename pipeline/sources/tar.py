@@ -7,7 +7,7 @@ with one request for a range of bytes; what is beside the image is carried as a 
 import io
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO
@@ -22,6 +22,7 @@ from pipeline.storage.folder import Folder
 
 CARRIED_TYPE = pa.map_(pa.string(), pa.binary())
 NUM_THREADS = 8  # tars that are listed at once, with their samples in memory
+SEVERAL_IMAGES = "samples with several images:"
 _DAMAGED = "#damaged"  # behind the name of a tar: the key of what cannot be listed
 _ZEROS_NUM_BYTES = 2**20  # behind the end mark that are looked at, at a time
 
@@ -45,18 +46,24 @@ class _Sample:
 
 
 class TarSource:
-    """The samples of tars of a folder; a key is the tar's name without `.tar`, and the name of the sample."""
+    """The samples of tars of a folder; a key is the tar's name without `.tar`, and the name of the sample.
+
+    The image of a sample is the member with the extension `image`, or the only one that can be it: `jpg` before
+    `seg.png`.
+    """
 
     def __init__(
         self,
         folder: Folder,
         names: Sequence[str],
         *,
+        image: str | None = None,
         uri: str | None = None,
         left_out: Mapping[str, int] | None = None,
     ) -> None:
         self._folder = folder
         self._names = names
+        self._image = image
         self._uri = uri or f"{folder}/{names[0]}"
         self.carried = CARRIED_TYPE
         self._left_out = left_out or {}
@@ -96,15 +103,22 @@ class TarSource:
             )
         data = self._folder.read_range(file_name(reference.file), reference.start, reference.num_bytes)
         members = _members(data, name=reference.key.removeprefix(f"{_stem(reference.file)}/"))
-        images = [extension for extension, _ in members if _is_image(extension)]
+        images = self._images([extension for extension, _ in members])
         if len(data) < reference.num_bytes or not images:
             raise ImageError(Status.CORRUPT, f"{reference.file} was changed after it was listed: begin a new output")
         if len(images) > 1:
             raise ImageError(
                 Status.AMBIGUOUS, f"the sample has {len(images)} images ({', '.join(images)}), expected one"
             )
-        (image,) = (content for extension, content in members if _is_image(extension))
-        return Sample(image, [(extension, content) for extension, content in members if not _is_image(extension)])
+        (image,) = (content for extension, content in members if extension in images)
+        return Sample(image, [(extension, content) for extension, content in members if extension not in images])
+
+    def _images(self, extensions: Sequence[str]) -> list[str]:
+        """Return the extensions of the members that can be the image of a sample."""
+        if self._image is not None:
+            return [extension for extension in extensions if extension == self._image]
+        whole = [extension for extension in extensions if _is_image(extension)]
+        return whole or [extension for extension in extensions if _is_image(extension.rpartition(".")[2])]
 
     def _index(self, name: str) -> _Index:
         index = _Index()
@@ -118,10 +132,10 @@ class TarSource:
             for sample in _samples(file, index.skipped):
                 if sample.name == "" or sample.end > num_bytes:  # its content is cut off
                     damaged_at = sample.start if damaged_at is None else damaged_at
-                elif any(map(_is_image, sample.extensions)):
-                    index.references.append(self._reference(name, sample))
+                elif (images := self._images(sample.extensions)) and (len(images) == 1 or _is_image(images[0])):
+                    index.references.append(self._reference(name, sample, images[0]))
                 else:
-                    index.skipped["samples without an image"] += 1
+                    index.skipped[_why_skipped(images, index.skipped)] += 1
         if damaged_at is not None:
             key = utf8(f"{_stem(name)}{_DAMAGED}")
             index.references.append(
@@ -129,11 +143,18 @@ class TarSource:
             )
         return index
 
-    def _reference(self, name: str, sample: _Sample) -> ImageReference:
+    def _reference(self, name: str, sample: _Sample, image: str) -> ImageReference:
         key = utf8(f"{_stem(name)}/{sample.name}")
-        image = next(filter(_is_image, sample.extensions))
         uri = utf8(f"{self._folder}/{name}#{sample.name}.{image}")
         return ImageReference(key, uri, key, utf8(name), sample.start, sample.end - sample.start)
+
+
+def _why_skipped(images: Sequence[str], reasons: Collection[str]) -> str:
+    """Return why a sample with none or several images is left out, naming those of the first of a tar alone."""
+    if not images:
+        return "samples without an image"
+    named = f"{SEVERAL_IMAGES} {', '.join(map(utf8, images))}"
+    return next((reason for reason in reasons if reason.startswith(SEVERAL_IMAGES)), named)
 
 
 def _samples(file: IO[bytes], skipped: Counter[str]) -> Iterator[_Sample]:

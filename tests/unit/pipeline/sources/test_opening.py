@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 import socket
 import tarfile
 from pathlib import Path
@@ -8,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.sources.opening import open_source, open_sources
-from pipeline.sources.reference import ImageReference
+from pipeline.sources.opening import no_images, open_source, open_sources
+from pipeline.sources.reference import Columns, ImageReference
 from pipeline.storage.folder import list_names
 from pipeline.storage.opening import open_folder
 
@@ -102,11 +103,40 @@ def test_archives_and_lists_in_folders_that_are_not_utf8_are_read(tmp_path: Path
         "".join(f"{r.key} {r.source_uri} {r.stem} {r.file}" for r in references).encode()
 
 
-@pytest.mark.parametrize("name", ["nowhere", "file.jpg"])
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.jpg", "file.csv"])
 def test_only_a_folder_is_a_source(tmp_path: Path, name: str) -> None:
-    touch(tmp_path, "file.jpg")
+    touch(tmp_path, "file.csv")
     with pytest.raises(ValueError, match="expected a folder of images"):
         open_source(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "caf\\xe9 100%.PNG"])
+def test_one_image_is_a_source(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, name, "other.jpg")
+    source = open_source(str(tmp_path / name))
+    (reference,) = source.references()
+    reader = pickle.loads(pickle.dumps(source))
+    assert reader.read_sample(reference).data == name.encode()
+    assert (reference.stem, str(source)) == (reference.key[:-4], f"{tmp_path}/{name}")
+
+
+def test_a_folder_of_files_has_no_columns(tmp_path: Path) -> None:
+    touch(tmp_path, "photo.jpg")
+    with pytest.raises(ValueError, match="--image-column and --key-column are for tables"):
+        list(open_source(str(tmp_path), Columns(image="foo")).references())
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_a_folder_of_save_to_disk_is_exported_by_one_line(tmp_path: Path, dictionary: bool) -> None:
+    below = "train/" if dictionary else ""
+    touch(tmp_path, *(below + name for name in ("data-00000-of-00001.arrow", "state.json", "dataset_info.json")))
+    if dictionary:
+        touch(tmp_path, "dataset_dict.json")
+    source = open_source(str(tmp_path))
+    assert list(source.references()) == []
+    split = "['train']" if dictionary else ""
+    with pytest.raises(ValueError, match=re.escape(f"load_from_disk('{tmp_path}'){split}.to_parquet('data.parquet')")):
+        raise no_images(source)
 
 
 def test_several_folders_are_one_source_with_keys_of_its_own(tmp_path: Path) -> None:

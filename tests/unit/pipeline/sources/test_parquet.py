@@ -89,11 +89,27 @@ def test_columns_without_any_value_are_carried(tmp_path: Path, name: str) -> Non
 
 
 def test_structs_of_bytes_and_path(tmp_path: Path) -> None:
-    structs = [{"bytes": b"a", "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}, None]
+    structs = [{"bytes": b"a", "path": "a.jpg"}, {"bytes": None, "path": None}, None]
     source = open_source(str(write(tmp_path / "x.parquet", pa.table({"img": structs, "id": ["p", "q", "r"]}))))
     values = read_all(source)
     assert values["x/0"][0] == b"a" and values["x/0"][1].as_py() == {"id": "p"}
     assert [values["x/1"], values["x/2"]] == ["no_image", "no_image"]
+
+
+def test_an_image_without_bytes_is_read_by_its_path(tmp_path: Path) -> None:
+    """As `datasets` writes images that are files; a relative path is below the folder of the table."""
+    (tmp_path / "photo.png").write_bytes(b"photo")
+    images: list[dict[str, Any]] = [
+        {"bytes": None, "path": str(tmp_path / "photo.png")},
+        {"bytes": None, "path": "photo.png"},
+    ]
+    images += [{"bytes": b"inside", "path": str(tmp_path / "photo.png")}, {"bytes": None, "path": None}]
+    pq.write_table(pa.table({"image": images}), tmp_path / "x.parquet")
+    source = open_source(str(tmp_path / "x.parquet"))
+    *good, bad = source.references()
+    assert [source.read_sample(reference).data for reference in good] == [b"photo", b"photo", b"inside"]
+    with pytest.raises(ImageError, match="neither bytes nor a path"):
+        source.read_sample(bad)
 
 
 def test_an_image_column_alone_carries_nothing(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.images import ImageError
-from pipeline.sources.opening import open_source
-from pipeline.sources.reference import Source
+from pipeline.sources.opening import no_images, open_source
+from pipeline.sources.reference import Columns, Source
 from pipeline.storage.local import LocalFolder
 from pipeline.storage.opening import open_folder
 
@@ -59,6 +59,35 @@ def test_samples_of_tars(folder: Path, pattern: str) -> None:
     assert list(source.references()) == list(source.references())
     assert source.carried == pa.map_(pa.string(), pa.binary())
     assert source.skipped == ({".txt": 1} if pattern == "" else {})
+
+
+PAIRS: Members = [
+    (f"{number}.{side}.jpg", f"{side} {number}".encode()) for number in "01" for side in ("left", "right")
+]
+
+
+def test_of_several_images_one_is_chosen_by_its_extension(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([*PAIRS, *CAT]))
+    source = open_source(str(tmp_path), Columns(image="left.jpg"))
+    assert read_all(source) == {f"a/{n}": (f"left {n}".encode(), {"right.jpg": f"right {n}".encode()}) for n in "01"}
+    assert source.skipped == {"samples without an image": 1}
+    assert read_all(open_source(str(tmp_path), Columns(image="seg.png")))["a/cat"][0] == b"where it is"
+
+
+def test_several_images_without_a_choice_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([*PAIRS, ("2.up.jpg", b""), ("2.down.jpg", b"")]))
+    source = open_source(str(tmp_path))
+    assert list(source.references()) == []
+    assert source.skipped == {"samples with several images: left.jpg, right.jpg": 3}
+    with pytest.raises(
+        ValueError, match=r"left.jpg, right.jpg: choose one with --image-column, as .*-column right.jpg"
+    ):
+        raise no_images(source)
+
+
+def test_the_only_image_may_have_an_extension_of_several_parts(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_of([("1.rgb.png", b"image"), ("1.txt", b"text")]))
+    assert read_all(open_source(str(tmp_path))) == {"a/1": (b"image", {"txt": b"text"})}
 
 
 def test_a_single_tar_and_formats(folder: Path) -> None:
