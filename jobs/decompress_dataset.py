@@ -25,7 +25,7 @@ from pipeline.console import events
 from pipeline.console.exits import ExitCode, exit_code, usage
 from pipeline.console.printing import metrics_glob, print_quarantined, print_table, say, shown
 from pipeline.console.text import size_rows, speed_text
-from pipeline.decompress.containers import Container
+from pipeline.decompress.containers import Container, tar_name
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Manifest, Output, check_same, versions
@@ -45,7 +45,7 @@ class DecompressDataset:
 
     Images get back their EXIF, ICC profile, alpha and grayscale. `files` are written to OUTPUT/images with the paths
     that they had below the input; two images that differ only in their extension both keep it: a.jpg.png, a.png.png.
-    `webdataset` writes a tar per shard to OUTPUT/tars, with the carried data as further members. `parquet` writes a
+    `webdataset` writes a tar per shard to OUTPUT/images, with the carried data as further members. `parquet` writes a
     table per shard to OUTPUT/images: key, image (a struct of bytes and path), width, height, and the carried columns.
     To go on with a run that was stopped, give the same command again. Exit codes: 0 all done, 1 failed, 2 wrong usage,
     3 done, but some images could not be restored.
@@ -169,6 +169,13 @@ def _tell_what_is_missing(compressed: Manifest, markers: Sequence[Marker], selec
         say(f"images that could not be compressed, and so cannot be restored: {num_quarantined}")
 
 
+def _tars(output: Output) -> str:
+    """Return the pattern of all tars: with numbers, as WebDataset takes it, where a selection leaves no gap."""
+    shards = sorted(output.committed())
+    has_gap = shards != list(range(len(shards))) or not shards
+    return "/*.tar" if has_gap else f"/{{{tar_name(0)[:-4]}..{tar_name(shards[-1])[:-4]}}}.tar"
+
+
 def _print_result(output: Output, result: Result, container: Container) -> None:
     total = result.total
     print_table(
@@ -176,7 +183,7 @@ def _print_result(output: Output, result: Result, container: Container) -> None:
             ("images", f"{total.num_images - total.num_quarantined} restored, {total.num_quarantined} quarantined"),
             *size_rows("bitstreams", "image files", total),
             ("this run", speed_text(result.added, result.seconds)),
-            ("images in", f"{shown(output)}/{'tars' if container == 'webdataset' else 'images'}"),
+            ("images in", f"{shown(output)}/images{_tars(output) if container == 'webdataset' else ''}"),
             ("a row each in", metrics_glob(output)),
         ]
     )

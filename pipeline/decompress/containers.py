@@ -1,7 +1,8 @@
 """Where the restored images of a shard go: files of their own, a WebDataset tar, or a Parquet file.
 
-Files of their own are written one by one, each at once. The others wait in an unlinked temporary file, as they come,
-until all of a shard are there; then they are put together in the order of the shard: equal images, equal bytes.
+Files of their own are written one by one, each at once. Images of the others wait in an unlinked temporary file, as
+they come, until all of a shard are there; then they are put together in the order of the shard: equal images, equal
+bytes.
 """
 
 import base64
@@ -18,6 +19,7 @@ from typing import IO, Any, Literal, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import huggingface
 from pipeline.decompress import tar_writer
 from pipeline.images import FORMATS, ImageError
 from pipeline.ledger.bitstream_rows import Bitstreams, carried_names, read_stored
@@ -57,8 +59,12 @@ class RestoredFiles(Protocol):
         """
         ...
 
-    def files(self) -> Mapping[str, IO[bytes]]:
-        """Return the files to commit when all images were added (kind -> open file)."""
+    def finish(self) -> Mapping[str, IO[bytes]]:
+        """Write what is left to write when all images were added; return what is to be committed (kind -> open file).
+
+        Raises:
+            OSError: it cannot be written.
+        """
         ...
 
 
@@ -68,16 +74,20 @@ def open_restored(
 ) -> Iterator[RestoredFiles]:
     """Open what takes the images of a shard, which are those of the given rows of a file of bitstreams."""
     extension = FORMATS[image_format]
+    images = output.folder.child("images")
     # Files without a name: no killed process leaves one behind.
     with tempfile.TemporaryFile() as spool, tempfile.TemporaryFile() as result:
         if container == "webdataset":
-            yield RestoredTar(extension, _Spool(spool), result)
+            name = tar_name(shard)
+            if output.record_written(shard, [name]):
+                raise _foreign(f"{images}/{name}")
+            yield RestoredTar(extension, _Spool(spool), result, images, name)
         elif container == "parquet":
             yield RestoredTable(extension, _Spool(spool), result, bitstreams, rows)
         else:
             names = [name for name in _file_names(bitstreams, rows, extension) if _is_safe(name)]
             foreign = output.record_written(shard, names)
-            yield RestoredFolder(extension, output.folder.child("images"), foreign)
+            yield RestoredFolder(extension, images, foreign)
 
 
 class RestoredFolder:
@@ -95,28 +105,28 @@ class RestoredFolder:
         """Write an image file."""
         path = image.stem + self._extension
         if path in self._foreign:
-            raise FileExistsError(
-                errno.EEXIST, "a file that this job did not write is there: move it away", f"{self._folder}/{path}"
-            )
+            raise _foreign(f"{self._folder}/{path}")
         self._folder.write(path, image.data)
         return path
 
-    def files(self) -> Mapping[str, IO[bytes]]:
+    def finish(self) -> Mapping[str, IO[bytes]]:
         """Return nothing: the files are there."""
         return {}
 
 
 class RestoredTar:
-    """A tar as WebDataset reads it: `<stem>.png` and, with the same stem, what was carried.
+    """A tar as WebDataset reads it, `000042.tar`: `<stem>.png` and, with the same stem, what was carried.
 
     Members are carried under their extension. Of carried columns those of bytes become members named like them, all
     others one `json`. WebDataset cuts a name at the first dot of its last part, so dots of the stem are escaped there.
     """
 
-    def __init__(self, extension: str, spool: "_Spool", archive: IO[bytes]) -> None:
+    def __init__(self, extension: str, spool: "_Spool", archive: IO[bytes], folder: Folder, name: str) -> None:
         self._extension = extension
         self._spool = spool
         self._archive = archive
+        self._folder = folder
+        self._name = name
 
     def add(self, image: RestoredImage) -> str:
         """Keep the members of an image."""
@@ -137,16 +147,20 @@ class RestoredTar:
         self._spool.add(image.position, members)
         return path
 
-    def files(self) -> Mapping[str, IO[bytes]]:
-        """Return the archive."""
+    def finish(self) -> Mapping[str, IO[bytes]]:
+        """Write the archive: its name, which others count on, has no place for the id of an attempt."""
         self._spool.copy_to(self._archive)
         self._archive.write(tar_writer.END)
         self._archive.seek(0)
-        return {"tars": self._archive}
+        self._folder.write_from(self._name, self._archive)
+        return {}
 
 
 class RestoredTable:
-    """A Parquet file of `pipeline.ledger.schema.RESTORED_IMAGES` and the carried columns, flat."""
+    """A Parquet file of `pipeline.ledger.schema.RESTORED_IMAGES` and the carried columns, flat.
+
+    Hugging Face `datasets` see in its metadata that the images are images, and what the input said of carried columns.
+    """
 
     def __init__(
         self, extension: str, spool: "_Spool", file: IO[bytes], bitstreams: Bitstreams, rows: Sequence[int]
@@ -165,7 +179,7 @@ class RestoredTable:
         self._images[image.position] = replace(image, data=b"", carried={})
         return path
 
-    def files(self) -> Mapping[str, IO[bytes]]:
+    def finish(self) -> Mapping[str, IO[bytes]]:
         """Return the table, of row groups of about 64 MB."""
         tables = self._row_groups()
         if (first := next(tables, None)) is None:
@@ -202,7 +216,8 @@ class RestoredTable:
         ours = {name: pa.array([values[name]], RESTORED_IMAGES.field(name).type) for name in values}
         carried = {name: stored[name] for name in carried_names(stored)}
         table = pa.table({"key": stored["key"], **ours, **carried})
-        return table.cast(_with_fields(table.schema))
+        schema = pa.schema([_field(name, stored.schema) for name in table.column_names])
+        return table.cast(schema.with_metadata(huggingface.schema_metadata(schema, image=huggingface.IMAGE)))
 
 
 class _Spool:
@@ -227,6 +242,15 @@ class _Spool:
     def copy_to(self, file: IO[bytes]) -> None:
         for position in sorted(self._places):
             file.write(self.read(position))
+
+
+def tar_name(shard: int) -> str:
+    """Return the name of the tar of a shard; those of all are `{000000..000099}.tar`."""
+    return f"{shard:06d}.tar"
+
+
+def _foreign(path: str) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, "a file that this job did not write is there: move it away", path)
 
 
 def _file_names(bitstreams: Bitstreams, rows: Sequence[int], extension: str) -> list[str]:
@@ -256,6 +280,6 @@ def _json_value(value: Any) -> str:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
-def _with_fields(schema: pa.Schema) -> pa.Schema:
-    """Give our columns the descriptions that they have in `pipeline.ledger.schema`."""
-    return pa.schema([RESTORED_IMAGES.field(f.name) if f.name in RESTORED_IMAGES.names else f for f in schema])
+def _field(name: str, stored: pa.Schema) -> pa.Field:
+    """Return one of our columns as the schema describes it, and a carried one as it is stored."""
+    return RESTORED_IMAGES.field(name) if name in RESTORED_IMAGES.names else stored.field(name)

@@ -129,7 +129,7 @@ class ShardDecompressor:
     ) -> Results:
         rows = [item.row for item in self._process(shard, tables, restored, crashed)]
         summary = Summary.of_rows(rows, bytes_in=["num_bytes"], bytes_out=["image_num_bytes"])
-        return Results(rows, summary, restored.files())
+        return Results(rows, summary, restored.finish())
 
     def _process(
         self, shard: int, tables: Iterator[pa.Table], restored: RestoredFiles, crashed: Collection[int]

@@ -121,6 +121,8 @@ def _flat(table: pa.Table, extensions: Sequence[str]) -> pa.Table:
         names = list(extensions)
     else:
         parts, names = carried.flatten(), [member.name for member in carried.type]
+    known = {member.name: member.metadata or {} for member in carried.type} if pa.types.is_struct(carried.type) else {}
     for name, original, part in zip(unlike_ours(names), names, parts, strict=True):
-        table = table.append_column(pa.field(name, part.type, metadata={CARRIED: original}), part)
+        metadata = {**known.get(original, {}), CARRIED: original}
+        table = table.append_column(pa.field(name, part.type, metadata=metadata), part)
     return table

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.ledger.markers import CommittedFile
 from pipeline.storage.folder import Folder
 
-_OF_A_SHARD = re.compile(r"(?:bitstreams|metrics|images|tars|commits)/shard-\d+")
+_OF_A_SHARD = re.compile(r"(?:bitstreams|metrics|images|commits)/shard-\d+")
 _NUM_THREADS = 16
 
 

@@ -3,8 +3,7 @@
     manifest.json                          what the output is made from; written when the plan is, then frozen
     plan/part-00000.<plan>.parquet         every input with its shard (pipeline/ledger/plan.py)
     <kind>/shard-000042.<attempt>.parquet  one attempt at a shard; kinds: bitstreams, metrics, images (restored)
-    tars/shard-000042.<attempt>.tar        the same, restored images as WebDataset
-    images/...                             restored images as files of their own
+    images/...                             restored images as files of their own, or in tars
     commits/shard-000042.json              names the attempt that counts, sizes and hashes; written last, once
     commits/shard-000042.retry-1.json      counts in its place, after a retry of quarantined images; and so on
     written/shard-000042/<attempt>.json    restored image files that an attempt is about to write
@@ -40,14 +39,12 @@ from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import check_name
 
 _MANIFEST = "manifest.json"
-ATTEMPT_KINDS = {"bitstreams": "parquet", "metrics": "parquet", "images": "parquet", "tars": "tar"}
-"""Folders of what an attempt at a shard writes, with the suffix of its files."""
+ATTEMPT_KINDS = ("bitstreams", "metrics", "images")
+"""Folders of what an attempt at a shard writes, as Parquet."""
 _KINDS = ("plan", *ATTEMPT_KINDS, "commits", "written")
 _PLAN_FILE = re.compile(r"plan/part-\d+\.([0-9a-f]{32})\.parquet")
 _WRITTEN_FILE = re.compile(r"written/shard-\d+/[0-9a-f]{32}\.json")
-_ATTEMPT_FILE = re.compile(
-    rf"(?:{'|'.join(ATTEMPT_KINDS)})/shard-(\d+)(?:\.retry-(\d+))?\.([0-9a-f]{{32}})\.(?:parquet|tar)"
-)
+_ATTEMPT_FILE = re.compile(rf"(?:{'|'.join(ATTEMPT_KINDS)})/shard-(\d+)(?:\.retry-(\d+))?\.([0-9a-f]{{32}})\.parquet")
 _MARKERS_AT_ONCE = 1024  # are read, whatever their number
 _MARKER_FILE = re.compile(r"shard-(\d+)(?:\.retry-(\d+))?\.json")
 
@@ -179,9 +176,7 @@ class Output:
         """
         attempt = uuid.uuid4().hex
         stem = f"{stem_of(shard, retry)}.{attempt}"
-        written = {
-            kind: self._write(f"{kind}/{stem}.{ATTEMPT_KINDS[kind]}", content) for kind, content in files.items()
-        }
+        written = {kind: self._write(f"{kind}/{stem}.parquet", content) for kind, content in files.items()}
         seconds = 0.0 if began is None else time.monotonic() - began
         now = time.time()
         stint = Stint(f"{socket.gethostname()}:{os.getpid()}", now - seconds, now)
@@ -260,7 +255,7 @@ class Output:
         delete_many(self.folder, filter(_WRITTEN_FILE.fullmatch, self._files(("written",))))
 
     def record_written(self, shard: int, names: Sequence[str]) -> set[str]:
-        """Record restored image files (names below `images/`) before they are written; return those that are foreign.
+        """Record restored files (names below `images/`) before they are written; return those that are foreign.
 
         A file is foreign that is there already and was not recorded by an earlier attempt at the shard.
         """

@@ -144,7 +144,6 @@ RESTORED_IMAGES = pa.schema(
             "image",
             pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())]),
             "restored image: its file's content, and the name that the file would have",
-            nullable=False,
         ),
         _WIDTH,
         _HEIGHT,

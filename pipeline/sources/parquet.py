@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ahead import ahead
+from pipeline.huggingface import with_features
 from pipeline.images import ImageError
 from pipeline.sources.reference import Columns, ImageReference, Sample, file_name, utf8
 from pipeline.sources.uri_list import ListedUris
@@ -68,7 +69,8 @@ class ParquetSource:
             ):
                 if first is None:
                     first = schema
-                    self.carried = carried_type(schema, image_column(schema, self._columns.image))
+                    carried = carried_type(schema, image_column(schema, self._columns.image))
+                    self.carried = carried and with_features(carried, schema)
                 elif not schema.equals(first):
                     raise ValueError(
                         f"{self._folder}/{name} has other columns than {self._folder}/{self._names[0]}: "
@@ -101,7 +103,7 @@ class ParquetSource:
     def _footer(self, name: str) -> tuple[pa.Schema, int]:
         try:
             with self._folder.open(name) as file, pq.ParquetFile(file) as parquet:
-                return parquet.schema_arrow.remove_metadata(), parquet.metadata.num_rows
+                return parquet.schema_arrow, parquet.metadata.num_rows
         except FileNotFoundError:
             raise ValueError(f"input {self} names {self._folder}/{name}, which is not there") from None
         except pa.ArrowInvalid as error:

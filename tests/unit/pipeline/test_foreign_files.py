@@ -137,7 +137,7 @@ def test_what_overlaps(input: str, output: str, is_refused: bool, monkeypatch: p
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["plan/a.jpg", "images/a.jpg", "metrics/notes.txt", "written/a.json", "tars/a.tar"])
+@pytest.mark.parametrize("name", ["plan/a.jpg", "images/a.jpg", "metrics/notes.txt", "written/a.json", "images/a.tar"])
 def test_an_output_with_other_files_is_refused(tmp_path: Path, name: str) -> None:
     output = Output(str(tmp_path))
     output.folder.write(name, FOREIGN)
@@ -159,7 +159,7 @@ def test_clearing_and_sweeping_leave_what_others_put_there_later(tmp_path: Path)
     output = Output(str(tmp_path))
     output.begin(Manifest(job="decompress", plan="1" * 32))
     foreign = ["plan/a.jpg", "plan/part-1.jpg", "images/b/keep.png", "images/.tmp-mine", "metrics/x.parquet"]
-    foreign += ["tars/a.tar", "commits/notes.json", "bitstreams/shard-000000.parquet", "written/x.json", "a.txt"]
+    foreign += ["images/a.tar", "commits/notes.json", "bitstreams/shard-000000.parquet", "written/x.json", "a.txt"]
     for name in foreign:
         output.folder.write(name, FOREIGN)
     assert output.record_written(0, ["b/ours.png", "b/keep.png"]) == {"b/keep.png"}

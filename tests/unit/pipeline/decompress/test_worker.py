@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from bls.codec import Codec
-from pipeline.decompress.containers import Container
+from pipeline.decompress.containers import Container, tar_name
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
+from pipeline.huggingface import with_features
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import RESTORED_IMAGES
@@ -49,7 +50,7 @@ def restore(dataset: Output, bundle: Path, output: Path, container: Container, r
 
 def members(output: Path, marker: Marker) -> dict[str, bytes]:
     contents = {}
-    with tarfile.open(output / marker.files["tars"].name) as archive:
+    with tarfile.open(output / "images" / tar_name(marker.shard)) as archive:
         for info in archive:
             file = archive.extractfile(info)
             assert file is not None and info.name not in contents
@@ -74,9 +75,24 @@ def test_tars_hold_images_and_carried_members_in_the_order_of_the_shard(tiny_bun
         x_hat = codec.decompress(codec.compress(image, quality=4))
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(contents[name]))), x_hat)
     assert [row["path"] for row in rows_of(out, marker)] == ["a b/x.png", "a b/ü.png", "c.png"]
-    again = restore(dataset, tiny_bundle, tmp_path / "again", "webdataset", [0, 1, 2])
-    first, second = out / marker.files["tars"].name, tmp_path / "again" / again.files["tars"].name
-    assert first.name != second.name and first.read_bytes() == second.read_bytes()
+    restore(dataset, tiny_bundle, tmp_path / "again", "webdataset", [0, 1, 2])
+    first, second = (folder / "images" / "000000.tar" for folder in (out, tmp_path / "again"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_tar_of_others_stays_and_a_tar_of_an_earlier_attempt_does_not(tiny_bundle: Path, tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "in", tiny_bundle, [samples([None] * 3)])
+    tar = tmp_path / "out" / "images" / "000000.tar"
+    tar.parent.mkdir(parents=True)
+    tar.write_bytes(b"of others")
+    with pytest.raises(FileExistsError, match="this job did not write"):
+        restore(dataset, tiny_bundle, tmp_path / "out", "webdataset", [0, 1, 2])
+    assert tar.read_bytes() == b"of others"
+    tar.unlink()
+    Output(str(tmp_path / "out")).record_written(0, [tar.name])  # by a worker that was killed as it wrote
+    tar.write_bytes(b"half")
+    marker = restore(dataset, tiny_bundle, tmp_path / "out", "webdataset", [0, 1, 2])
+    assert len(members(tmp_path / "out", marker)) == 3
 
 
 def test_carried_columns_become_members_too(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -111,6 +127,19 @@ def test_no_name_leads_out_of_an_archive(tiny_bundle: Path, tmp_path: Path, cont
         assert [row["path"] for row in pq.read_table(out / marker.files["images"].name)["image"].to_pylist()] == [
             "x.png"
         ]
+
+
+def test_tables_say_what_hugging_face_said_of_the_input(tiny_bundle: Path, tmp_path: Path) -> None:
+    features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    schema = pa.schema([("label", pa.int64())], {"huggingface": json.dumps({"info": {"features": features}})})
+    carried = with_features(pa.struct(list(schema)), schema)
+    values = [{"label": 1}, {"label": 0}, {"label": 1}]
+    dataset = write_dataset(tmp_path / "in", tiny_bundle, [samples(values)], carried=carried)
+    marker = restore(dataset, tiny_bundle, tmp_path / "out", "parquet", [0, 1, 2])
+    restored = pq.read_schema(tmp_path / "out" / marker.files["images"].name)
+    assert json.loads(restored.metadata[b"huggingface"]) == {"info": {"features": features}}
+    # `datasets` takes a feature where the field is of its type, and may be null.
+    assert restored.field("image").equals(pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
 
 
 def test_hostile_and_clashing_members_are_told(tiny_bundle: Path, tmp_path: Path) -> None:

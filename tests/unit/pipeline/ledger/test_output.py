@@ -113,7 +113,6 @@ def test_sweep_deletes_what_no_marker_names(output: Output, tmp_path: Path) -> N
     for kind in ("bitstreams", "metrics"):
         output.folder.write(f"{kind}/shard-000000.{dead}.parquet", b"")
         output.folder.write(f"{kind}/shard-000001.{running}.parquet", b"")
-    output.folder.write(f"tars/shard-000000.{dead}.tar", b"")
     output.folder.write(f"images/shard-000000.{dead}.parquet", b"")
     output.folder.write(f"plan/part-00000.{'1' * 32}.parquet", b"")
     output.folder.write(f"plan/part-00000.{dead}.parquet", b"")
@@ -197,9 +196,9 @@ def test_a_sweep_deletes_nothing_of_a_run_that_began_anew(output: Output, tmp_pa
 
 
 def test_open_files_are_committed_as_they_are(output: Output, tmp_path: Path) -> None:
-    file = output.commit(0, {"tars": io.BytesIO(b"archive")}, Summary(num_images=1)).files["tars"]
-    assert (tmp_path / file.name).read_bytes() == b"archive"
-    assert file.name.startswith("tars/shard-000000.") and file.name.endswith(".tar")
+    file = output.commit(0, {"images": io.BytesIO(b"table")}, Summary(num_images=1)).files["images"]
+    assert (tmp_path / file.name).read_bytes() == b"table"
+    assert file.name.startswith("images/shard-000000.") and file.name.endswith(".parquet")
 
 
 @pytest.mark.parametrize("uri", ["{}", "memory://{}"])
@@ -207,9 +206,9 @@ def test_a_marker_has_size_and_hash_of_its_files(tmp_path: Path, uri: str) -> No
     output = Output(uri.format(tmp_path))
     output.begin(Manifest(job="compress"))
     large = bytes(range(256)) * 2**15
-    marker = output.commit(0, {"metrics": b"rows", "tars": io.BytesIO(large)}, Summary(1))
+    marker = output.commit(0, {"metrics": b"rows", "images": io.BytesIO(large)}, Summary(1))
     assert output.marker(0) == marker
-    for kind, content in [("metrics", b"rows"), ("tars", large)]:
+    for kind, content in [("metrics", b"rows"), ("images", large)]:
         file = marker.files[kind]
         assert output.folder.read(file.name) == content
         assert (file.num_bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
@@ -217,7 +216,7 @@ def test_a_marker_has_size_and_hash_of_its_files(tmp_path: Path, uri: str) -> No
 
 def test_clear_leaves_nothing_of_the_job(output: Output, tmp_path: Path) -> None:
     commit(output, 0)
-    output.commit(1, {"tars": io.BytesIO(b"archive")}, Summary(num_images=1))
+    output.commit(1, {"images": io.BytesIO(b"table")}, Summary(num_images=1))
     output.record_written(1, ["a/b.png"])
     output.folder.write("images/a/b.png", b"")
     (tmp_path / "unrelated.txt").write_bytes(b"")

@@ -31,7 +31,7 @@ class Worker:
     def _process(self, shard: Shard) -> Results:
         self.num_calls += 1
         rows = [{"key": key, "bpp": 0.5} for key in shard.items]
-        return Results(rows, Summary(2), {"tars": io.BytesIO(b"tar")}, earlier=shard.earlier_stints)
+        return Results(rows, Summary(2), {"images": io.BytesIO(b"table")}, earlier=shard.earlier_stints)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_shard_is_processed_and_committed_once(worker: Worker, tmp_path: Path)
     table = pq.read_table(tmp_path / marker.files["metrics"].name)
     assert table.to_pylist() == [{"key": "a", "bpp": 0.5}, {"key": "b", "bpp": 0.5}]
     assert table.schema.metadata[b"job"] == b"test"
-    assert (tmp_path / marker.files["tars"].name).read_bytes() == b"tar"
+    assert (tmp_path / marker.files["images"].name).read_bytes() == b"table"
     assert marker.last_stint is not None and marker.last_stint.seconds >= 0
 
 
