@@ -27,7 +27,7 @@ from pipeline.ledger.schema import RELAXATION, to_parquet
 from pipeline.ledger.summary import Summary, Tally
 from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.provenance import provenance
-from pipeline.sources.opening import check_apart, no_images, open_source
+from pipeline.sources.opening import check_apart, no_images
 from pipeline.sources.reference import ImageReference, Source
 from pipeline.status import Status
 from pipeline.storage.opening import open_folder
@@ -77,7 +77,7 @@ def check_relaxation(config: CheckRelaxation) -> ExitCode:
         bundle = load_bundle(config.bundle)
         check_apart(config.output, config.images.input)
         check_replaceable(open_folder(config.output), RESULTS)
-        source = open_source(config.images.input, config.images.columns)
+        source = config.images.open()
         references = list(source.references())
         if not references:
             raise no_images(source)

@@ -41,7 +41,7 @@ from pipeline.console.text import bitstreams_text, mean_text, rate_text, size_ro
 from pipeline.ledger.output import Output, check_same, versions
 from pipeline.ledger.plan import default_size, freeze_plan, planned_shards
 from pipeline.ledger.summary import Summary
-from pipeline.sources.opening import check_apart, no_images, open_source
+from pipeline.sources.opening import check_apart, no_images
 from pipeline.sources.reference import Columns, Source
 from pipeline.storage.secrets import redact
 from pipeline.storage.uris import absolute
@@ -138,6 +138,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
         ms_ssim_share=config.ms_ssim_share,
         columns=config.images.columns,
         num_threads=config.cluster.cpus_per_worker,
+        patience=config.images.patience,
     )
 
 
@@ -160,7 +161,7 @@ def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any
 
 
 def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
-    source = open_source(config.images.input, config.images.columns)
+    source = config.images.open()
     check_apart(config.output, config.images.input)
     worker_config = _worker_config(config)
     output = Output(config.output)
@@ -187,7 +188,7 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
 
 
 def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
-    source = open_source(config.images.input, config.images.columns)
+    source = config.images.open()
     check_apart(config.output, config.images.input)
     worker_config = _worker_config(config)
     output = Output(config.output)

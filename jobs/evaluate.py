@@ -34,7 +34,7 @@ from pipeline.ledger.plan import freeze_plan, planned_shards
 from pipeline.ledger.schema import EVALUATION, to_parquet
 from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.provenance import provenance
-from pipeline.sources.opening import check_apart, open_source
+from pipeline.sources.opening import check_apart
 from pipeline.sources.reference import Source
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import absolute
@@ -136,7 +136,7 @@ def _read_reference(config: Evaluate) -> list[Point]:
 
 def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
     qualities = _qualities(config, bundle)
-    source = open_source(config.images.input, config.images.columns)
+    source = config.images.open()
     check_apart(config.output, config.images.input)
     check_replaceable(open_folder(config.output), RESULTS)
     output = Output(f"{absolute(config.output).rstrip('/')}/shards")
@@ -164,6 +164,7 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
         columns=config.images.columns,
         device=config.cluster.device,
         num_threads=config.cluster.cpus_per_worker,
+        patience=config.images.patience,
     )
     return Work(
         verb="evaluated",
@@ -191,7 +192,7 @@ def write_panels(config: Evaluate) -> ExitCode:
         if not config.qualities:
             qualities = tuple(quality for quality in qualities if quality in panels.QUALITIES) or qualities
         work = PanelWork(
-            source=open_source(config.images.input, config.images.columns),
+            source=config.images.open(),
             codec=Codec(bundle, device=config.cluster.device, max_pixels=config.images.max_pixels),
             qualities=qualities,
             others=config.compared,

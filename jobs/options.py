@@ -12,7 +12,9 @@ import tyro
 
 from bls.bitstream import MAX_PIXELS
 from pipeline.provenance import code_version
-from pipeline.sources.reference import Columns
+from pipeline.sources.opening import open_source
+from pipeline.sources.reference import Columns, Source
+from pipeline.storage.patience import Patience, have_patience
 from pipeline.storage.secrets import redact
 
 Config = TypeVar("Config")
@@ -46,11 +48,31 @@ class InputOptions:
     image_column: ImageColumn = None
     key_column: str | None = None
     """Column of unique names (Parquet input only). Default: the name of the file and the number of the row."""
+    timeout: float = Patience.seconds
+    """Seconds in which storage that does not answer is asked again; then the image is quarantined. A web server of a
+    list is waited for once, not once for each image."""
+    retries: int | None = None
+    """How often a request is made again within that time. Default: as often as it fits."""
     max_pixels: int = MAX_PIXELS
     """Leave out images with more pixels than this, before they are decoded. Each gets a row that says so."""
 
     def __post_init__(self) -> None:
         check_at_least(1, max_pixels=self.max_pixels)
+        check_at_least(0, timeout=self.timeout, retries=self.retries)
+
+    def open(self) -> Source:
+        """Open the images; storage is asked with the patience that is wanted from here on.
+
+        Raises:
+            ValueError: as `open_source`.
+        """
+        have_patience(self.patience)
+        return open_source(self.input, self.columns)
+
+    @property
+    def patience(self) -> Patience:
+        """How long storage that does not answer is asked again."""
+        return Patience(self.timeout, self.retries)
 
     @property
     def columns(self) -> Columns:

@@ -36,6 +36,7 @@ from pipeline.sources.opening import open_source
 from pipeline.sources.reading import read_sample
 from pipeline.sources.reference import Columns, ImageReference
 from pipeline.status import Status
+from pipeline.storage.patience import Patience, have_patience
 from pipeline.work.codec import (
     CodecSpec,
     WorkerCrashError,
@@ -64,6 +65,7 @@ class CompressionConfig:
     columns: Columns | None = None
     carried: pa.DataType | None = None  # beside each image, as the source said when it was listed
     num_threads: int = 1
+    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass
@@ -86,6 +88,7 @@ class ShardCompressor:
 
     def __init__(self, config: CompressionConfig) -> None:
         configure_process(config.num_threads)
+        have_patience(config.patience)
         self._config = config
         self._codec = config.codec.load_and_try()
         self._source = open_source(config.input, config.columns)

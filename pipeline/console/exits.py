@@ -8,6 +8,7 @@ from pipeline.console import events
 from pipeline.console.printing import say
 from pipeline.ledger.damage import DamagedFileError
 from pipeline.ledger.output import OutputError
+from pipeline.storage.retries import CredentialsError
 from pipeline.storage.secrets import redact
 
 
@@ -38,8 +39,10 @@ def usage() -> Iterator[None]:
         yield
     except DamagedFileError:
         raise
-    except (ValueError, NotADirectoryError, PermissionError) as error:
+    except (ValueError, NotADirectoryError) as error:
         raise UsageError(str(error)) from error
+    except (PermissionError, CredentialsError) as error:
+        raise UsageError(f"{error}. Nothing was begun.") from error
 
 
 def exit_code(job: Callable[[], ExitCode]) -> ExitCode:

@@ -7,7 +7,7 @@ cannot be read or coded is a row with the reason.
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ from pipeline.sources.opening import open_source
 from pipeline.sources.reading import read_encoded
 from pipeline.sources.reference import Columns, ImageReference
 from pipeline.status import Status
+from pipeline.storage.patience import Patience, have_patience
 from pipeline.work.bundles import load_bundle
 from pipeline.work.codec import WorkerCrashError, configure_process, other_bundle, try_out
 from pipeline.work.commit import Results, commit_once
@@ -57,6 +58,7 @@ class EvaluationConfig:
     columns: Columns | None = None
     device: str = "cpu"
     num_threads: int = 1
+    patience: Patience = field(default_factory=Patience)
 
 
 class ShardEvaluator:
@@ -68,6 +70,7 @@ class ShardEvaluator:
 
     def __init__(self, config: EvaluationConfig) -> None:
         configure_process(config.num_threads)
+        have_patience(config.patience)
         self._config = config
         self._codec = _load_codec(config)
         for coder in CODERS:

@@ -20,5 +20,7 @@ def read_sample(source: Source, reference: ImageReference) -> Sample:
         return source.read_sample(reference)
     except ImageError:
         raise
+    except FileNotFoundError as error:  # a web server's has its address alone
+        raise ImageError(Status.UNREADABLE, f"cannot be read, it is not there: {error}") from error
     except Exception as error:  # file systems raise more than OSError
         raise ImageError(Status.UNREADABLE, f"cannot be read: {error}") from error

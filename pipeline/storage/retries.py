@@ -1,8 +1,8 @@
 """Tries again requests that fail for a moment: timeouts, lost connections, throttling, errors of servers.
 
 Waits grow exponentially and are random, so that many workers do not come back at the same moment. All tries together
-end after SECONDS_TO_RETRY, and a try that hangs is ended by the timeouts of the client: those of S3 are set here, the
-clients of other stores have their own.
+end with the patience of the process (pipeline/storage/patience.py). A try that hangs is ended by the timeouts of the
+client: those of S3 and of web servers are set here, the clients of other stores have their own.
 """
 
 import errno
@@ -17,13 +17,15 @@ from typing import Any
 
 import fsspec
 
-SECONDS_TO_RETRY = 120.0  # counted from the first try; no try begins later
+from pipeline.storage.patience import host_of, patience
+
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 10.0  # seconds
 
+_CONNECT_SECONDS, _READ_SECONDS = 10, 20  # without a byte
 # s3fs itself tries each request five times within seconds; botocore would multiply that.
 _S3_CLIENT = {
-    "connect_timeout": 10,
-    "read_timeout": 20,
+    "connect_timeout": _CONNECT_SECONDS,
+    "read_timeout": _READ_SECONDS,
     "retries": {"total_max_attempts": 1},
     "max_pool_connections": 32,  # as threads may make requests at a time
 }
@@ -46,16 +48,40 @@ _STATUS_NAMES = ("status", "status_code", "code")  # attributes of the errors of
 _CLIENTS = re.compile(r"(aiobotocore|aiohttp|azure|botocore|gcsfs|google|requests|urllib3)\b")
 
 
+_AWS = "AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ~/.aws/credentials, the role of the machine"
+_CREDENTIALS = {  # class of a client library -> what it looks for
+    "NoCredentialsError": _AWS,
+    "PartialCredentialsError": _AWS,
+    "DefaultCredentialsError": "GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth application-default login`",
+    "CredentialUnavailableError": "AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCOUNT_NAME with ..._ACCOUNT_KEY",
+}
+
+
 class StorageError(OSError):
     """A storage that cannot be used, whatever its client library raised."""
 
 
+class CredentialsError(StorageError):
+    """A storage for which there are no credentials."""
+
+
 def client_options(scheme: str) -> dict[str, Any]:
     """Return the options of a file system that keep its requests from hanging; what fsspec is configured with wins."""
+    if scheme in ("http", "https"):
+        return _web_options()
     if scheme not in ("s3", "s3a"):
         return {}
     configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
     return {"config_kwargs": {**_S3_CLIENT, **configured}}
+
+
+def _web_options() -> dict[str, Any]:
+    try:
+        from fsspec.implementations import http
+    except ImportError:  # fsspec says what to install
+        return {}
+    timeout = http.aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
+    return {"client_kwargs": {"timeout": timeout, **fsspec.config.conf.get("http", {}).get("client_kwargs", {})}}
 
 
 class Retrying:
@@ -72,36 +98,70 @@ class Retrying:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._filesystem, name)
-        return partial(call, self._one_at_a_time, attribute) if callable(attribute) else attribute
+        return partial(call, partial(self._ask, attribute)) if callable(attribute) else attribute
 
-    def _one_at_a_time(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        with self._lock:
-            return function(*arguments, **options)
+    def _ask(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        try:
+            with self._lock:
+                return function(*arguments, **options)
+        except PermissionError as error:
+            if error.filename is not None or not arguments or not isinstance(arguments[0], str):
+                raise
+            path = self._filesystem.unstrip_protocol(arguments[0])  # s3fs says "Forbidden" and no more
+            why = f"access is denied ({error}): the credentials are wrong, or may not do this"
+            raise PermissionError(errno.EACCES, why, path) from error
 
 
 def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call a function until it succeeds, raises an error that lasts, or the time is up.
+    """Call a function until it succeeds, raises an error that lasts, or the patience of the process is over.
 
     Raises:
         StorageError: a transient error went on for too long, or an error of a client library is not an OSError.
+        CredentialsError: a client library found none.
     """
+    host = host_of(arguments[0] if arguments else None)
+    if host is not None and not host.may_be_asked():
+        raise StorageError(f"{host.name} did not answer before, and is asked once a minute only")
     start = time.monotonic()
     for num_tries, wait in enumerate(_waits(), 1):
         try:
-            return function(*arguments, **options)
+            result = function(*arguments, **options)
         except Exception as error:
             failure = error
+        else:
+            if host is not None:
+                host.answered()
+            return result
         if not is_transient(failure):
             break
-        if time.monotonic() - start + wait > SECONDS_TO_RETRY:
+        since = start if host is None else host.failing_since()
+        if _is_over(since, wait, num_tries):
+            if host is not None:
+                host.give_up()
             raise StorageError(
                 f"storage failed {num_tries} times in {time.monotonic() - start:.0f} s, the last time with "
                 f"{_describe(failure)}"
             ) from failure
         time.sleep(wait)
+    if (lasting := _lasting(failure)) is failure:
+        raise failure
+    raise lasting from failure
+
+
+def _is_over(since: float, wait: float, num_tries: int) -> bool:
+    allowed = patience()
+    return time.monotonic() - since + wait > allowed.seconds or (
+        allowed.retries is not None and num_tries > allowed.retries
+    )
+
+
+def _lasting(failure: Exception) -> Exception:
+    """Return an error that does not pass as one of ours, where it is of a client library."""
+    if variables := _CREDENTIALS.get(type(failure).__name__):
+        return CredentialsError(f"there are no credentials for this storage: looked for {variables}")
     if not isinstance(failure, OSError) and _CLIENTS.match(type(failure).__module__):
-        raise StorageError(f"storage cannot be used: {_describe(failure)}") from failure
-    raise failure
+        return StorageError(f"storage cannot be used: {_describe(failure)}")
+    return failure
 
 
 def is_transient(error: BaseException) -> bool:

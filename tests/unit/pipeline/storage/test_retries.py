@@ -12,6 +12,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from pipeline.console.exits import UsageError, usage
 from pipeline.images import ImageError
 from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.summary import Summary
@@ -20,6 +21,7 @@ from pipeline.sources.reading import read_encoded
 from pipeline.storage import retries
 from pipeline.storage.folder import list_names
 from pipeline.storage.opening import open_folder
+from pipeline.storage.patience import SECONDS_BETWEEN_PROBES, Patience
 from pipeline.storage.retries import StorageError, call, client_options, is_transient
 
 
@@ -156,14 +158,76 @@ def test_tries_end_after_a_bounded_time(faults: Faults) -> None:
     start = time.monotonic()
     with pytest.raises(StorageError, match="TimeoutError: stalled"):
         call(fail)
-    assert retries.SECONDS_TO_RETRY / 2 < time.monotonic() - start <= retries.SECONDS_TO_RETRY
+    assert Patience.seconds / 2 < time.monotonic() - start <= Patience.seconds
     assert 10 < faults.num_calls < 200
+
+
+def test_patience_may_be_short(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        faults.num_calls += 1
+        raise TimeoutError("stalled")
+
+    for wanted, expected in ((Patience(retries=2), 3), (Patience(retries=0), 1), (Patience(seconds=0), 1)):
+        monkeypatch.setattr("pipeline.storage.patience._patience", wanted)
+        faults.num_calls = 0
+        with pytest.raises(StorageError, match="failed"):
+            call(fail)
+        assert faults.num_calls == expected
+
+
+def test_a_web_server_that_is_gone_is_waited_for_once(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each of the images that it has; others are not held up, and it may come back."""
+    monkeypatch.setattr("pipeline.storage.patience._hosts", {})
+    gone = {"gone.example"}
+
+    def ask(url: str) -> str:
+        faults.num_calls += 1
+        if url.split("/")[2] in gone:
+            raise TimeoutError("stalled")
+        return url
+
+    start = time.monotonic()
+    for number in range(20):
+        with pytest.raises(StorageError, match=r"storage failed|gone.example did not answer"):
+            call(ask, f"https://gone.example/{number}.jpg")
+        assert call(ask, f"https://there.example/{number}.jpg")
+    assert time.monotonic() - start <= Patience.seconds
+    assert faults.num_calls < 200 + 20
+    gone.clear()
+    time.sleep(SECONDS_BETWEEN_PROBES)
+    assert call(ask, "https://gone.example/20.jpg") and call(ask, "https://gone.example/21.jpg")
+
+
+def test_an_object_store_is_never_given_up(faults: Faults) -> None:
+    """What it holds is one data set, and an outage passes."""
+    folder = open_folder("faulty://bucket/folder")
+    folder.write("a", b"content")
+    faults.before = [TimeoutError()] * 1000
+    with pytest.raises(StorageError):
+        folder.read("a")
+    faults.before = []
+    assert folder.read("a") == b"content"
 
 
 def test_errors_of_client_libraries_are_errors_of_storage(faults: Faults) -> None:
     folder = open_folder("faulty://bucket/folder")
+    faults.before = [botocore.exceptions.BotoCoreError()]
+    with pytest.raises(OSError, match="storage cannot be used: BotoCoreError"):
+        folder.read("a")
+
+
+def test_missing_credentials_are_named_by_their_variables(faults: Faults) -> None:
+    folder = open_folder("faulty://bucket/folder")
     faults.before = [botocore.exceptions.NoCredentialsError()]
-    with pytest.raises(OSError, match="storage cannot be used: NoCredentialsError"):
+    with pytest.raises(UsageError, match=r"AWS_ACCESS_KEY_ID .*\. Nothing was begun\."), usage():
+        folder.read("a")
+
+
+def test_what_is_forbidden_has_a_path_and_a_cause(faults: Faults) -> None:
+    """s3fs says "Forbidden" and nothing more."""
+    folder = open_folder("faulty://bucket/folder")
+    faults.before = [PermissionError("Forbidden")]
+    with pytest.raises(UsageError, match=r"denied \(Forbidden\).*faulty://.*/folder/a'\. Nothing was begun"), usage():
         folder.read("a")
 
 
@@ -217,6 +281,9 @@ def test_requests_to_s3_end_and_the_user_s_settings_win(monkeypatch: pytest.Monk
     options = client_options("s3")["config_kwargs"]
     assert options["read_timeout"] == 90 and options["connect_timeout"] > 0
     assert client_options("memory") == {}
+    monkeypatch.setattr(fsspec.config, "conf", {"http": {"client_kwargs": {"trust_env": True}}})
+    options = client_options("https")["client_kwargs"]
+    assert options["trust_env"] is True and options["timeout"].sock_connect > 0 and options["timeout"].total is None
 
 
 @pytest.mark.parametrize("is_async", [False, True])
