@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -25,9 +25,9 @@ Input = Annotated[Path, tyro.conf.Positional]
 
 
 def encode(
-    image: Input,
-    output: Annotated[Path, tyro.conf.Positional],
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional],
     /,
+    output_dir: Path | None = None,
     quality: float | None = None,
     target_psnr_db: float | None = None,
     target_ms_ssim: float | None = None,
@@ -37,11 +37,12 @@ def encode(
     bundle: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Compress an image file to a .bls file.
+    """Compress an image file to a .bls file, or many into a folder, and print rate and PSNR.
 
     Args:
-        image: An image of a format in `bls.image_files`; transparency is refused, not dropped.
-        output: The .bls file.
+        files: An image and the .bls file to write; with --output-dir any number of images, of formats in
+            `bls.image_files`. Transparency is refused, not dropped.
+        output_dir: Folder of the .bls files, which are named like their images.
         quality: From 1 (smallest files) to 8 (best images), any number between; 4 where no target is given.
         target_psnr_db: Search for the lowest quality that reaches this PSNR, in dB.
         target_ms_ssim: Search for the lowest quality that reaches this MS-SSIM.
@@ -49,9 +50,8 @@ def encode(
         target_bpp: Search for the highest quality whose bitstream has no more bits per pixel than this.
         coder: Entropy coder: `mixed` (smallest), `adaptive` (faster) or `static`.
         bundle: Folder of fitted models; by default the one that comes with the package.
-        overwrite: Replace a file that is there.
+        overwrite: Replace files that are there.
     """
-    _check_target(output, source=image, overwrite=overwrite)
     asked: list[tuple[Kind, float | None]] = [
         ("psnr_db", target_psnr_db),
         ("ms_ssim", target_ms_ssim),
@@ -61,23 +61,56 @@ def encode(
     targets = [Target(kind, value) for kind, value in asked if value is not None]
     if len(targets) + (quality is not None) > 1:
         raise ValueError("several of --quality and the targets are given: give one")
-    codec = Codec.load(bundle)
-    pixels = _read_image(image)
-    if targets:
-        found = compress_to_target(
-            codec, pixels, targets[0], coder=coder, more_num_bytes=bitstream.FILE_PREFIX_NUM_BYTES
-        )
-        stream, quality = found.bitstream, found.quality
-        if not found.is_met:
-            print(f"{output}: no quality meets the target, {quality_text(quality)} comes nearest", file=sys.stderr)
-    else:
-        quality = 4.0 if quality is None else quality
-        stream = codec.compress(pixels, quality=quality, coder=coder)
+    pairs = _pairs(files, output_dir)
+    for image, output in pairs:
+        _check_target(output, source=image, overwrite=overwrite)
+    codec, wanted = Codec.load(bundle), targets[0] if targets else 4.0 if quality is None else quality
+    if output_dir is not None:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    failed = [error for image, output in pairs if (error := _encode_or_fail(codec, image, output, wanted, coder))]
+    if failed:
+        raise ValueError("\n".join([*failed, f"{len(failed)} of {len(pairs)} images were not encoded"]))
+
+
+def _pairs(files: Sequence[Path], output_dir: Path | None) -> list[tuple[Path, Path]]:
+    """Return each image with its .bls file."""
+    if output_dir is None:
+        if len(files) != 2:
+            raise ValueError(f"{len(files)} files are given, expected an image and the .bls file, or --output-dir")
+        return [(files[0], files[1])]
+    images: dict[Path, Path] = {}
+    for image in files:
+        output = output_dir / f"{image.stem}.bls"
+        if output in images:
+            raise ValueError(f"{images[output]} and {image} would both be {output}: encode one into another folder")
+        images[output] = image
+    return [(image, output) for output, image in images.items()]
+
+
+def _encode_or_fail(codec: Codec, image: Path, output: Path, wanted: Target | float, coder: str) -> str | None:
+    """Encode a file and print what became of it; return why that failed: one bad image stops no other."""
+    try:
+        pixels = _read_image(image)
+        quality, stream = _compress(codec, pixels, wanted, coder)
+    except (ValueError, OSError, Warning, Image.DecompressionBombError) as error:
+        return f"{image}: {error}"
     data = bitstream.pack_file(stream, fingerprint=codec.model_fingerprint(quality))
     write_file(output, data)
     height, width = pixels.shape[:2]
     rate = f"{len(data)} bytes, {_bpp(data, height, width):.4f} bpp"
-    print(f"{output}: {width}x{height}, quality {quality_text(quality)}, {rate}")
+    psnr_db = measures.psnr_db(measures.mse_255(pixels, codec.decompress(stream)))
+    print(f"{output}: {width}x{height}, quality {quality_text(quality)}, {rate}, PSNR {psnr_db:.2f} dB")
+    return None
+
+
+def _compress(codec: Codec, pixels: np.ndarray, wanted: Target | float, coder: str) -> tuple[float, bytes]:
+    """Return the quality that was taken, and the bitstream."""
+    if not isinstance(wanted, Target):
+        return wanted, codec.compress(pixels, quality=wanted, coder=coder)
+    found = compress_to_target(codec, pixels, wanted, coder=coder, more_num_bytes=bitstream.FILE_PREFIX_NUM_BYTES)
+    if not found.is_met:
+        print(f"no quality meets the target, {quality_text(found.quality)} comes nearest", file=sys.stderr)
+    return found.quality, found.bitstream
 
 
 def decode(

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from bls import __main__ as command_line
-from bls.bitstream import MAX_PIXELS
+from bls.bitstream import MAX_PIXELS, unpack_file
+from bls.codec import Codec
+from bls.measures import images as measures
 from tests.hostile import eps
 
 
@@ -39,3 +41,32 @@ def test_an_eps_is_refused_whatever_it_is_called(bls: Callable[..., None], tmp_p
     (tmp_path / "photo.jpg").write_bytes(eps())
     with pytest.raises(SystemExit, match="cannot identify image file"):
         bls("encode", "photo.jpg", "photo.bls")
+
+
+def test_many_images_go_into_a_folder(
+    bls: Callable[..., None], tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the PSNR of what the file decodes to; a bad image is named at the end and stops no other."""
+    x = (np.random.default_rng(0).random((30, 40)) * 255).astype(np.uint8)
+    Image.fromarray(x).save("gray.jpg", quality=95)
+    Path("bad.png").write_bytes(b"text")
+    with pytest.raises(SystemExit, match=r"(?s)bad.png: cannot identify.*\n1 of 3 images were not encoded"):
+        bls("encode", "x.png", "bad.png", "gray.jpg", "--output-dir", "a/b", "--quality", "4")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["a/b/x.bls", "a/b/gray.bls"]
+    gray = np.asarray(Image.open("gray.jpg"))
+    _, stream = unpack_file(Path("a/b/gray.bls").read_bytes())
+    psnr_db = measures.psnr_db(measures.mse_255(gray, Codec.load(tiny_bundle).decompress(stream)))
+    assert lines[1].endswith(f"bpp, PSNR {psnr_db:.2f} dB")
+    with pytest.raises(SystemExit, match=r"a/b/x.bls is there already"):
+        bls("encode", "x.png", "gray.jpg", "--output-dir", "a/b", "--quality", "4")
+
+
+def test_no_two_images_become_one_file(bls: Callable[..., None]) -> None:
+    Path("more").mkdir()
+    Image.open("x.png").save("more/x.jpg")
+    with pytest.raises(SystemExit, match=r"x.png and more/x.jpg would both be a/x.bls"):
+        bls("encode", "x.png", "more/x.jpg", "--output-dir", "a")
+    assert not Path("a").exists()
+    with pytest.raises(SystemExit, match="1 files are given, expected an image and the"):
+        bls("encode", "x.png")
