@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from bls.bundle import save_bundle
@@ -12,6 +13,9 @@ from tests.bundles import small_network
 # A busy machine is no failure.
 settings.register_profile("bls", deadline=None)
 settings.load_profile("bls")
+
+# The tests' tensors are small: a second thread saves little, and waiting for it takes long on a busy machine.
+torch.set_num_threads(1)
 
 # Ray generates a token in the home folder otherwise; tests must not.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")

@@ -96,6 +96,12 @@ class Density(nn.Module):
         p = below.diff(dim=1).clamp_min(0)
         return p / p.sum(1, keepdim=True), -reach
 
+    @torch.no_grad()
+    def spread(self) -> Float[Tensor, " c"]:
+        """Return the root mean square of the latents of each channel, at least a hundredth."""
+        nodes = torch.linspace(-self.half_range, self.half_range, self.histogram.shape[1], device=self.histogram.device)
+        return (self.histogram @ nodes.square() / SAMPLES_PER_UNIT).sqrt().clamp_min(0.01)
+
     def _integral(self, y: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return the density's integral up to each place."""
         channel, node, fraction = self._locate(y)

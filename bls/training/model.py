@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bls.ladder import QualityRange, lmbda_of
+from bls.training.context import ContextRate
 from bls.training.density import Density
 from bls.training.distortion import Distortion, mse_255
 from bls.training.gains import Gains
@@ -34,9 +35,14 @@ class RelaxedLoss(NamedTuple):
 
 
 class Model(nn.Module):
-    """A piece of the rate-distortion curve, or a point of it: g_a, g_s, the gains, and the density of the latents."""
+    """A piece of the rate-distortion curve, or a point of it: g_a, g_s, the gains, and the density of the latents.
 
-    def __init__(self, config: TransformConfig, qualities: QualityRange, *, half_range: int = 16) -> None:
+    With `context_rate` there is a network that predicts each latent from those before it, as the entropy coders do.
+    """
+
+    def __init__(
+        self, config: TransformConfig, qualities: QualityRange, *, half_range: int = 16, context_rate: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self.qualities = qualities
@@ -44,6 +50,7 @@ class Model(nn.Module):
         self.analysis = AnalysisTransform(config)
         self.synthesis = SynthesisTransform(config)
         self.density = Density(config.latents, half_range=half_range)
+        self.context = ContextRate(config.latents) if context_rate else None
 
     def forward(
         self,
@@ -76,7 +83,7 @@ class Model(nn.Module):
         # At the lowest rate of a range, channels that only the highest uses would be nothing but noise.
         decoded = v_tilde if self.qualities.is_single else straight_through(v)
         x_tilde = self.synthesis(decoded / gain).float()
-        bpp = self.density.bits(v_tilde, gain).sum((1, 2, 3)) / (x.shape[2] * x.shape[3])
+        bpp = -self._probability(v, v_tilde, gain, quality).log2().sum((1, 2, 3)) / (x.shape[2] * x.shape[3])
         d = distortion(x, x_tilde)
         lmbda = lmbda_of(quality)
         loss = self._weight(lmbda) * (lmbda_scale * lmbda * d + bpp)
@@ -84,6 +91,23 @@ class Model(nn.Module):
             mse = d if distortion is mse_255 else mse_255(x, x_tilde)
         loss, bpp, d, mse = (each.sum() / part.total for each in (loss, bpp, d, mse))
         return RelaxedLoss(loss, bpp, d, mse, y.detach())
+
+    def _probability(
+        self,
+        v: Float[Tensor, "b m hl wl"],
+        v_tilde: Float[Tensor, "b m hl wl"],
+        gain: Float[Tensor, "b m 1 1"],
+        quality: Float[Tensor, " b"],
+    ) -> Float[Tensor, "b m hl wl"]:
+        """Return the probability of each noisy latent, with contexts from rounded ones where the rate has contexts."""
+        static: Tensor = self.density(v_tilde, gain)
+        if self.context is None:
+            return static
+        spread = self.density.spread()[:, None, None] * gain
+        half = (self.qualities.high - self.qualities.low) / 2 or 1.0
+        place = (quality - self.qualities.middle) / half
+        probability: Tensor = self.context(straight_through(v), v_tilde, spread=spread, static=static, quality=place)
+        return probability
 
     def _weight(self, lmbda: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Return the weight of a quality's loss: the loss itself grows about as the root of lambda."""

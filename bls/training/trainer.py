@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from bls.training.constraints import apply_constraints, parameterize_by_dct
 from bls.training.distortion import Distortion, mse_255
@@ -86,6 +86,10 @@ ADAM_BETAS = (0.9, 0.99)
 """Adam's coefficients. The squares have a shorter memory than by default: runs are short, and the density moves."""
 GAINS_SCALE = 4.0
 """Factor on the learning rate for the gains' logarithms, which have a long way to go."""
+CONTEXT_RATE = 1e-3
+"""Highest learning rate of the contexts."""
+CONTEXT_STEPS = 300
+"""Steps at the start that fit the contexts alone, or a tenth of all steps if that is fewer."""
 ROUNDING_RATE = 0.5
 """Part of the highest learning rate at which the steps with rounded latents begin."""
 
@@ -157,7 +161,8 @@ class Trainer:
         parameterize_by_dct(model)
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         copy_from_first(model)
-        self.optimizer = torch.optim.Adam(_parameter_groups(model), betas=ADAM_BETAS, fused=True)
+        groups = _parameter_groups(model, config.learning_rate)
+        self.optimizer = torch.optim.Adam(groups, betas=ADAM_BETAS, fused=True)
         self.schedule = CosineSchedule(config) if config.schedule == "cosine" else PlateauSchedule(config)
         self.autocast = config.autocast and has_bfloat16(self.device)
 
@@ -169,7 +174,7 @@ class Trainer:
         """
         learning_rate = self.schedule.learning_rate(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate * group["scale"]
+            group["lr"] = learning_rate * group["scale"] if self._fits(group["name"]) else 0.0
         x = x.to(self.device, memory_format=torch.channels_last)
         generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.step)
         if self.step == 0:
@@ -195,7 +200,8 @@ class Trainer:
                 f"loss is {loss} at step {self.step}: lower the learning rate (now {learning_rate:g}) "
                 "and resume from the last checkpoint"
             )
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        for parameters in _of_codec_and_contexts(self.model):
+            torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
         self.optimizer.step()
         apply_constraints(self.model, self.model.config)
         self.model.gains.project()
@@ -225,33 +231,43 @@ class Trainer:
         rng = np.random.default_rng((self.config.seed, self.step))
         return part.take(draw_qualities(self.model.qualities, part.total, rng)).to(self.device)
 
+    def _fits(self, name: str) -> bool:
+        """Return whether this step moves a group of parameters: contexts that know nothing yet are fitted alone."""
+        alone = 0 if self.model.context is None else min(CONTEXT_STEPS, self.config.steps // 10)
+        return name == "contexts" or self.step >= alone
+
     @torch.no_grad()
     def _start_density(self, x: Tensor) -> None:
         """Give the density the first batch's latents, so that the first rate is a rate."""
         self.model.density.update(self.model.analysis(x), of_all_processes=True)
 
 
-def _parameter_groups(model: Model) -> list[dict[str, Any]]:
+def _of_codec_and_contexts(model: Model) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters of what codes, and those of the rate's contexts: their gradients have different scales."""
+    contexts = [] if model.context is None else [*model.context.parameters()]
+    of_contexts = set(contexts)
+    return [parameter for parameter in model.parameters() if parameter not in of_contexts], contexts
+
+
+def _parameter_groups(model: Model, learning_rate: float) -> list[dict[str, Any]]:
     """Scale the learning rate of the filters next to the latents as they are scaled themselves.
 
     Latents are in units of the quantiser's step, which makes the analysis' last filters large and the synthesis' first
     ones small, the more so the higher the rate. Adam moves every parameter by about the learning rate, whatever its
     size: without a scale the one layer would hardly move while the other is torn apart.
     """
-    last, first = model.analysis[-1], model.synthesis[0]
+    of_codec, of_contexts = _of_codec_and_contexts(model)
     of_gains = [*model.gains.parameters()]
-    gains = {"params": of_gains, "scale": GAINS_SCALE}
-    if not (isinstance(last, Downsample) and isinstance(first, Upsample)):  # the GDN at the latents holds the step
-        rest = [*model.analysis.parameters(), *model.synthesis.parameters()]
-        return [{"params": rest, "scale": 1.0}, gains]
-    step = (first.weight.norm() / last.weight.norm()).sqrt().item()
-    large = [*last.parameters()]
-    small = [parameter for name, parameter in first.named_parameters() if name != "bias"]
-    scaled = {*large, *small, *of_gains}
-    rest = [parameter for parameter in model.parameters() if parameter not in scaled]
-    return [
-        {"params": rest, "scale": 1.0},
-        {"params": large, "scale": 1 / step},
-        {"params": small, "scale": step},
-        gains,
+    groups: list[dict[str, Any]] = [
+        {"name": "gains", "params": of_gains, "scale": GAINS_SCALE},
+        {"name": "contexts", "params": of_contexts, "scale": CONTEXT_RATE / learning_rate},
     ]
+    last, first = model.analysis[-1], model.synthesis[0]
+    if isinstance(last, Downsample) and isinstance(first, Upsample):  # else the GDN at the latents holds the step
+        step = (first.weight.norm() / last.weight.norm()).sqrt().item()
+        small = [parameter for name, parameter in first.named_parameters() if name != "bias"]
+        groups.append({"name": "into latents", "params": [*last.parameters()], "scale": 1 / step})
+        groups.append({"name": "out of latents", "params": small, "scale": step})
+    scaled = {parameter for group in groups for parameter in group["params"]}
+    rest = [parameter for parameter in of_codec if parameter not in scaled]
+    return [{"name": "transforms", "params": rest, "scale": 1.0}, *groups]

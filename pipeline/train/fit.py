@@ -49,6 +49,12 @@ class FitConfig:
     patches: PatchConfig
     batch_size: int
     distortion: Literal["mse", "ms-ssim", "nlp"] = "mse"
+    rate: Literal["density", "context"] = "density"
+    """What counts the bits of a step: the density, as in the paper, or a network with contexts, as the coders have."""
+
+    def new_model(self) -> Model:
+        """Return a model that knows nothing yet."""
+        return Model(self.model, self.qualities, context_rate=self.rate == "context")
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ class Fit:
 
 
 def _klt_start(config: FitConfig, sample: Sample) -> Model:
-    model = Model(config.model, config.qualities)
+    model = config.new_model()
     patches = sample.patches.batch(config.training.steps, BatchPart(0, START_PATCHES, START_PATCHES))
     initialize_from_klt(model, patches, lmbda=lmbda_of(config.qualities.high))
     return model
@@ -165,7 +171,7 @@ def _klt_start(config: FitConfig, sample: Sample) -> Model:
 
 def _start_from(start: FittedNetwork, config: FitConfig) -> Model:
     """Return a fitted model, its gains kept for the same range, else its quantiser's step made right for another."""
-    model = Model(config.model, config.qualities)
+    model = config.new_model()
     analysis, synthesis = start.weights.transforms()
     model.analysis.load_state_dict(analysis.state_dict())
     model.synthesis.load_state_dict(synthesis.state_dict())
@@ -182,6 +188,7 @@ def describe(config: FitConfig) -> dict[str, Any]:
     return {
         "qualities": str(config.qualities),
         "distortion": config.distortion,
+        "rate": config.rate,
         "batch_size": config.batch_size,
         "patches": asdict(config.patches),
         **asdict(config.training),

@@ -32,10 +32,17 @@ def x() -> torch.Tensor:
     return random_fields(4, 64, seed=2)
 
 
-def _trainer(x: torch.Tensor, config: TrainingConfig = CONFIG, *, low: float = 4, high: float | None = None) -> Trainer:
+def _trainer(
+    x: torch.Tensor,
+    config: TrainingConfig = CONFIG,
+    *,
+    low: float = 4,
+    high: float | None = None,
+    context_rate: bool = False,
+) -> Trainer:
     torch.manual_seed(0)
     qualities = QualityRange(low, low if high is None else high)
-    model = Model(TransformConfig(num_filters=16), qualities)
+    model = Model(TransformConfig(num_filters=16), qualities, context_rate=context_rate)
     initialize_from_klt(model, x, lmbda=lmbda_of(qualities.high))
     return Trainer(model, config)
 
@@ -75,17 +82,33 @@ def test_filters_on_both_sides_of_the_latents_move_alike(x: torch.Tensor, qualit
     assert 0.5 < last / first < 2
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
-def test_a_resumed_run_repeats_an_undisturbed_one(x: torch.Tensor, schedule: str) -> None:
+@pytest.mark.parametrize(("schedule", "context_rate"), [("cosine", False), ("plateau", False), ("cosine", True)])
+def test_a_resumed_run_repeats_an_undisturbed_one(x: torch.Tensor, schedule: str, context_rate: bool) -> None:
     config = TrainingConfig(steps=8, autocast=False, schedule=schedule, plateau_window=3)  # type: ignore[arg-type]
-    undisturbed = _trainer(x, config)
+    undisturbed = _trainer(x, config, context_rate=context_rate)
     expected = _train(undisturbed, x, 8)
-    first = _trainer(x, config)
+    first = _trainer(x, config, context_rate=context_rate)
     _train(first, x, 5)
     state = copy.deepcopy(first.state_dict())
-    second = _trainer(torch.flip(x, (0,)), config)  # another start: all that counts must come from the state
+    # Another start: all that counts must come from the state.
+    second = _trainer(torch.flip(x, (0,)), config, context_rate=context_rate)
     second.load_state_dict(state)
     assert _train(second, x, 3) == expected[5:]
+
+
+def test_contexts_are_fitted_alone_first(x: torch.Tensor) -> None:
+    trainer = _trainer(x, context_rate=True)
+
+    def moved() -> set[str]:
+        groups = trainer.optimizer.param_groups
+        before = [[parameter.detach().clone() for parameter in group["params"]] for group in groups]
+        trainer.train_step(x)
+        same = [all(map(torch.equal, group["params"], old)) for group, old in zip(groups, before, strict=True)]
+        return {group["name"] for group, is_same in zip(groups, same, strict=True) if not is_same}
+
+    assert moved() == {"contexts"}
+    _train(trainer, x, 3)
+    assert moved() == {"transforms", "contexts", "into latents", "out of latents"}
 
 
 def test_bfloat16_trains_about_as_well(x: torch.Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -39,12 +40,14 @@ def run(fit: Fit, sample: Sample, steps: int) -> None:
         fit.train_step(x)
 
 
-def test_a_resumed_fit_repeats_an_undisturbed_one(sample: Sample) -> None:
-    undisturbed = Fit(CONFIG, sample, PART)
+@pytest.mark.parametrize("rate", ["density", "context"])
+def test_a_resumed_fit_repeats_an_undisturbed_one(sample: Sample, rate: Literal["density", "context"]) -> None:
+    config = dataclasses.replace(CONFIG, rate=rate)
+    undisturbed = Fit(config, sample, PART)
     run(undisturbed, sample, STEPS)
-    killed = Fit(CONFIG, sample, PART)
+    killed = Fit(config, sample, PART)
     run(killed, sample, 13)
-    resumed = Fit(CONFIG, sample, PART, start=small_network())  # all that counts must come from the state
+    resumed = Fit(config, sample, PART, start=small_network())  # all that counts must come from the state
     resumed.load_state_bytes(killed.state_bytes())
     assert resumed.step == 13
     run(resumed, sample, STEPS)
@@ -93,4 +96,5 @@ def test_a_range_goes_on_with_its_gains(sample: Sample) -> None:
 def test_what_a_bundle_says_of_its_fit_can_be_written(sample: Sample) -> None:
     training = Fit(CONFIG, sample, PART).fitted_network(description={"data": "fields"}).training
     assert training["data"] == "fields" and training["qualities"] == "4" and training["patches"]["patch_size"] == 64
+    assert training["rate"] == "density"
     assert json.loads(json.dumps(training)) == training
