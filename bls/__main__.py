@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,7 @@ from bls.files import replace_file, write_file
 from bls.image_files import open_image
 from bls.ladder import quality_of, quality_text
 from bls.measures import images as measures
+from bls.refinement.descent import check_effort
 from bls.targets import Kind, Target, compress_to_target
 
 Input = Annotated[Path, tyro.conf.Positional]
@@ -33,6 +35,7 @@ def encode(
     target_ms_ssim: float | None = None,
     target_num_bytes: int | None = None,
     target_bpp: float | None = None,
+    effort: int = 0,
     coder: str = CODERS[0],
     bundle: Path | None = None,
     overwrite: bool = False,
@@ -48,6 +51,7 @@ def encode(
         target_ms_ssim: Search for the lowest quality that reaches this MS-SSIM.
         target_num_bytes: Search for the highest quality whose bitstream has no more bytes than this.
         target_bpp: Search for the highest quality whose bitstream has no more bits per pixel than this.
+        effort: From 0 (fastest) to 3: time spent on the same quality in fewer bits, for the same decoder.
         coder: Entropy coder: `mixed` (smallest), `adaptive` (faster) or `static`.
         bundle: Folder of fitted models; by default the one that comes with the package.
         overwrite: Replace files that are there.
@@ -61,13 +65,15 @@ def encode(
     targets = [Target(kind, value) for kind, value in asked if value is not None]
     if len(targets) + (quality is not None) > 1:
         raise ValueError("several of --quality and the targets are given: give one")
+    check_effort(effort)
     pairs = _pairs(files, output_dir)
     for image, output in pairs:
         _check_target(output, source=image, overwrite=overwrite)
     codec, wanted = Codec.load(bundle), targets[0] if targets else 4.0 if quality is None else quality
     if output_dir is not None:
         output_dir.mkdir(parents=True, exist_ok=True)
-    failed = [error for image, output in pairs if (error := _encode_or_fail(codec, image, output, wanted, coder))]
+    compress = partial(_compress, codec, wanted, coder, effort)
+    failed = [error for image, output in pairs if (error := _encode_or_fail(codec, image, output, compress))]
     if failed:
         raise ValueError("\n".join([*failed, f"{len(failed)} of {len(pairs)} images were not encoded"]))
 
@@ -87,11 +93,13 @@ def _pairs(files: Sequence[Path], output_dir: Path | None) -> list[tuple[Path, P
     return [(image, output) for output, image in images.items()]
 
 
-def _encode_or_fail(codec: Codec, image: Path, output: Path, wanted: Target | float, coder: str) -> str | None:
+def _encode_or_fail(
+    codec: Codec, image: Path, output: Path, compress: Callable[[np.ndarray], tuple[float, bytes]]
+) -> str | None:
     """Encode a file and print what became of it; return why that failed: one bad image stops no other."""
     try:
         pixels = _read_image(image)
-        quality, stream = _compress(codec, pixels, wanted, coder)
+        quality, stream = compress(pixels)
     except (ValueError, OSError, Warning, Image.DecompressionBombError) as error:
         return f"{image}: {error}"
     data = bitstream.pack_file(stream, fingerprint=codec.model_fingerprint(quality))
@@ -103,11 +111,12 @@ def _encode_or_fail(codec: Codec, image: Path, output: Path, wanted: Target | fl
     return None
 
 
-def _compress(codec: Codec, pixels: np.ndarray, wanted: Target | float, coder: str) -> tuple[float, bytes]:
+def _compress(codec: Codec, wanted: Target | float, coder: str, effort: int, pixels: np.ndarray) -> tuple[float, bytes]:
     """Return the quality that was taken, and the bitstream."""
     if not isinstance(wanted, Target):
-        return wanted, codec.compress(pixels, quality=wanted, coder=coder)
-    found = compress_to_target(codec, pixels, wanted, coder=coder, more_num_bytes=bitstream.FILE_PREFIX_NUM_BYTES)
+        return wanted, codec.compress(pixels, quality=wanted, coder=coder, effort=effort)
+    prefix = bitstream.FILE_PREFIX_NUM_BYTES
+    found = compress_to_target(codec, pixels, wanted, coder=coder, effort=effort, more_num_bytes=prefix)
     if not found.is_met:
         print(f"no quality meets the target, {quality_text(found.quality)} comes nearest", file=sys.stderr)
     return found.quality, found.bitstream

@@ -12,7 +12,7 @@ Letters in shapes: b batch, c latent channels, h and w image rows and columns, h
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,10 @@ from bls.bundle import Bundle, FittedNetwork, load_bundle, network_number
 from bls.entropy.coders import CODERS, coder_of
 from bls.forking import run_forks_on_one_thread
 from bls.ladder import QualityError, index_of, lmbda_of, quality_of
+from bls.measures import images as measures
 from bls.pixels import Pixels, as_pixels, padded_shape, to_pixels, to_planes, to_uint8
+from bls.refinement.descent import MAX_EFFORT, check_effort
+from bls.refinement.refiner import Refiner
 from bls.transforms.networks import DOWNSAMPLING
 from bls.transforms.precision import Precision, takes_bfloat16
 from bls.transforms.quantization import quantize
@@ -105,23 +108,26 @@ class Codec:
         """
         return self._network(index_of(quality)).fingerprint
 
-    def compress(self, image: Image.Image | Pixels, *, quality: float, coder: str = CODERS[0]) -> bytes:
+    def compress(
+        self, image: Image.Image | Pixels, *, quality: float, coder: str = CODERS[0], effort: int = 0
+    ) -> bytes:
         """Compress one image: PIL (modes L and RGB) or uint8, (h, w) grayscale or (h, w, 3) RGB.
 
-        `quality` is any number that the bundle serves, `coder` is `mixed`, `adaptive` or `static`.
+        `quality` is any number that the bundle serves, `coder` is `mixed`, `adaptive` or `static`. An `effort` of 1 to
+        3 takes longer and saves bits (docs/effort.md).
 
         Raises:
-            ValueError: there is no such quality or coder, or the image is of another kind.
+            ValueError: there is no such quality, coder or effort, or the image is of another kind.
         """
-        return self.compress_batch([image], quality=quality, coder=coder)[0]
+        return self.compress_batch([image], quality=quality, coder=coder, effort=effort)[0]
 
     def compress_batch(
-        self, images: Sequence[Image.Image | Pixels], *, quality: float, coder: str = CODERS[0]
+        self, images: Sequence[Image.Image | Pixels], *, quality: float, coder: str = CODERS[0], effort: int = 0
     ) -> list[bytes]:
         """Compress several images; those of equal padded shapes go through the transform together."""
         pixels = [as_pixels(image) for image in images]
         headers = [make_header(x, quality=quality, coder=coder) for x in pixels]
-        symbols = self.analyze(pixels, quality=quality)
+        symbols = self.analyze(pixels, quality=quality, coder=coder, effort=effort)
         return [self.encode(q, header=header) for q, header in zip(symbols, headers, strict=True)]
 
     def decompress(self, data: bytes) -> Pixels:
@@ -136,8 +142,17 @@ class Codec:
         """Decompress several bitstreams; those of equal padded shapes and quality share the transform."""
         return self.synthesize([self.decode(item) for item in data])
 
-    def analyze(self, images: Sequence[Pixels], *, quality: float) -> list[Symbols]:
-        """Transform and quantise images to the symbols that are coded."""
+    def analyze(
+        self, images: Sequence[Pixels], *, quality: float, coder: str = CODERS[0], effort: int = 0
+    ) -> list[Symbols]:
+        """Transform and quantise images to the symbols that are coded; with effort, to better ones for this coder.
+
+        Raises:
+            ValueError: there is no such quality, coder or effort.
+        """
+        check_effort(effort)
+        if effort:
+            return self._refine(images, quality=quality, coder=coder, effort=effort)
         gain = self._gain(index_of(quality))
         return self._analyze(images, quality, lambda y: quantize(y * gain).to(torch.int32))
 
@@ -172,6 +187,36 @@ class Codec:
                 y = analyze_tiled(finished_latents, x)
             results |= zip(places, y.contiguous().numpy(), strict=True)
         return [results[place] for place in range(len(images))]
+
+    @torch.inference_mode(False)  # whatever the caller's mode is
+    @torch.enable_grad()
+    def _refine(self, images: Sequence[Pixels], *, quality: float, coder: str, effort: int) -> list[Symbols]:
+        index = index_of(quality)
+        latents = self.latents(images, quality=quality)
+        refiner = Refiner(
+            self._transforms[self._number(index)][1],
+            self._gain(index),
+            lmbda_of(quality_of(index)),
+            self._network(index).states_at(index),
+            coder_of(coder),
+            # Gradients may be coarse where there are few steps.
+            self._autocast(index) if effort == MAX_EFFORT else self._coarse(),
+        )
+        plain = [self.quantize(y, quality=quality) for y in latents]
+        refined = refiner(images, latents, effort=effort)
+        # Of both, what the decoder and the coder make of them decides.
+        headers = [make_header(x, quality=quality, coder=coder) for x in images]
+        before, after = (self._losses(images, symbols, headers) for symbols in (plain, refined))
+        return [r if a < b else p for p, r, b, a in zip(plain, refined, before, after, strict=True)]
+
+    def _losses(
+        self, images: Sequence[Pixels], symbols: Sequence[Symbols], headers: Sequence[Header]
+    ) -> Iterator[float]:
+        """Yield `lmbda * 255^2 * mse + bpp` of coded images."""
+        x_hats = self.synthesize(list(zip(headers, symbols, strict=True)))
+        for x, x_hat, q, header in zip(images, x_hats, symbols, headers, strict=True):
+            bpp = measures.bpp(len(self.encode(q, header=header)), height=header.height, width=header.width)
+            yield lmbda_of(quality_of(header.quality_index)) * measures.mse_255(x, x_hat) + bpp
 
     def encode(self, symbols: Symbols, *, header: Header) -> bytes:
         """Entropy code symbols into a bitstream."""
@@ -245,6 +290,11 @@ class Codec:
 
     def _autocast(self, quality_index: int) -> torch.autocast:
         enabled = takes_bfloat16(self._precision, self._device, lmbda=lmbda_of(quality_of(quality_index)))
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
+
+    def _coarse(self) -> torch.autocast:
+        """Return the fastest arithmetic that is allowed."""
+        enabled = takes_bfloat16(self._precision, self._device, lmbda=0.0)
         return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
 
     def _on_device(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Compress an image to a target: the quality is searched for that just meets it.
 
 PSNR, MS-SSIM and size rise with quality, so a few tries close in on the target (`bls.search`). An image is analysed
-once for each network that is tried; a try is a synthesis, or an entropy coding.
+once for each network that is tried; a try is a synthesis, or an entropy coding, and with effort a refinement first.
 """
 
 import math
@@ -85,6 +85,7 @@ def compress_to_target(
     target: Target,
     *,
     coder: str = CODERS[0],
+    effort: int = 0,
     more_num_bytes: int = 0,
     latents: Latents | None = None,
 ) -> Compressed:
@@ -98,7 +99,7 @@ def compress_to_target(
     """
     if target.kind == "ms_ssim" and min(x.shape[:2]) < MS_SSIM_MIN_SIDE:
         raise ValueError(f"image has {x.shape[1]}x{x.shape[0]} pixels, MS-SSIM needs {MS_SSIM_MIN_SIDE} a side")
-    tries = _Tries(codec, x, target, coder, more_num_bytes)
+    tries = _Tries(codec, x, target, coder, effort, more_num_bytes)
     if latents is not None:
         tries.latents[codec.model_fingerprint(first_try(codec))] = latents
     crossing = find_crossing(
@@ -124,6 +125,7 @@ class _Tries:
     x: Pixels
     target: Target
     coder: str
+    effort: int
     more_num_bytes: int
     latents: dict[bytes, Latents] = field(default_factory=dict)
     """By the fingerprint of their network."""
@@ -192,13 +194,18 @@ class _Tries:
     def _symbols(self, index: int) -> Symbols:
         if index != self.last_index or self.last_symbols is None:
             with self._stage("analysis"):
-                self.last_symbols = self.codec.quantize(self._latents(index), quality=quality_of(index))
+                self.last_symbols = self._analyze(quality_of(index))
             self.last_index = index
             self.last_bitstream = self.last_x_hat = self.last_ms_ssim = None
         return self.last_symbols
 
-    def _latents(self, index: int) -> Latents:
-        quality = quality_of(index)
+    def _analyze(self, quality: float) -> Symbols:
+        if self.effort:
+            (symbols,) = self.codec.analyze([self.x], quality=quality, coder=self.coder, effort=self.effort)
+            return symbols
+        return self.codec.quantize(self._latents(quality), quality=quality)
+
+    def _latents(self, quality: float) -> Latents:
         fingerprint = self.codec.model_fingerprint(quality)
         if fingerprint not in self.latents:
             (self.latents[fingerprint],) = self.codec.latents([self.x], quality=quality)

@@ -50,7 +50,10 @@ class Upsample(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Upsample and filter."""
-        x = mirror_pad(x, 1, 1)
+        return self.of_padded(mirror_pad(x, 1, 1), output_size)
+
+    def of_padded(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Upsample and filter what has its mirrored margin already."""
         if self.out_channels >= FEW_CHANNELS:
             return super().forward(x, output_size)
         stride = self.stride[0]

@@ -35,24 +35,25 @@ def _tiled(transform: Callable[[Tensor], Tensor], x: Tensor, tile: int, *, unit_
     if height <= tile and width <= tile:
         return transform(x)
     whole: Tensor | None = None
-    for rows_in, rows_kept, rows in _spans(height, tile):
-        for columns_in, columns_kept, columns in _spans(width, tile):
-            out = transform(x[:, :, _scale(rows_in, unit_in), _scale(columns_in, unit_in)])
+    for rows_in, rows_kept, rows in spans(height, tile):
+        for columns_in, columns_kept, columns in spans(width, tile):
+            out = transform(x[:, :, scaled(rows_in, unit_in), scaled(columns_in, unit_in)])
             if whole is None:
                 whole = out.new_empty(*out.shape[:2], height * unit_out, width * unit_out)
-            kept = out[:, :, _scale(rows_kept, unit_out), _scale(columns_kept, unit_out)]
-            whole[:, :, _scale(rows, unit_out), _scale(columns, unit_out)] = kept
+            kept = out[:, :, scaled(rows_kept, unit_out), scaled(columns_kept, unit_out)]
+            whole[:, :, scaled(rows, unit_out), scaled(columns, unit_out)] = kept
     assert whole is not None
     return whole
 
 
-def _spans(length: int, tile: int) -> Iterator[tuple[slice, slice, slice]]:
+def spans(length: int, tile: int, halo: int = HALO) -> Iterator[tuple[slice, slice, slice]]:
     """Cut a length into tiles: what each reads, what of its result is kept, and where that belongs."""
     for start in range(0, length, tile):
         stop = min(start + tile, length)
-        first, last = max(start - HALO, 0), min(stop + HALO, length)
+        first, last = max(start - halo, 0), min(stop + halo, length)
         yield slice(first, last), slice(start - first, stop - first), slice(start, stop)
 
 
-def _scale(span: slice, unit: int) -> slice:
+def scaled(span: slice, unit: int) -> slice:
+    """Return a span of latents in pixels, or of anything in smaller units."""
     return slice(span.start * unit, span.stop * unit)

@@ -70,3 +70,17 @@ def test_no_two_images_become_one_file(bls: Callable[..., None]) -> None:
     assert not Path("a").exists()
     with pytest.raises(SystemExit, match="1 files are given, expected an image and the"):
         bls("encode", "x.png")
+
+
+@pytest.mark.parametrize("effort", ["-1", "9"])
+def test_an_effort_that_does_not_exist_is_one_clear_line(bls: Callable[..., None], effort: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=f"^bls: effort is {effort}, expected a whole number from 0"):
+        bls("encode", "x.png", "x.bls", "--effort", effort)
+    assert not (tmp_path / "x.bls").exists()
+
+
+def test_a_file_of_more_effort_is_decoded_as_any(bls: Callable[..., None], tmp_path: Path) -> None:
+    bls("encode", "x.png", "x.bls", "--effort", "1")
+    bls("decode", "x.bls", "y.png")
+    with Image.open(tmp_path / "y.png") as image:
+        assert image.size == (40, 30)

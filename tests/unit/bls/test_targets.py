@@ -149,3 +149,13 @@ def test_a_file_is_no_larger_than_was_asked(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("sys.argv", [*arguments, "--quality", "3", "--overwrite"])
     with pytest.raises(SystemExit, match="several of --quality and the targets"):
         command.main()
+
+
+def test_effort_spends_the_bytes_of_a_target_better() -> None:
+    codec, photograph = Codec.load(), data.astronaut()[:128, 160:288]
+    budget = Target("num_bytes", len(codec.compress(photograph, quality=3)))
+    plain, refined = (compress_to_target(codec, photograph, budget, effort=effort) for effort in (0, 1))
+    assert plain.is_met and refined.is_met
+    assert len(refined.bitstream) <= budget.value
+    plain_db, refined_db = (measure(codec, photograph, "psnr_db", found.bitstream) for found in (plain, refined))
+    assert refined_db > plain_db + 0.15
