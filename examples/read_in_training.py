@@ -56,7 +56,7 @@ def train(compressed: Path) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        print(f"epoch {epoch}: {images.num_images} images, mean squared error {loss.item():.4f}")
+        print(f"epoch {epoch}: {len(images)} images, mean squared error {loss.item():.4f}")
 
 
 def count_with_ray(compressed: Path) -> None:

@@ -1,6 +1,6 @@
 """A compressed dataset as its readers see it: the files that markers name. No torch, no Ray."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from pipeline.ledger.damage import parsing
 from pipeline.ledger.markers import CommittedFile
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, CARRIED, SCHEMA_VERSION
-from pipeline.read.selection import Selection, select
+from pipeline.read.selection import Selection, select, stored_keys
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class CompressedDataset:
     def select(self, *, keys: Collection[str] | None = None, where: str | None = None) -> Selection:
         """Select images, as `pipeline.read.selection.select`."""
         return select(self.output, self.markers, keys=keys, where=where)
+
+    def stored_keys(self) -> Iterator[tuple[int, int, str]]:
+        """Read the keys of all images that are not quarantined: shard, row in its file, key."""
+        return stored_keys(self.output, self.markers)
 
     def files(self, selection: Selection) -> list[StoredFile]:
         """Return where the images of a selection are."""

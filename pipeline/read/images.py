@@ -5,6 +5,7 @@ carried columns of the input, flat; and, where they are asked for, the others of
 """
 
 import itertools
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +129,18 @@ class ImageReader:
                 wanted = {name: row.get(name) for name in names}
                 images.append(StoredImage(row["key"], row["bitstream"], wanted))
         return images
+
+    def load_many(self, places: Sequence[tuple[CommittedFile, int]]) -> list[StoredImage]:
+        """Read rows of several files, each file once."""
+        rows: defaultdict[CommittedFile, set[int]] = defaultdict(set)
+        for file, row in places:
+            rows[file].add(row)
+        loaded = {
+            (file, row): image
+            for file, wanted in rows.items()
+            for row, image in zip(sorted(wanted), self.load(file, sorted(wanted)), strict=True)
+        }
+        return [loaded[place] for place in places]
 
     def batches(self, images: Iterable[StoredImage]) -> Iterator[list[StoredImage]]:
         """Cut a sequence into batches for the device."""

@@ -66,6 +66,15 @@ class Order:
         """How many images there are, whichever rank reads them."""
         return sum(len(file.rows) for file in self.files)
 
+    def settings(self) -> dict[str, int]:
+        """Return what the order depends on, beside the epoch and the place."""
+        return {
+            "num_images": self.num_images,
+            "shuffle_buffer": self.shuffle_buffer,
+            "seed": self.seed,
+            "drop_uneven": int(self.drop_uneven),
+        }
+
     def stretch(self, place: Place) -> tuple[int, int]:
         """Return where the part of a worker begins and ends in an epoch, counted in images."""
         num_images = self.num_images

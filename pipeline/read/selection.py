@@ -113,6 +113,13 @@ def read_metrics(output: Output, markers: Sequence[Marker], *, columns: list[str
         yield pa.concat_tables([table.replace_schema_metadata() for table in tables])
 
 
+def stored_keys(output: Output, markers: Sequence[Marker]) -> Iterator[tuple[int, int, str]]:
+    """Read the keys of all images that are not quarantined: shard, row in its file of bitstreams, key."""
+    for table in read_metrics(output, markers, columns=["key", "shard", "status"]):
+        stored = table.filter(pc.equal(table["status"], Status.OK))
+        yield from _numbered(stored["shard"].to_pylist(), stored["key"].to_pylist())
+
+
 def _numbered(shards: Sequence[int], keys: Sequence[str]) -> Iterator[tuple[int, int, str]]:
     """Number the images of each shard, as the bitstreams files do, which hold those that are not quarantined."""
     for shard, group in itertools.groupby(zip(shards, keys, strict=True), key=lambda pair: pair[0]):

@@ -1,25 +1,27 @@
 """A compressed dataset as a `torch` dataset: decoded images for training loops, without Ray."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import distributed
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from bls.bitstream import MAX_PIXELS
+from bls.bitstream import MAX_PIXELS, BitstreamError
 from pipeline.ahead import ahead
 from pipeline.read.buffer import RowBuffer
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.images import ImageReader, StoredImage, reading_config
+from pipeline.read.lookup import Lookup
 from pipeline.read.order import Order, Part, Place
+from pipeline.read.progress import Batches, Progress
 
 SHUFFLE_BUFFER = 8192
 _ROWS_AHEAD = 64  # of the one that is decoded, read by a thread
-_MAX_WORKERS = 1024  # of a DataLoader: each counts in a place of its own, as they share no lock
 
 
 class CompressedImages(IterableDataset[dict[str, Any]]):
@@ -33,6 +35,9 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
     Every worker mixes images of many files in a buffer of `shuffle_buffer` images, not decoded. docs/datasets.md has
     what that costs, and how well it mixes a dataset that is larger. Damaged bitstreams raise BitstreamError, or with
     `skip_corrupt` are left out and counted in `num_skipped`.
+
+    `images[number]` and `images[key]` decode one image, in the order in which they are stored; for samplers of torch
+    take `torch.utils.data.Subset(images, range(images.num_images))`.
 
     Raises:
         ValueError: no compressed dataset is at `uri`, a key or column is unknown, or another bundle compressed it.
@@ -64,10 +69,10 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
         if shuffle_buffer < 1:
             raise ValueError(f"shuffle_buffer is {shuffle_buffer}: expected at least 1 image, or shuffle=False")
         self._order = Order(files, shuffle_buffer if shuffle else 0, seed, drop_uneven)
+        self._lookup = Lookup(dataset, files)
         self._transform = transform
-        # Workers of a DataLoader see these, also those that outlive an epoch.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._skipped = torch.zeros(_MAX_WORKERS, dtype=torch.int64).share_memory_()
+        self._progress = Progress()
+        self._num_taken = 0  # rows of the epoch, in this process
         self._reader: ImageReader | None = None
         self._rank = (0, 1)
 
@@ -77,30 +82,98 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
 
     @property
     def num_images(self) -> int:
+        """Return how many images there are for all ranks together: `images[0]` to `images[num_images - 1]`."""
+        return self._order.num_images
+
+    def __len__(self) -> int:
         """Return how many images an epoch has on this rank."""
         start, stop = self._order.stretch(Place(*self._current_rank()))
         return stop - start
 
+    def __getitem__(self, which: int | str) -> dict[str, Any]:
+        """Decode an image: by its number, in the order in which they are stored, or by its key.
+
+        Raises:
+            IndexError, KeyError: there is none.
+            BitstreamError: it is damaged.
+        """
+        return self.__getitems__([which])[0]
+
+    def __getitems__(self, which: Sequence[int | str]) -> list[dict[str, Any]]:
+        """Decode several images; torch's DataLoader asks for a batch this way, of a Subset for example."""
+        reader = self._open_reader()
+        stored = reader.load_many([self._lookup.find(each) for each in which])
+        samples = [sample for batch in reader.batches(stored) for sample in reader.decode(batch)]
+        whole = [self._transformed(sample) for sample in samples if sample is not None]
+        if len(whole) < len(stored):
+            raise BitstreamError(f"image {stored[samples.index(None)].key} of {self._config.folder} is damaged")
+        return whole
+
     @property
     def num_skipped(self) -> int:
         """Return how many damaged bitstreams the workers of this rank have left out so far."""
-        return int(self._skipped.sum())
+        return self._progress.num_skipped
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next epoch."""
-        self._epoch.fill_(epoch)
+        self._progress.epoch = epoch
+
+    def state_dict(self, loader: DataLoader[Any] | None = None, *, num_batches: int = 0) -> dict[str, Any]:
+        """Return where an epoch is, for `load_state_dict`: plain numbers.
+
+        With a DataLoader, whose workers are ahead of what it gives, after `num_batches` of its batches; without one
+        after the images that this process has yielded.
+
+        Raises:
+            ValueError: batches do not tell which images are in them.
+        """
+        state = {"epoch": self._progress.epoch, "num_ranks": self._current_rank()[1], "order": self._order.settings()}
+        if loader is None:
+            return {**state, "num_rows": self._num_taken, "num_workers": self._place().num_workers}
+        if self.num_skipped or not loader.in_order:
+            raise ValueError(
+                "batches do not tell which images are in them, as damaged images were left out or batches come out of "
+                "order: go on with the next epoch"
+            )
+        batches = Batches(num_batches, loader.batch_size or 1, loader.drop_last, max(loader.num_workers, 1))
+        return {**state, "batches": asdict(batches)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Enter an epoch where another process left it: the same images follow, if ranks and workers are as many.
+
+        Raises:
+            ValueError: the state is of another order of images, or of another number of ranks.
+        """
+        rank, num_ranks = self._current_rank()
+        expected = {"num_ranks": num_ranks, "order": self._order.settings()}
+        if (found := {name: state[name] for name in expected}) != expected:
+            raise ValueError(f"the state is of {found}, this dataset has {expected}: make it as it was")
+        self._progress.epoch = state["epoch"]
+        if "batches" in state:
+            batches = Batches(**state["batches"])
+            places = [Place(rank, num_ranks, worker, batches.num_workers) for worker in range(batches.num_workers)]
+            lengths = [stop - start for start, stop in map(self._order.stretch, places)]
+            self._progress.go_on(batches.entries(lengths), batches.num_workers)
+        else:
+            worker = self._place().worker
+            self._progress.go_on({worker: (worker, state["num_rows"])}, state["num_workers"])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Decode this worker's part of an epoch."""
-        if self._reader is None:
-            self._reader = ImageReader(self._config)
-        place = self._place()
-        rows = self._order.rows(int(self._epoch), place)
-        for batch in self._reader.batches(_read(self._reader, rows)):
-            for sample in self._reader.decode(batch):
+        reader, worker = self._open_reader(), self._place()
+        place, self._num_taken = self._progress.enter(worker)
+        stored = _read(reader, self._order.rows(self._progress.epoch, place), skip=self._num_taken)
+        for batch in reader.batches(stored):
+            for sample in reader.decode(batch):
+                self._num_taken += 1
                 if sample is not None:
                     yield self._transformed(sample)
-            self._skipped[place.worker % _MAX_WORKERS] += self._reader.take_num_skipped()
+            self._progress.skipped(worker.worker, reader.take_num_skipped())
+
+    def _open_reader(self) -> ImageReader:
+        if self._reader is None:
+            self._reader = ImageReader(self._config)
+        return self._reader
 
     def _transformed(self, sample: dict[str, Any]) -> dict[str, Any]:
         if self._transform is not None and "image" in sample:
@@ -117,8 +190,10 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
         return self._rank
 
 
-def _read(reader: ImageReader, rows: Iterator[tuple[Part, int]]) -> Iterator[StoredImage]:
-    """Read rows some way ahead of the one that is asked for."""
+def _read(reader: ImageReader, rows: Iterator[tuple[Part, int]], *, skip: int) -> Iterator[StoredImage]:
+    """Read rows some way ahead of the one that is asked for, after so many that are not read."""
     buffer = RowBuffer(reader.load)
+    for part, row in itertools.islice(rows, skip):
+        buffer.skip(part, row)
     with ThreadPoolExecutor(1) as executor:
         yield from ahead(executor, lambda row: buffer.take(*row), rows, window=_ROWS_AHEAD)

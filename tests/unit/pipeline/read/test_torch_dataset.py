@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset, WeightedRandomSampler
 
 import pipeline
 from bls.bitstream import BitstreamError
@@ -173,7 +174,7 @@ def test_every_image_belongs_to_one_worker_of_one_rank(
             )
             seen.update(labels(images))
         counts.append(sum(seen.values()) - before)
-        assert counts[-1] == images.num_images
+        assert counts[-1] == len(images) and images.num_images == 10
     assert seen == Counter(range(10))
     assert max(counts) - min(counts) <= 1
 
@@ -218,6 +219,118 @@ def test_orders_are_those_of_seed_and_epoch(dataset: Output, tiny_bundle: Path) 
     assert sorted(first) == list(range(10)) and first != sorted(first)
     assert order(seed=0, epoch=0) == first
     assert len({tuple(order(seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_single_images_and_samplers(dataset: Output, tiny_bundle: Path) -> None:
+    images = CompressedImages(str(dataset), columns=["image", "label"], bundle=str(tiny_bundle), shuffle=True)
+    expected = list(CompressedImages(str(dataset), columns=["image", "label"], bundle=str(tiny_bundle)))
+    assert len(images) == images.num_images == 10
+    for number in range(10):
+        for sample in (images[number], images[number - 10], images[f"{number}.png"]):
+            assert sample["label"] == number and np.array_equal(sample["image"], expected[number]["image"])
+    assert [sample["label"] for sample in images.__getitems__([9, 0, "3.png", 9])] == [9, 0, 3, 9]
+    with pytest.raises(IndexError, match="image 10 of 10: expected 0 to 9, or a key"):
+        images[10]
+    with pytest.raises(KeyError, match=r"has no image 'x\.png' among those that were selected"):
+        images["x.png"]
+    some = CompressedImages(str(dataset), columns=["label"], bundle=str(tiny_bundle), keys=["3.png", "7.png"])
+    assert [some[0], some[1], some["7.png"]] == [{"label": 3}, {"label": 7}, {"label": 7}]
+    with pytest.raises(KeyError, match=r"4\.png"):
+        some["4.png"]
+    sampler = WeightedRandomSampler([0.0] * 9 + [1.0], num_samples=4)
+    loader = DataLoader(
+        Subset(images, range(images.num_images)),
+        batch_size=2,
+        sampler=sampler,
+        num_workers=1,
+        multiprocessing_context="fork",
+        collate_fn=labels,
+    )
+    assert list(loader) == [[9, 9], [9, 9]]
+
+
+def test_a_damaged_image_is_an_error_by_itself(damaged: Output, tiny_bundle: Path) -> None:
+    for skip_corrupt in (False, True):
+        images = CompressedImages(str(damaged), bundle=str(tiny_bundle), skip_corrupt=skip_corrupt)
+        assert images[0]["cls"] == b"0"
+        with pytest.raises(BitstreamError, match=r"image 1\.png of "):
+            images[1]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+@pytest.mark.parametrize(("num_workers", "num_ranks"), [(0, 1), (2, 2), (3, 1)])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_epoch_goes_on_where_it_was_left(
+    dataset: Output,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_workers: int,
+    shuffle: bool,
+    num_ranks: int,
+) -> None:
+    """The state after any batch, as JSON keeps it, gives another process the batches that were to follow."""
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: num_ranks - 1)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: num_ranks)
+
+    def make() -> tuple[CompressedImages, DataLoader[Any]]:
+        images = CompressedImages(
+            str(dataset), columns=["label"], bundle=str(tiny_bundle), shuffle=shuffle, shuffle_buffer=4
+        )
+        context = "fork" if num_workers else None
+        return images, DataLoader(images, batch_size=2, num_workers=num_workers, multiprocessing_context=context)
+
+    def batches(loader: DataLoader[Any]) -> list[list[int]]:
+        return [batch["label"].tolist() for batch in loader]
+
+    images, loader = make()
+    images.set_epoch(3)
+    whole = batches(loader)
+    for num_batches in (1, 3, len(whole)):
+        state = json.loads(json.dumps(images.state_dict(loader, num_batches=num_batches)))
+        later, later_loader = make()
+        later.load_state_dict(state)
+        later.set_epoch(state["epoch"])
+        assert batches(later_loader) == whole[num_batches:]
+        assert batches(later_loader) == whole  # once
+    with pytest.raises(ValueError, match=f"num_batches is {len(whole) + 1}, an epoch has {len(whole)}"):
+        images.load_state_dict(images.state_dict(loader, num_batches=len(whole) + 1))
+    later.load_state_dict(images.state_dict(loader, num_batches=1))
+    later.set_epoch(4)
+    images.set_epoch(4)
+    assert batches(later_loader) == batches(loader)
+
+
+def test_a_process_knows_how_far_it_is(dataset: Output, tiny_bundle: Path) -> None:
+    def make(**options: Any) -> CompressedImages:
+        return CompressedImages(str(dataset), columns=["image", "label"], bundle=str(tiny_bundle), **options)
+
+    images = make(shuffle=True)
+    whole = labels(images)
+    iterator = iter(images)
+    for number in range(1, 10):
+        next(iterator)
+        later = make(shuffle=True)
+        later.load_state_dict(images.state_dict())
+        assert labels(later) == whole[number:]
+    with pytest.raises(ValueError, match=r"the state is of .*'seed': 0.*, this dataset has .*'seed': 1.*as it was"):
+        make(shuffle=True, seed=1).load_state_dict(images.state_dict())
+    loader = DataLoader(later, num_workers=2, multiprocessing_context="fork")
+    later.load_state_dict(images.state_dict())
+    with pytest.raises(ValueError, match="left by 1 workers, it is entered again by 2"):
+        list(loader)
+
+
+def test_batches_do_not_tell_what_was_left_out(damaged: Output, tiny_bundle: Path) -> None:
+    images = CompressedImages(str(damaged), columns=["key", "image"], bundle=str(tiny_bundle), skip_corrupt=True)
+    iterator = iter(images)
+    assert [next(iterator)["key"], next(iterator)["key"]] == ["0.png", "2.png"]
+    state = images.state_dict()
+    assert list(iterator) == []
+    with pytest.raises(ValueError, match="damaged images were left out"):
+        images.state_dict(DataLoader(images), num_batches=1)
+    images.load_state_dict(state)
+    assert list(images) == []
 
 
 def test_a_buffer_of_no_images_is_refused(dataset: Output, tiny_bundle: Path) -> None:
