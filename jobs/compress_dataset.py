@@ -1,7 +1,6 @@
 """Compress a dataset of images: bitstreams and one row of metrics per image, in Parquet."""
 
 import math
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +20,7 @@ from jobs.options import (
     arguments_of,
     check_at_least,
     parse,
+    share_of,
 )
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
@@ -90,9 +90,8 @@ class CompressDataset:
         Raises:
             ValueError: --ms-ssim is none of the three kinds.
         """
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)%", self.ms_ssim)
-        if match and float(match[1]) <= 100:
-            return float(match[1]) / 100
+        if (share := share_of(self.ms_ssim)) is not None:
+            return share
         if self.ms_ssim not in ("all", "none"):
             raise ValueError(f"--ms-ssim is {self.ms_ssim}, expected all, none, or a share such as 10%")
         return float(self.ms_ssim == "all")

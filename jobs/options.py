@@ -3,6 +3,7 @@
 Jobs embed the groups with `OmitArgPrefixes`, so that a flag is `--num-workers` whatever group it is in.
 """
 
+import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -137,6 +138,12 @@ def check_at_least(minimum: int, **options: float | None) -> None:
     for name, value in options.items():
         if value is not None and value < minimum:
             raise ValueError(f"--{name.replace('_', '-')} is {value:g}, expected {minimum} or more")
+
+
+def share_of(text: str) -> float | None:
+    """Return the part of a whole that a percentage such as `10%` stands for, None where it is not one."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+    return float(match[1]) / 100 if match and float(match[1]) <= 100 else None
 
 
 def arguments_of(config: Any, *, leave_out: Collection[str] = ()) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The state of a shard until it is committed: how often its worker died, and which images are to blame."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.console.exits import WorkError, describe_error
@@ -27,7 +27,7 @@ class Task:
         if not self.suspects:
             return actor.run(self.shard, frozenset(self.killers))
         items = tuple(self.shard.items[position] for position in self.suspects[-1])
-        return actor.probe(Shard(self.shard.index, items))
+        return actor.probe(replace(self.shard, items=items))
 
     def survived_probe(self) -> None:
         """Acquit the suspects that were probed."""

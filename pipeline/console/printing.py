@@ -64,6 +64,7 @@ INSTALLED = {
     "query_metrics": "bls-query",
     "report": "bls-report",
     "train": "bls-train",
+    "verify_dataset": "bls-verify",
 }
 
 

@@ -15,8 +15,9 @@ _SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to draw on
 class ProgressReport:
     """One line that is drawn again and again on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, verb: str, *, num_images: int, tally: Tally) -> None:
+    def __init__(self, verb: str, *, num_images: int, tally: Tally, bad: str = "quarantined") -> None:
         self._verb = verb
+        self._bad = bad
         self._num_images = num_images
         self._tally = tally
         self._begin = self._last_line = time.monotonic()
@@ -45,7 +46,7 @@ class ProgressReport:
     def show(self) -> None:
         """Show how far the tally is."""
         done = self._tally.now
-        quarantined = f", {done.num_quarantined} quarantined" if done.num_quarantined else ""
+        quarantined = f", {done.num_quarantined} {self._bad}" if done.num_quarantined else ""
         self._bar.update(self._task, completed=done.num_images, quarantined=quarantined)
         is_last = done.num_images == self._num_images
         if not self._is_terminal and (is_last or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES):

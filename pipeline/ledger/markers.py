@@ -1,11 +1,15 @@
 """Commit markers: the attempt at a shard that counts, with its files as they were written, and sums."""
 
 import json
+import os
+import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.ledger.summary import Summary
+from pipeline.storage.uris import check_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,12 @@ class Stint:
         """Return how long it took."""
         return self.ended - self.began
 
+    @classmethod
+    def since(cls, began: float) -> "Stint":
+        """Return the work of this process from a time of `time.monotonic` to now."""
+        now = time.time()
+        return cls(f"{socket.gethostname()}:{os.getpid()}", now - (time.monotonic() - began), now)
+
 
 @dataclass(frozen=True, slots=True)
 class CommittedFile:
@@ -33,6 +43,7 @@ class CommittedFile:
     def __post_init__(self) -> None:
         if [type(value) for value in (self.name, self.num_bytes, self.sha256)] != [str, int, str]:
             raise ValueError(f"expected name, size and hash of a file, not {self}")
+        check_name(self.name)
 
 
 @dataclass(frozen=True, slots=True)

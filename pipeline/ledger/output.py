@@ -7,6 +7,7 @@
     commits/shard-000042.json              names the attempt that counts, sizes and hashes; written last, once
     commits/shard-000042.retry-1.json      counts in its place, after a retry of quarantined images; and so on
     written/shard-000042/<attempt>.json    restored image files that an attempt is about to write
+    verify/shard-000042.<run>.parquet      what the last verify job found wrong with a shard; output.<run>: other
 
 A killed job leaves at most files that no marker names. Readers see committed files only, and a rerun goes on where the
 markers end. A marker is never changed: a retry writes files of its own, kept rows included, and the next marker.
@@ -18,9 +19,7 @@ recorded before it was written; only these files are ever deleted or replaced.
 import hashlib
 import itertools
 import json
-import os
 import re
-import socket
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.ledger.damage import parsing
+from pipeline.ledger.damage import DamagedFileError, parsing
 from pipeline.ledger.markers import Committed, CommittedFile, Marker, Stint, marker_name, stem_of
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.summary import Summary
@@ -41,9 +40,10 @@ from pipeline.storage.uris import check_name
 _MANIFEST = "manifest.json"
 ATTEMPT_KINDS = ("bitstreams", "metrics", "images")
 """Folders of what an attempt at a shard writes, as Parquet."""
-_KINDS = ("plan", *ATTEMPT_KINDS, "commits", "written")
+_KINDS = ("plan", *ATTEMPT_KINDS, "commits", "written", "verify")
 _PLAN_FILE = re.compile(r"plan/part-\d+\.([0-9a-f]{32})\.parquet")
 _WRITTEN_FILE = re.compile(r"written/shard-\d+/[0-9a-f]{32}\.json")
+_FINDINGS_FILE = re.compile(r"verify/(?:shard-\d+|output)\.[0-9a-f]{32}\.parquet")
 _ATTEMPT_FILE = re.compile(rf"(?:{'|'.join(ATTEMPT_KINDS)})/shard-(\d+)(?:\.retry-(\d+))?\.([0-9a-f]{{32}})\.parquet")
 _MARKERS_AT_ONCE = 1024  # are read, whatever their number
 _MARKER_FILE = re.compile(r"shard-(\d+)(?:\.retry-(\d+))?\.json")
@@ -145,10 +145,33 @@ class Output:
 
     def iter_markers(self) -> Iterator[Marker]:
         """Read the same markers without holding them all."""
-        names = (marker_name(shard, retry) for shard, retry in sorted(self._last_retries().items()))
-        while group := list(itertools.islice(names, _MARKERS_AT_ONCE)):
-            for name, data in zip(group, read_many(self._commits, group), strict=True):
-                yield self._parse_marker(name, data)
+        for _, _, marker in self.try_markers():
+            if isinstance(marker, DamagedFileError):
+                raise marker
+            yield marker
+
+    def try_markers(self) -> Iterator[tuple[int, int, Marker | DamagedFileError]]:
+        """Read the same markers, and the errors of damaged ones, each with its shard and retry."""
+        numbers = iter(sorted(self._last_retries().items()))
+        while group := list(itertools.islice(numbers, _MARKERS_AT_ONCE)):
+            names = [marker_name(*number) for number in group]
+            for number, name, data in zip(group, names, read_many(self._commits, names), strict=True):
+                try:
+                    yield *number, self._parse_marker(name, data)
+                except DamagedFileError as error:
+                    yield *number, error
+
+    def give_back(self, shard: int, retry: int) -> None:
+        """Delete the markers of a shard up to a retry: the next run of the job does the shard again.
+
+        The last one goes last. Were it gone before the others, one of these would count, whose files are deleted.
+        """
+        for each in range(retry + 1):
+            self._commits.delete(marker_name(shard, each))
+
+    def clear_findings(self) -> None:
+        """Delete what earlier verify jobs found."""
+        delete_many(self.folder, filter(_FINDINGS_FILE.fullmatch, self._files(("verify",))))
 
     def up_to_date(self, seen: Committed) -> Committed:
         """Return what is committed by now: what was seen, or, where there is anything else, all of it read anew."""
@@ -177,9 +200,7 @@ class Output:
         attempt = uuid.uuid4().hex
         stem = f"{stem_of(shard, retry)}.{attempt}"
         written = {kind: self._write(f"{kind}/{stem}.parquet", content) for kind, content in files.items()}
-        seconds = 0.0 if began is None else time.monotonic() - began
-        now = time.time()
-        stint = Stint(f"{socket.gethostname()}:{os.getpid()}", now - seconds, now)
+        stint = Stint.since(time.monotonic() if began is None else began)
         stored = self._create_marker(Marker(shard, attempt, written, summary, retry, (*earlier, stint)))
         if stored.attempt != attempt:
             delete_many(self.folder, (file.name for file in written.values()))
@@ -318,8 +339,13 @@ class Output:
     @staticmethod
     def _is_ours(name: str, written: Collection[str]) -> bool:
         """Return whether a file was written by a run: by its name, or because it was recorded."""
-        patterns = (_PLAN_FILE, _ATTEMPT_FILE, _WRITTEN_FILE)
+        patterns = (_PLAN_FILE, _ATTEMPT_FILE, _WRITTEN_FILE, _FINDINGS_FILE)
         return name in written or is_temporary(name) or any(pattern.fullmatch(name) for pattern in patterns)
+
+
+def findings_name(run: str, shard: int | None = None) -> str:
+    """Return the name of the file of what a run of the verify job found wrong with a shard, or beside the shards."""
+    return f"verify/{'output' if shard is None else stem_of(shard, 0)}.{run}.parquet"
 
 
 def versions() -> dict[str, Any]:

@@ -163,6 +163,16 @@ TRAINING_CURVE = pa.schema(
     ]
 )
 
+VERIFICATION = pa.schema(
+    [
+        _field("problem", pa.string(), "what is wrong: see docs/operations.md", nullable=False),
+        _field("message", pa.string(), "what was found, and what was expected", nullable=False),
+        _field("shard", pa.int32(), "number of the shard; null where the problem is not one of a shard"),
+        _field("file", pa.string(), "name of the file, below the output folder"),
+        _field("key", pa.string(), "name of the image, where the problem is one of an image"),
+    ]
+)
+
 EVALUATION = pa.schema(
     [
         _KEY,

@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ledger.bitstream_rows import MADE_COLUMNS, Bitstreams, unlike_ours
 from pipeline.ledger.damage import parsing
-from pipeline.ledger.markers import CommittedFile
+from pipeline.ledger.markers import CommittedFile, Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, CARRIED, SCHEMA_VERSION
 from pipeline.read.selection import Selection, select, stored_keys
@@ -49,10 +50,19 @@ class CompressedDataset:
             if not (isinstance(quality, int | float | None) and all(isinstance(name, str) for name in names)):
                 raise ValueError(f"quality is {quality!r}, model_fingerprint and coder {names!r}")
         self.manifest = manifest
-        self.markers = self.output.markers()
-        for marker in self.markers:
+
+    @cached_property
+    def markers(self) -> list[Marker]:
+        """The markers that count of all committed shards.
+
+        Raises:
+            DamagedFileError: one is damaged.
+        """
+        markers = self.output.markers()
+        for marker in markers:
             with parsing(self.output, f"commits/{marker.name}"):
                 _ = marker.files["metrics"], marker.files["bitstreams"]
+        return markers
 
     @property
     def quality(self) -> float | None:

@@ -1,0 +1,1 @@
+"""Committed shards of a compressed dataset -> what is wrong with them."""
