@@ -69,10 +69,10 @@ class Model(nn.Module):
         then in the rate alone (D. Minnen, S. Singh, "Channel-wise autoregressive entropy models", ICIP 2020).
 
         `lmbda_scale` multiplies the weights of distortions that are not squared errors. The losses of a range's
-        qualities are weighted so that none dominates; of a single quality the weight is 1. With `rounding`, latents are
-        rounded instead of perturbed: the loss is then not relaxed, and only the synthesis transform gets a gradient.
-        Of a `part` of a batch, all that the loss consists of is this part's share in the batch's: summed over the
-        parts, it is what the whole batch gives, noise included.
+        qualities are weighted so that none dominates; a single quality has weight 1. With `rounding`, latents are
+        rounded instead of perturbed. The loss is then not relaxed, and only the synthesis transform gets a gradient.
+        With a `part` of a batch, every term is this part's share: summed over all parts, the terms are those of the
+        whole batch, noise included.
         """
         part = part or BatchPart(0, len(x), len(x))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not rounding):

@@ -2,13 +2,13 @@
 
 Without shuffling, files and rows come as they are stored. With it
 
-1. the images of every file are dealt at random into so many parts as there are *passes*;
+1. the images of every file are dealt at random into one part for each *pass*;
 2. an epoch is pass after pass over the files, each in an order of its own, each with one part of every file;
 3. every worker of every rank takes a stretch of that, of equal length;
 4. a buffer mixes the stretch: it is filled first, then gives one image at random for each that enters.
 
 A set that fits into the buffer has a pass for each worker: every worker has images of every file, all mixed. A larger
-one has so many passes that the buffer holds images of `FILES_MIXED` files, but at most `MAX_PASSES`: a file is read
+one has enough passes for the buffer to hold images of `FILES_MIXED` files, but at most `MAX_PASSES`: a file is read
 once in each pass. What leaves the buffer is known without reading, so an epoch can be entered at any place.
 """
 
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Place:
-    """Which worker of which rank reads."""
+    """The worker and the rank that read."""
 
     rank: int = 0
     num_ranks: int = 1
@@ -145,6 +145,6 @@ def _mixed(items: Iterable[_T], size: int, generator: random.Random) -> Iterator
 
 
 def _share(start: int, stop: int, number: int, count: int) -> tuple[int, int]:
-    """Cut a stretch into as many of about equal length; return one of them."""
+    """Cut a stretch into `count` of about equal length; return the one of this number."""
     length = stop - start
     return start + length * number // count, start + length * (number + 1) // count
