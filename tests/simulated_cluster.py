@@ -69,7 +69,7 @@ class SimulatedCluster:
         self.schedule = schedule
         self.committed: dict[int, Marker] = {}
         self.num_deaths = 0  # that no item caused
-        self.num_failed_starts = 0
+        self.num_incidents = 0  # that caused those: a lost node is one
         self._rng = random.Random(schedule.seed)
         self._now = 0.0
         self._num_waits = 0
@@ -173,6 +173,7 @@ class SimulatedCluster:
 
         def lose() -> None:
             del self._free[node]
+            self.num_incidents += 1
             self._num_slots -= num_slots
             for actor in self._actors:
                 if actor.node == node and not actor.is_dead:
@@ -200,6 +201,7 @@ class SimulatedCluster:
         alive = [actor for actor in self._actors if actor.node is not None and not actor.is_dead]
         if alive:
             self.num_deaths += 1
+            self.num_incidents += 1
             self._rng.choice(alive).die()
 
 
@@ -215,6 +217,7 @@ class SimulatedActor:
         self._is_busy = False
         self._is_closed = False
         self._num_begun = 0
+        self._unsent: dict[int, Any] = {}  # answers that are lost if the process dies now
 
     def start(self) -> int:
         return self._call("start", None)
@@ -247,9 +250,10 @@ class SimulatedActor:
     def die(self) -> None:
         """End, with all that was begun or waits."""
         self.is_dead = True
-        for reference, _, _ in self._calls:
+        for reference in (*self._unsent, *(reference for reference, _, _ in self._calls)):
             self._cluster.answer(reference, ActorDiedError())
         self._calls.clear()
+        self._unsent.clear()
         self._cluster.leave(self.node)
 
     def _call(self, kind: str, value: Any) -> int:
@@ -275,7 +279,7 @@ class SimulatedActor:
         if self.is_dead:
             return
         self._is_busy = False
-        reference, kind, value = self._calls[0]
+        _, kind, value = self._calls[0]
         if kind != "start" and not is_refused:
             shard, killers = value
             alive = [item for position, item in enumerate(shard.items) if position not in killers]
@@ -283,18 +287,27 @@ class SimulatedActor:
                 self.die()
                 return
             if kind == "run":
-                self._run(reference, shard, killers)
+                self._run(shard, killers)
                 return
-        self._calls.popleft()
-        self._cluster.answer(reference, None)
+        self._answer(None)
         self._next()
 
-    def _run(self, reference: int, shard: Shard, killers: frozenset[int]) -> None:
+    def _answer(self, value: Any) -> None:
+        """Send the result of the oldest call on its way."""
+        reference, _, _ = self._calls.popleft()
+        self._unsent[reference] = value
+
+        def arrive() -> None:
+            if reference in self._unsent:
+                self._cluster.answer(reference, self._unsent.pop(reference))
+
+        self._cluster.after(self._rng.choice([0.0, 0.0, 0.5]), arrive)
+
+    def _run(self, shard: Shard, killers: frozenset[int]) -> None:
         if self._cluster.has_error(shard.index):
             error = CallError()
             error.__cause__ = OSError("storage was down")
-            self._calls.popleft()
-            self._cluster.answer(reference, error)
+            self._answer(error)
         else:
             quarantined = {"crashed": len(killers)} if killers else {}
             names = {str(position): shard.items[position] for position in killers}
@@ -302,10 +315,10 @@ class SimulatedActor:
             stored = self._cluster.committed.setdefault(shard.index, marker)
             if self._cluster.loses_answer(shard.index):
                 self._cluster.num_deaths += 1
+                self._cluster.num_incidents += 1
                 self.die()
                 return
-            self._calls.popleft()
-            self._cluster.answer(reference, stored)
+            self._answer(stored)
         self._next()
 
 
