@@ -34,7 +34,7 @@ from scipy.optimize import nnls
 
 from benchmarks.provenance import RESULTS, write_result
 from bls.bundle import load_bundle
-from pipeline.console.text import markdown_table
+from pipeline.console.text import duration_text, markdown_table
 from pipeline.ledger.output import Output
 from pipeline.report.times import job_times
 
@@ -233,7 +233,7 @@ def _table(config: Predict) -> list[str]:
         rows.append([f"{num_images:,.0f}", f"{work:,.0f}"])
         for num_workers in config.num_workers:
             seconds = planning_seconds * num_images + max(costs.predict(*sizes, num_workers), alone)
-            rows[-1].append(_duration(seconds / 3600))
+            rows[-1].append(duration_text(seconds))
         if config.price_per_worker_hour:
             rows[-1].append(f"{work * config.price_per_worker_hour:,.2f}")
     return markdown_table([*heads, *(["price"] if config.price_per_worker_hour else [])], rows)
@@ -242,12 +242,6 @@ def _table(config: Predict) -> list[str]:
 def _result(name: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return result
-
-
-def _duration(hours: float) -> str:
-    if hours < 1:
-        return f"{60 * hours:.0f} min"
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:,.1f} days"
 
 
 if __name__ == "__main__":

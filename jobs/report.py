@@ -11,13 +11,14 @@ from pipeline.console.printing import print_table, say
 from pipeline.console.text import num_bytes_text
 from pipeline.extras import check_installed
 from pipeline.images import ImageError
+from pipeline.measures import MEASURES
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.images import ImageReader, reading_config
 from pipeline.report.equal_quality import CODECS, Target, compare
 from pipeline.report.originals import MAX_SECONDS, Originals, Pairs
 from pipeline.report.page import Comparison, Shown, is_report, render
 from pipeline.report.pictures import draw
-from pipeline.report.run import MEASURES, Row, RunReport, gather
+from pipeline.report.run import Row, RunReport, gather
 from pipeline.sources.opening import check_apart
 from pipeline.status import Status
 from pipeline.storage.opening import open_folder

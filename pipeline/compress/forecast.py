@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.console.text import num_bytes_text
+from pipeline.console.text import duration_text, num_bytes_text
 from pipeline.ledger.schema import SOURCE_SIZES, STORED_SIZES
 from pipeline.ledger.shard import Shard
 from pipeline.sources.reference import ImageReference
@@ -42,7 +42,7 @@ class Forecast:
             ("stored", self._total(STORED_SIZES, num_images)),
             ("bpp", self._rate()),
             ("PSNR", self._mean("psnr_db", ".2f", " dB")),
-            ("time", f"about {_duration(seconds)} with {num_workers} workers such as this process"),
+            ("time", f"about {duration_text(seconds)} with {num_workers} workers such as this process"),
             ("sample", f"{len(self.rows)} of {num_images} images at random, {num_bad} of them quarantined"),
         ]
 
@@ -97,11 +97,3 @@ def measure(compressor: Measuring, sample: Sequence[ImageReference]) -> Forecast
     while len(rows) < len(sample) and time.perf_counter() - start < _MAX_SECONDS:
         rows += compressor.measure(Shard(0, tuple(sample[len(rows) : len(rows) + _CHUNK_SIZE])))
     return Forecast(rows, time.perf_counter() - start)
-
-
-def _duration(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

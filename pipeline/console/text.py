@@ -72,6 +72,14 @@ def need_text(percent: float, spec: str = ".0f") -> str:
     return f"{abs(percent):{spec}} % {'fewer' if percent < 0 else 'more'}"
 
 
+def duration_text(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.1f} min" if minutes < 60 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
 def speed_text(summary: Summary, seconds: float) -> str:
     """Return images and megapixels per second, waiting for workers included."""
     if not summary.num_images:

@@ -22,8 +22,8 @@ from pipeline.status import Status
 Point = dict[str, Any]
 
 MEANS = ("bpp", "estimated_bpp", "mse_255", "psnr_db", "psnr_luma_db", "nlpd")
-MEASURES = {"psnr_db": "bpp", "ms_ssim_db": "ms_ssim_bpp"}
-"""Column of each measure that has curves, and the column of the rate that belongs to it."""
+RATES = {"psnr_db": "bpp", "ms_ssim_db": "ms_ssim_bpp"}
+"""Column of each quality that has curves, and the column of the rate that belongs to it."""
 
 
 MIN_OVERLAP_DB = 1.0
@@ -97,7 +97,7 @@ def curves(points: Sequence[Point], measure: str, *, is_published: bool = False)
     found = []
     for codec in dict.fromkeys(point["codec"] for point in points):
         pairs = sorted(
-            (point[MEASURES[measure]], point[measure])
+            (point[RATES[measure]], point[measure])
             for point in points
             if point["codec"] == codec and point[measure] is not None
         )

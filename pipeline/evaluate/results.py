@@ -15,11 +15,12 @@ from bls.ladder import quality_text
 from pipeline.baselines import BASELINES, Baseline, library_versions
 from pipeline.console.text import markdown_table, need_text
 from pipeline.evaluate.curve_plots import plot_rate_distortion
-from pipeline.evaluate.curves import MEASURES, Curve, Point, bd_rate_row, curves, mean_points, rate_at
+from pipeline.evaluate.curves import RATES, Curve, Point, bd_rate_row, curves, mean_points, rate_at
 from pipeline.evaluate.worker import our_name
+from pipeline.measures import MS_SSIM, PSNR
 from pipeline.status import Status
 
-_LABELS = {"psnr_db": "PSNR in dB", "ms_ssim_db": "MS-SSIM in dB"}
+_NAMES = {"psnr_db": PSNR.name, "ms_ssim_db": MS_SSIM.name}  # both in dB
 _PLOTS = {"psnr_db": "rd_psnr", "ms_ssim_db": "rd_ms_ssim"}
 FILES = (
     "summary.csv",
@@ -95,7 +96,7 @@ class Report:
     def bd_rates(self) -> list[Point]:
         """Return the BD-rate of our curve against each other, by measure."""
         rows = []
-        for measure in MEASURES:
+        for measure in RATES:
             drawn = self.curves(measure)
             if drawn and drawn[0].codec == self.our_codec:
                 rows += [bd_rate_row(drawn[0], other, measure) for other in drawn[1:]]
@@ -115,14 +116,14 @@ class Report:
                 files[f"{stem}.{image_format}"] = plot_rate_distortion(
                     self.curves(measure),
                     ours=self.our_codec,
-                    quality_label=_LABELS[measure],
+                    quality_label=f"{_NAMES[measure]} in dB",
                     title=f"{self.name}: means over {self.num_images} images",
                     image_format=image_format,
                 )
         return files
 
     def _plots(self) -> dict[str, str]:
-        drawn = {measure: {curve.codec for curve in self.curves(measure)} for measure in MEASURES}
+        drawn = {measure: {curve.codec for curve in self.curves(measure)} for measure in RATES}
         return {measure: stem for measure, stem in _PLOTS.items() if self.our_codec in drawn[measure]}
 
     def _lines(self) -> list[str]:
@@ -134,7 +135,7 @@ class Report:
             f"The curve of this codec is that of its {self.our_codec.removeprefix('bls-')} entropy coder.",
             "",
             *self._failures(),
-            *(f"![{_LABELS[measure]}]({stem}.png)" for measure, stem in self._plots().items()),
+            *(f"![{_NAMES[measure]} in dB]({stem}.png)" for measure, stem in self._plots().items()),
             "",
             *self._rate_lines(),
             "",
@@ -179,8 +180,8 @@ class Report:
         for row in self.bd_rates():
             label = Curve(row["codec"], (), (), row["is_published"]).label
             cells.setdefault(f"than {label}", {})[row["measure"]] = bd_rate_text(row)
-        heads = ["for equal quality ours needs", *(_LABELS[measure].removesuffix(" in dB") for measure in MEASURES)]
-        return markdown_table(heads, [[label, *(by.get(m, "") for m in MEASURES)] for label, by in cells.items()])
+        heads = ["for equal quality ours needs", *(_NAMES[measure] for measure in RATES)]
+        return markdown_table(heads, [[label, *(by.get(m, "") for m in RATES)] for label, by in cells.items()])
 
     def _equal_psnr_lines(self) -> list[str]:
         """Return the table of bits that the others need for the PSNR of each of our qualities."""

@@ -22,6 +22,7 @@ from pipeline.ledger.damage import check_committed
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import METRICS, SOURCE_SIZES, STORED_SIZES
+from pipeline.measures import MEASURES
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import read_metrics
 from pipeline.read.sql import closed_connection
@@ -34,9 +35,6 @@ _SOURCE, _STORED = (
 # The rate is all bits over all pixels: one tiny image can rule the mean of the images' own rates.
 _MEANS = f"""count(*) AS images, round(8 * sum(num_bytes) {_GOOD} / sum(width::BIGINT * height) {_GOOD}, 3) AS bpp,
        round(avg(bpp), 3) AS mean_bpp, round(avg(psnr_db), 2) AS psnr_db"""
-WORST = {"psnr_db": "ASC", "ms_ssim": "ASC", "bpp": "DESC"}
-"""Measures of an image, and the order in which the worst comes first."""
-
 _FAILURES = f"""
 SELECT key, source_uri, shard, status, error_class, error_message, width, height, mode, source_format, source_num_bytes
 FROM images WHERE status <> '{Status.OK}'"""
@@ -147,11 +145,15 @@ FROM images GROUP BY {_quoted(column)} ORDER BY images DESC, {_quoted(column)}""
 
 
 def worst_query(count: int, measure: str) -> str:
-    """Ask for the images that are worst by a measure, a key of `WORST`."""
+    """Ask for the images that are worst by a measure, a key of `MEASURES`."""
     return f"""
 SELECT key, width, height, mode, source_format, round(bpp, 3) AS bpp, round(psnr_db, 2) AS psnr_db,
        round(ms_ssim, 4) AS ms_ssim
-FROM images WHERE {measure} IS NOT NULL ORDER BY images.{measure} {WORST[measure]}, key LIMIT {count:d}"""
+FROM images WHERE {measure} IS NOT NULL ORDER BY images.{measure} {_worst_first(measure)}, key LIMIT {count:d}"""
+
+
+def _worst_first(measure: str) -> str:
+    return "ASC" if MEASURES[measure].higher_is_better else "DESC"
 
 
 def failures_query() -> str:
@@ -181,7 +183,8 @@ def worst_changes_query(count: int, measure: str) -> str:
     """Ask for the images that lost most by a measure against the other run."""
     return f"""
 SELECT key, source_format, bpp, other_bpp, psnr_db, other_psnr_db, ms_ssim, other_ms_ssim, {measure}_change
-FROM changes WHERE {measure}_change IS NOT NULL ORDER BY {measure}_change {WORST[measure]}, key LIMIT {count:d}"""
+FROM changes WHERE {measure}_change IS NOT NULL
+ORDER BY {measure}_change {_worst_first(measure)}, key LIMIT {count:d}"""
 
 
 def changed_failures_query() -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.ledger.summary import Summary
+from pipeline.measures import MEASURES, PSNR, RATE
 from pipeline.report.equal_quality import CODECS, Need
 from pipeline.report.run import OTHERS, Row, RunReport
 from pipeline.report.samples import Histogram
@@ -18,7 +19,6 @@ Chart = dict[str, Any]
 MIN_BARS, MAX_BARS = 8, 40
 MAX_SHARDS = 40
 MAX_WORKERS = 30
-MEASURE_NAMES = {"psnr_db": "PSNR, dB", "ms_ssim": "MS-SSIM", "bpp": "bits per pixel"}
 STAGES: Mapping[str, str] = {
     "fetch": "waiting for storage",
     "decode": "decoding of originals",
@@ -79,8 +79,8 @@ def rate_distortion(run: RunReport) -> Chart:
             "color": {"field": "format", "type": "nominal", "title": "original", "sort": list(run.savings)},
             "tooltip": [
                 {"field": "key", "type": "nominal", "title": "image"},
-                {"field": "bpp", "type": "quantitative", "title": "bits per pixel", "format": ".3f"},
-                {"field": "psnr", "type": "quantitative", "title": "PSNR, dB", "format": ".2f"},
+                {"field": "bpp", "type": "quantitative", "title": RATE.label, "format": RATE.format},
+                {"field": "psnr", "type": "quantitative", "title": PSNR.label, "format": PSNR.format},
             ],
         },
     )
@@ -274,7 +274,7 @@ def equal_quality(needs: Sequence[Need], measure: str) -> Chart:
         axis={"tickCount": 6},
     )
     return _chart(
-        f"For each codec, the bytes that ours needs for the same {MEASURE_NAMES[measure].split(',')[0]} in percent of "
+        f"For each codec, the bytes that ours needs for the same {MEASURES[measure].name} in percent of "
         "its bytes: a point per image, a bar from lower to upper quartile, a tick at the median. 100 is level.",
         values,
         190,

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from pipeline.console.text import need_text
+from pipeline.measures import MEASURES, MS_SSIM, PSNR
 from pipeline.report import charts as report_charts
 from pipeline.report import words as report_words
 from pipeline.report.equal_quality import CODECS, Need, spreads
@@ -72,6 +73,7 @@ def render(run: RunReport, shown: Sequence[Shown], comparison: Comparison | None
         generator=_GENERATOR,
         run=run,
         words=report_words,
+        measures=MEASURES,
         facts=report_words.facts(run),
         shown=shown,
         comparison=comparison,
@@ -97,14 +99,14 @@ def _charts(run: RunReport, comparison: Comparison | None) -> Mapping[str, Any]:
     if run.num_good:
         if any(row["psnr_db"] is not None for row in run.sample):
             charts["rate-distortion"] = report_charts.rate_distortion(run)
-        formats = {"psnr_db": ".1f", "ms_ssim": ".4f", "bpp": ".3f"}
         for name, counts in run.histograms.items():
             if counts.count:
-                title = report_charts.MEASURE_NAMES[name]
-                description = (
-                    f"Histogram of {title} of {counts.count} images, median {counts.quantile(0.5):{formats[name]}}."
+                measure = MEASURES[name]
+                median = f"{counts.quantile(0.5):{measure.format}}"
+                description = f"Histogram of {measure.label} of {counts.count} images, median {median}."
+                charts[f"histogram-{name}"] = report_charts.histogram(
+                    counts, measure.label, description, measure.format
                 )
-                charts[f"histogram-{name}"] = report_charts.histogram(counts, title, description, formats[name])
         for number, (name, counts) in enumerate(run.savings.items()):
             description = f"Histogram of the saving of {counts.count} images that were {name}, in percent."
             charts[f"saving-{number}"] = report_charts.histogram(counts, "bytes saved, %", description, ".0f")
@@ -112,9 +114,9 @@ def _charts(run: RunReport, comparison: Comparison | None) -> Mapping[str, Any]:
         charts["shards"] = report_charts.shards(run)
         if run.times.workers:
             charts["workers"], charts["timeline"] = report_charts.workers(run), report_charts.timeline(run)
-    for measure in ("psnr_db", "ms_ssim"):
-        if comparison and any(need.measure == measure and need.ratio is not None for need in comparison.needs):
-            charts[f"equal-{measure}"] = report_charts.equal_quality(comparison.needs, measure)
+    for column in (PSNR.column, MS_SSIM.column):
+        if comparison and any(need.measure == column and need.ratio is not None for need in comparison.needs):
+            charts[f"equal-{column}"] = report_charts.equal_quality(comparison.needs, column)
     return charts
 
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.ledger.schema import SOURCE_SIZES, STORED_SIZES
 from pipeline.ledger.summary import Summary
+from pipeline.measures import MEASURES
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import read_metrics
 from pipeline.report.samples import Histogram, Numbers, SmallestRows
@@ -23,14 +24,12 @@ from pipeline.storage.secrets import redact
 
 Row = dict[str, Any]
 
-MEASURES = ("psnr_db", "ms_ssim", "bpp")
 MAX_SAMPLE = 2_000  # images that are points of a chart; medians are looked for among them, too
 MAX_EXAMPLES = 5  # images that are named for a reason of quarantine
 MAX_REASONS = 30
 OTHERS = "others"
 MAX_FORMATS = 7  # with "others": as many as the page has colours
 
-_BIN_WIDTHS = {"psnr_db": 0.1, "ms_ssim": 0.0005, "bpp": 0.01}
 _SAVING_BIN_PERCENT = 1.0
 _RATE_BIN_DECADES = 0.005
 _WIDE_DECADES = 1.5  # from here on an axis of rates is logarithmic
@@ -119,7 +118,7 @@ class _GoodRows:
         self._sample = SmallestRows(MAX_SAMPLE)
         self._low = {name: SmallestRows(1) for name in MEASURES}
         self._high = {name: SmallestRows(1) for name in MEASURES}
-        self._histograms = {name: Histogram(_BIN_WIDTHS[name]) for name in MEASURES}
+        self._histograms = {name: Histogram(measure.bin_width) for name, measure in MEASURES.items()}
         self._log_rates = Histogram(_RATE_BIN_DECADES, is_log=True)
         self._savings: dict[str, Histogram] = {}
         self._num_grown = 0
@@ -143,10 +142,10 @@ class _GoodRows:
             run.histograms["bpp"] = self._log_rates
         run.savings = _largest(self._savings)
         run.lmbda = run.sample[0]["lmbda"] if run.sample else None
-        for name in MEASURES:
+        for name, measure in MEASURES.items():
             low, high = self._low[name].rows(), self._high[name].rows()
             if low:
-                worst, best = (high, low) if name == "bpp" else (low, high)
+                worst, best = (low, high) if measure.higher_is_better else (high, low)
                 run.worst[name], run.best[name] = worst[0], best[0]
                 run.median[name] = _nearest(run.sample, name, self._histograms[name].quantile(0.5)) or best[0]
 

@@ -5,17 +5,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bls.ladder import quality_text
-from pipeline.console.text import need_text, num_bytes_text
+from pipeline.console.text import duration_text, need_text, num_bytes_text
+from pipeline.measures import MS_SSIM, PSNR, RATE
 from pipeline.report.charts import STAGES, WAITING
 from pipeline.report.equal_quality import CODECS, Spread
 from pipeline.report.run import RunReport
 from pipeline.work.threads import IO_THREADS
 
-MEASURES = {
-    "psnr_db": ("PSNR", "how close the pixels are, in decibels: more is closer"),
-    "ms_ssim": ("MS-SSIM", "how alike structures look, 1 being equal"),
-    "bpp": ("Rate", "bits per pixel of the bitstream: fewer is smaller"),
-}
 _LEVEL_PERCENT = 1.0  # codecs that differ by less are called level
 
 
@@ -29,14 +25,6 @@ def headline(run: RunReport) -> str:
         f"{run.num_good:,} {'image' if run.num_good == 1 else 'images'} {verb} "
         f"from {num_bytes_text(total.num_bytes_in)} to {num_bytes_text(total.num_bytes_out)}."
     )
-
-
-def duration_text(seconds: float) -> str:
-    """Say how long something took."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{minutes:.1f} min" if minutes < 60 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 def saving_text(run: RunReport) -> str:
@@ -57,16 +45,10 @@ def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
         "could not be compressed: a row each says why" if total.num_quarantined else "every image could be compressed"
     )
     yield "Quarantined", f"{total.num_quarantined:,}", fate
-    name, meaning = MEASURES["bpp"]
-    rate = "none" if total.total_bpp is None else f"{total.total_bpp:.3f} bpp"
-    mean_rate = "" if total.bpp.value is None else f"; mean of images {total.bpp.value:.3f}"
-    yield name, rate, f"{meaning}; all bits over all pixels{mean_rate}"
-    for mean, spec, unit, (name, meaning) in (
-        (total.psnr_db, ".2f", "dB", MEASURES["psnr_db"]),
-        (total.ms_ssim, ".4f", "", MEASURES["ms_ssim"]),
-    ):
-        value = "none" if mean.value is None else f"{mean.value:{spec}} {unit}".strip()
-        yield name, value, f"{meaning}; mean of {mean.count:,}"
+    mean_rate = "" if total.bpp.value is None else f"; mean of images {total.bpp.value:{RATE.format}}"
+    yield RATE.name, RATE.text(total.total_bpp), f"{RATE.meaning}; all bits over all pixels{mean_rate}"
+    for measure, mean in ((PSNR, total.psnr_db), (MS_SSIM, total.ms_ssim)):
+        yield measure.name, measure.text(mean.value), f"{measure.meaning}; mean of {mean.count:,}"
     times = run.times
     if times.seconds:
         workers = f"{len(times.workers):,} worker{'s' if len(times.workers) != 1 else ''}"
@@ -156,9 +138,9 @@ def units(text: str) -> str:
 
 def row_numbers(row: dict[str, Any]) -> str:
     """Return the numbers of one image."""
-    parts = [f"{row['width']} x {row['height']}", f"{row['bpp']:.3f} bpp"]
-    parts += [f"{row['psnr_db']:.2f} dB"] if row["psnr_db"] is not None else ["no error at all"]
-    parts += [f"MS-SSIM {row['ms_ssim']:.4f}"] if row["ms_ssim"] is not None else ["MS-SSIM not measured"]
+    parts = [f"{row['width']} x {row['height']}", RATE.text(row["bpp"])]
+    parts += [PSNR.text(row["psnr_db"])] if row["psnr_db"] is not None else ["no error at all"]
+    parts += [f"MS-SSIM {MS_SSIM.text(row['ms_ssim'])}"] if row["ms_ssim"] is not None else ["MS-SSIM not measured"]
     parts += [
         f"{num_bytes_text(row['source_num_bytes'])} {row['source_format'] or ''} → {num_bytes_text(row['num_bytes'])}"
     ]

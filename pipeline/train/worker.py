@@ -17,6 +17,7 @@ import torch
 
 from bls.bundle import FittedNetwork
 from bls.training.parallel import BatchPart
+from pipeline.console.text import duration_text
 from pipeline.storage.folder import Folder
 from pipeline.train.fit import Fit, FitConfig, Sample, mean_of
 from pipeline.train.fitted import write_fitted
@@ -136,7 +137,7 @@ class _Reporter:
         self.post(
             f"step {step}/{steps}  loss {mean['loss']:.4f}  estimated {mean['estimated_bpp']:.4f} bpp  "
             f"PSNR {mean['psnr_db']:.2f} dB  {(now - self._last_line) / len(self._window):.3f} s/step  "
-            f"{_minutes_text(remaining)} left"
+            f"{duration_text(remaining)} left"
         )
         self._window, self._last_line = [], now
 
@@ -156,8 +157,3 @@ class _Reporter:
         with tempfile.TemporaryDirectory() as temporary:
             (Path(temporary) / STATE).write_bytes(fit.state_bytes())
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(temporary))
-
-
-def _minutes_text(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

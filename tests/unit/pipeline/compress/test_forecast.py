@@ -62,7 +62,7 @@ def test_sums_are_those_of_the_good_with_their_standard_error() -> None:
         # 200 bytes over 1601 pixels; the mean of the two rates would be 400.
         "bpp": "0.999 (all bits over all pixels), images from 0.500 to 800.000 in the sample",
         "PSNR": "30.00 dB, from 30.00 to 30.00 in the sample",
-        "time": "about 60.0 minutes with 2 workers such as this process",
+        "time": "about 1.0 h with 2 workers such as this process",
         "sample": "4 of 4000 images at random, 2 of them quarantined",
     }
 
@@ -72,5 +72,5 @@ def test_a_sample_of_bad_images_says_nothing_of_sizes() -> None:
     assert (told["source"], told["bpp"], told["time"]) == (
         "unknown",
         "unknown",
-        "about 9 seconds with 1 workers such as this process",
+        "about 9.0 s with 1 workers such as this process",
     )

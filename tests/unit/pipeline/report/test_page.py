@@ -15,7 +15,7 @@ from pipeline.report.pictures import Pictures
 from pipeline.report.run import Reason, RunReport
 from pipeline.report.samples import Histogram
 from pipeline.report.times import JobTimes, job_times
-from pipeline.report.words import duration_text, facts, headline, progress, units, verdicts
+from pipeline.report.words import facts, headline, progress, units, verdicts
 
 HOSTILE = "<script>alert(1)</script>\"'&</bdi> ü\u202e.png"
 SETTINGS = {
@@ -152,11 +152,6 @@ def test_no_two_stages_have_one_colour() -> None:
     colours = [re.findall(rf"--c{int(number)}: (#\w+);", css) for number in numbers[1].split(",")]
     light, dark = zip(*colours, strict=True)
     assert len(set(light)) == len(set(dark)) == len(colours) == len(STAGES)
-
-
-def test_durations_have_the_unit_that_suits_them() -> None:
-    seconds = (0.25, 90, 7_200, 400_000)
-    assert [duration_text(each) for each in seconds] == ["0.2 s", "1.5 min", "2.0 h", "4.6 days"]
 
 
 def test_the_headline_tells_growth_and_failure() -> None:

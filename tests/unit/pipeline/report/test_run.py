@@ -6,10 +6,11 @@ import pytest
 from PIL import Image
 
 from pipeline.ledger.output import Output
+from pipeline.measures import MEASURES
 from pipeline.read.dataset import CompressedDataset
 from pipeline.report import run as run_report
 from pipeline.report.charts import histogram, rate_distortion
-from pipeline.report.run import MAX_FORMATS, MEASURES, gather
+from pipeline.report.run import MAX_FORMATS, gather
 from pipeline.status import Status
 from tests.compressed import compress
 from tests.datasets import Sample, pixels, write_dataset
@@ -45,7 +46,7 @@ def test_extremes_are_those_of_all_rows(compressed: Path) -> None:
         low, high = (run.best, run.worst) if name == "bpp" else (run.worst, run.best)
         assert (low[name][name], high[name][name]) == (values[0], values[-1])
         assert run.histograms[name].count == len(values)
-        bin_ = run_report._BIN_WIDTHS[name]
+        bin_ = MEASURES[name].bin_width
         assert abs(run.median[name][name] - float(values[(len(values) - 1) // 2])) <= bin_  # type: ignore[arg-type]
 
 
