@@ -37,7 +37,15 @@ from pipeline.console.printing import (
     say,
     shown,
 )
-from pipeline.console.text import bitstreams_text, mean_text, rate_text, size_rows, skipped_text, speed_text
+from pipeline.console.text import (
+    bitstreams_text,
+    counts_text,
+    mean_text,
+    rate_text,
+    size_rows,
+    skipped_text,
+    speed_text,
+)
 from pipeline.ledger.output import Output, check_same, versions
 from pipeline.ledger.plan import default_size, freeze_plan, planned_shards
 from pipeline.ledger.summary import Summary
@@ -115,7 +123,8 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
         result = run_to_end(
             work, cluster, max_failures=config.rerun.max_failures, retry_quarantined=config.rerun.retry_quarantined
         )
-    _print_result(config, work.output, result)
+    if result.total.num_images:
+        _print_result(config, work.output, result)
     return result.exit_code
 
 
@@ -227,14 +236,14 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
     total = result.total
     print_table(
         [
-            ("images", f"{total.num_images - total.num_quarantined} compressed, {total.num_quarantined} quarantined"),
+            ("images", counts_text("compressed", total, num_left=result.num_left)),
             *size_rows("source", "stored", total),
             ("bitstreams", bitstreams_text(total)),
             ("bpp", rate_text(total)),
             ("PSNR", mean_text(total.psnr_db, ".2f", "dB")),
             ("MS-SSIM", mean_text(total.ms_ssim, ".4f") if total.ms_ssim.count else _NO_MS_SSIM),
             *_goal_rows(config.goal, total),
-            ("this run", speed_text(result.added, result.seconds)),
+            ("this run", speed_text(result.added, result.seconds, num_left=result.num_left)),
             ("metrics", metrics_glob(output)),
         ]
     )

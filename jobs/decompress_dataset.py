@@ -24,10 +24,9 @@ from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.console import events
 from pipeline.console.exits import ExitCode, exit_code, usage
 from pipeline.console.printing import metrics_glob, print_quarantined, print_table, say, shown
-from pipeline.console.text import size_rows, speed_text
+from pipeline.console.text import counts_text, size_rows, speed_text
 from pipeline.decompress.containers import Container, tar_name
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
-from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Manifest, Output, check_same, versions
 from pipeline.ledger.shard import Shard
 from pipeline.read.dataset import CompressedDataset, StoredFile
@@ -48,7 +47,7 @@ class DecompressDataset:
     `webdataset` writes a tar per shard to OUTPUT/images, with the carried data as further members. `parquet` writes a
     table per shard to OUTPUT/images: key, image (a struct of bytes and path), width, height, and the carried columns.
     To go on with a run that was stopped, give the same command again. Exit codes: 0 all done, 1 failed, 2 wrong usage,
-    3 done, but some images could not be restored.
+    3 done, but some images could not be restored, 4 done, but the compress job is not finished yet.
     """
 
     input: CompressedFolder
@@ -106,7 +105,7 @@ def _prepare(config: DecompressDataset) -> Work:
     )
     keys = _keys(config)
     selection = source.select(keys=keys, where=config.where)
-    _tell_what_is_missing(source.manifest, source.markers, selection)
+    _tell_what_is_missing(source, selection)
     if config.rerun.overwrite:
         output.clear(JOB)
     settings = {
@@ -136,6 +135,7 @@ def _prepare(config: DecompressDataset) -> Work:
         shards=lambda done: _shards(source.files(selection), done),
         make_worker=partial(ShardDecompressor, worker_config),
         num_images_of={file.shard: len(file.rows) for file in source.files(selection)},
+        is_part=keys is None and source.num_left > 0,
     )
 
 
@@ -160,13 +160,11 @@ def _shards(files: Sequence[StoredFile], done: set[int]) -> Iterator[Shard]:
             yield Shard(file.shard, tuple(StoredImage(file.file, row) for row in file.rows))
 
 
-def _tell_what_is_missing(compressed: Manifest, markers: Sequence[Marker], selection: Selection) -> None:
-    num_done = sum(marker.summary.num_images for marker in markers)
-    num_quarantined = selection.num_quarantined
-    if num_done < compressed.num_images:
-        say(f"only {num_done} of {compressed.num_images} images are compressed yet: run both jobs again for all")
-    if num_quarantined:
-        say(f"images that could not be compressed, and so cannot be restored: {num_quarantined}")
+def _tell_what_is_missing(compressed: CompressedDataset, selection: Selection) -> None:
+    if state := compressed.state():
+        say(f"{state}; then give this command again")
+    if selection.num_quarantined:
+        say(f"images that could not be compressed, and so cannot be restored: {selection.num_quarantined}")
 
 
 def _tars(output: Output) -> str:
@@ -180,9 +178,9 @@ def _print_result(output: Output, result: Result, container: Container) -> None:
     total = result.total
     print_table(
         [
-            ("images", f"{total.num_images - total.num_quarantined} restored, {total.num_quarantined} quarantined"),
+            ("images", counts_text("restored", total, num_left=result.num_left)),
             *size_rows("bitstreams", "image files", total),
-            ("this run", speed_text(result.added, result.seconds)),
+            ("this run", speed_text(result.added, result.seconds, num_left=result.num_left)),
             ("images in", f"{shown(output)}/images{_tars(output) if container == 'webdataset' else ''}"),
             ("a row each in", metrics_glob(output)),
         ]

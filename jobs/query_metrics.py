@@ -17,6 +17,7 @@ import tyro
 
 from jobs.options import CompressedFolder, check_at_least, parse
 from pipeline.console.exits import ExitCode, UsageError, exit_code, usage
+from pipeline.console.printing import say
 from pipeline.console.streams import silence
 from pipeline.read import queries as questions
 from pipeline.read.queries import MetricsDatabase, QueryError
@@ -99,6 +100,8 @@ def query_metrics(config: QueryMetrics) -> ExitCode:
     with usage():
         database = MetricsDatabase(config.input, against=config.against)
         relation = database.query(config.question(database))
+    for state in database.states():
+        say(state)
     if config.format == "parquet" and config.output is None and sys.stdout.isatty():
         raise UsageError("Parquet is not for a terminal: give --output FILE, or another --format")
     with _target(config.output) as file, usage(), database.answering():

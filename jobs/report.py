@@ -80,6 +80,8 @@ def write_report(config: Report) -> ExitCode:
             raise ValueError(f"{redact(config.output)} is not a report, and is not replaced: use another --output")
         dataset = CompressedDataset(config.input)
         reading = reading_config(dataset, columns=["key", "image", "icc_profile"], bundle=config.bundle)
+    if state := dataset.state():
+        say(state)
     configure_process(config.num_threads)
     run = gather(dataset, seed=config.seed)
     compared = _compared(run, config.compare)

@@ -7,13 +7,14 @@ import ray
 from pipeline.cluster.connection import ClusterError, connect
 from pipeline.cluster.interrupts import termination_as_interrupt
 from pipeline.cluster.scheduler import Room
+from pipeline.console.printing import say
 
 
 class Cluster:
     """The cluster of RAY_ADDRESS, or Ray on this machine alone: `connect` joins or starts it, the end leaves it.
 
-    Without a number of workers the job has all that fit in the cluster, and more when nodes join. `job` names the
-    job in Ray's metrics.
+    A process that uses Ray already keeps it. Without a number of workers the job has all that fit in the cluster, and
+    more when nodes join. `job` names the job in Ray's metrics.
     """
 
     def __init__(
@@ -33,7 +34,8 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":
         self._exit.enter_context(termination_as_interrupt())
-        self._exit.callback(ray.shutdown)
+        if not ray.is_initialized():
+            self._exit.callback(ray.shutdown)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,8 +48,7 @@ class Cluster:
             ClusterError: the cluster is missing, or has no room for the workers.
         """
         if self._room is None:
-            # A number of workers that was asked for is not cut down to the number of CPUs.
-            may_join = connect(num_cpus=self._num_workers and self._num_workers * self.cpus_per_worker)
+            may_join = connect()
             self._room = Room(self._first_num_workers(may_join), can_grow=may_join and self._num_workers is None)
         return self._room
 
@@ -60,13 +61,15 @@ class Cluster:
         wanted = self._num_workers
         if wanted is not None and (may_join or wanted <= count):
             return wanted
-        if count < (wanted or 1):
+        has = f"{num_cpus:g} CPUs and {num_gpus:g} GPUs"
+        each = f"{self.cpus_per_worker} CPUs and {self.gpus_per_worker:g} GPUs"
+        if count == 0:
             raise ClusterError(
-                f"there are {num_cpus:g} CPUs and {num_gpus:g} GPUs, room for {count} workers of "
-                f"{self.cpus_per_worker} CPUs and {self.gpus_per_worker:g} GPUs, expected room for {wanted or 1}: "
-                f"lower {'--num-workers, ' if wanted else ''}--cpus-per-worker or --gpus-per-worker"
+                f"there are {has}, and no room for a worker of {each}: lower --cpus-per-worker or --gpus-per-worker"
                 f"{', or set --num-workers to wait for nodes that join' if may_join else ''}"
             )
+        if wanted is not None:
+            say(f"{count} workers are started, not {wanted}: more would slow each other down on {has}")
         return count
 
     def _count(self) -> tuple[int, float, float]:

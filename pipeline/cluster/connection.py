@@ -9,6 +9,7 @@ import ray
 
 from pipeline.cluster.interrupts import handler_kept
 from pipeline.console.exits import UsageError, describe_error
+from pipeline.console.printing import say
 from pipeline.reachable import check_cluster
 
 
@@ -17,7 +18,9 @@ class ClusterError(UsageError):
 
 
 def connect(*, num_cpus: int | None = None) -> bool:
-    """Join the cluster of RAY_ADDRESS, else start Ray here with `num_cpus`; return whether nodes may join later.
+    """Join the cluster of RAY_ADDRESS, else start Ray here, unless it runs; return whether nodes may join later.
+
+    `num_cpus` is what Ray takes for the CPUs of this machine, where it is started; without it those that there are.
 
     Raises:
         ClusterError: there is no cluster at RAY_ADDRESS, or Ray does not start here.
@@ -29,7 +32,10 @@ def connect(*, num_cpus: int | None = None) -> bool:
 def _connect(num_cpus: int | None) -> bool:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
+    if ray.is_initialized():
+        return bool(address) or len(ray.nodes()) > 1
     if address:
+        say(f"joining the Ray cluster at {address}")
         try:
             check_cluster(address)
             ray.init(**quiet)
@@ -37,6 +43,7 @@ def _connect(num_cpus: int | None) -> bool:
             raise ClusterError(str(error)) from error
     else:
         try:
+            say("starting Ray on this machine")
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
         except Exception as error:  # Ray raises no class of its own
             raise ClusterError(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,12 +35,18 @@ class Work:
     shards: Callable[[set[int]], Iterator[Shard]]
     make_worker: Callable[[], ShardWorker]
     num_images_of: Mapping[int, int] = field(default_factory=dict)
+    is_part: bool = False  # of a whole that is not there yet
 
     def is_to_do_again(self, marker: Marker, retry_quarantined: bool) -> bool:
         """Return whether a shard that is done has got images since, or has quarantined ones that are to be retried."""
         summary = marker.summary
         is_outdated = self.num_images_of.get(marker.shard, summary.num_images) != summary.num_images
         return is_outdated or (retry_quarantined and summary.num_quarantined > 0)
+
+    def state(self, done: Summary) -> str:
+        """Say how much is done and how much is left."""
+        num_left = self.num_images - done.num_images
+        return f"{done.num_images} of {self.num_images} images are {self.verb}, {num_left} are left"
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,17 @@ class Result:
     total: Summary
     added: Summary
     seconds: float
+    num_left: int = 0  # images
     is_stopped: bool = False  # by the user, before the end
+    is_part: bool = False
 
     @property
     def exit_code(self) -> ExitCode:
         """Return the code of a job that came to its end, or was stopped in order."""
         if self.is_stopped:
             return ExitCode.FAILED
+        if self.is_part:
+            return ExitCode.DONE_IN_PART
         return ExitCode.DONE_WITH_QUARANTINED if self.total.quarantined else ExitCode.DONE
 
 
@@ -93,9 +103,10 @@ def run_to_end(
     tally, is_stopped = Tally(before), False
     if before.num_images < work.num_images:
         shards = (replace(shard, replaces=again.get(shard.index)) for shard in work.shards(set(committed.attempts)))
-        is_stopped = _run(work, run(cluster, work.make_worker, shards), committed, tally, max_failures)
+        with _telling_what_is_left(work, tally):
+            is_stopped = _run(work, run(cluster, work.make_worker, shards), committed, tally, max_failures)
     if is_stopped:
-        say(f"stopped. {GOES_ON}")
+        say(f"stopped: {work.state(tally.now)}. {GOES_ON}")
     committed = work.output.up_to_date(committed)
     work.output.sweep(committed)
     if not is_stopped and committed.total.num_images < work.num_images:
@@ -103,9 +114,21 @@ def run_to_end(
             f"only {committed.total.num_images} of {work.num_images} images are committed in {work.output}, all were "
             "done: somebody deleted commits while the job ran"
         )
-    result = Result(committed.total, tally.added, time.monotonic() - start, is_stopped)
+    num_left = work.num_images - committed.total.num_images
+    result = Result(committed.total, tally.added, time.monotonic() - start, num_left, is_stopped, work.is_part)
     events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(committed.total))
     return result
+
+
+@contextmanager
+def _telling_what_is_left(work: Work, tally: Tally) -> Iterator[None]:
+    """Add to whatever ends the work early how much is done."""
+    try:
+        yield
+    except WorkError as error:
+        raise WorkError(f"{error}. {work.state(tally.now)}") from error
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(work.state(tally.now)) from error
 
 
 def _run(

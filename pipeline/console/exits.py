@@ -19,6 +19,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     WRONG_USAGE = 2
     DONE_WITH_QUARANTINED = 3
+    DONE_IN_PART = 4
 
 
 GOES_ON = "What is committed stays: the same command goes on from there."
@@ -56,7 +57,7 @@ def exit_code(job: Callable[[], ExitCode]) -> ExitCode:
         is_damage = isinstance(error, ValueError) or isinstance(error.__cause__, DamagedFileError)
         return _tell_end(ExitCode.FAILED, error, f"error: {error}" if is_damage else f"error: {error}\n{GOES_ON}")
     except KeyboardInterrupt as error:
-        return _tell_end(ExitCode.FAILED, error, f"stopped. {GOES_ON}")
+        return _tell_end(ExitCode.FAILED, error, f"stopped{f': {error}' if str(error) else ''}. {GOES_ON}")
 
 
 def _tell_end(code: ExitCode, error: BaseException, text: str) -> ExitCode:

@@ -53,6 +53,12 @@ def _ratio_text(num_bytes: int, of: int) -> str:
     return f", {100 * num_bytes / of:.1f} % of it" if num_bytes <= of else f", {num_bytes / of:.1f} times as much"
 
 
+def counts_text(verb: str, total: Summary, *, num_left: int) -> str:
+    """Say what became of the images, and how many are left."""
+    left = f", {num_left} left" if num_left else ""
+    return f"{total.num_images - total.num_quarantined} {verb}, {total.num_quarantined} quarantined{left}"
+
+
 def mean_text(mean: Mean, spec: str, unit: str = "") -> str:
     """Return a mean over images, and over how many."""
     if mean.value is None:
@@ -80,9 +86,9 @@ def duration_text(seconds: float) -> str:
     return f"{minutes:.1f} min" if minutes < 60 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
-def speed_text(summary: Summary, seconds: float) -> str:
+def speed_text(summary: Summary, seconds: float, *, num_left: int) -> str:
     """Return images and megapixels per second, waiting for workers included."""
     if not summary.num_images:
-        return "nothing was left to do"
+        return "no image was finished" if num_left else "nothing was left to do"
     rates = f"{summary.num_images / seconds:.1f} images/s, {summary.num_pixels / 1e6 / seconds:.2f} MP/s"
     return f"{summary.num_images} images in {seconds:.0f} s: {rates}"

@@ -32,7 +32,15 @@ from pipeline.ledger.markers import Committed, CommittedFile, Marker, Stint, mar
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.summary import Summary
 from pipeline.provenance import code_version
-from pipeline.storage.folder import Folder, delete_many, hold_many, is_temporary, list_names, read_many
+from pipeline.storage.folder import (
+    TEMPORARY_PREFIX,
+    Folder,
+    delete_many,
+    hold_many,
+    is_temporary,
+    list_names,
+    read_many,
+)
 from pipeline.storage.hashing import HashingReader, Readable
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import check_name
@@ -126,6 +134,19 @@ class Output:
                 f"{self} holds files that this job did not write, {foreign} for example: "
                 "use another --output, or move them away"
             )
+
+    def check_writable(self) -> None:
+        """Write and delete a file, before a job does what takes long.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        name = f"plan/{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        try:
+            self.folder.write(name, b"")
+            self.folder.delete(name)
+        except OSError as error:
+            raise OutputError(f"{self} cannot be written ({error}): use another --output, or see who may") from error
 
     def committed(self) -> set[int]:
         """List the shards that are done."""

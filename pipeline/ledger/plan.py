@@ -55,6 +55,7 @@ def freeze_plan(
     """
     stored = output.manifest()
     if stored is None:
+        output.check_writable()
         manifest = replace(_write_plan(output, source, shard_size, num_workers), job=job, settings=settings)
         stored = output.begin(manifest)
         if stored.plan == manifest.plan:

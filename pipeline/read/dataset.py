@@ -65,6 +65,19 @@ class CompressedDataset:
         return markers
 
     @property
+    def num_left(self) -> int:
+        """How many images of the job are not committed yet."""
+        return self.manifest.num_images - sum(marker.summary.num_images for marker in self.markers)
+
+    def state(self) -> str:
+        """Say that the job is not finished, and what readers see; nothing where it is."""
+        if not self.num_left:
+            return ""
+        num_images = self.manifest.num_images
+        seen = f"{num_images - self.num_left} of {num_images} images are seen"
+        return f"the compress job of {self.output} is not finished: {seen}, {self.num_left} are left to its command"
+
+    @property
     def quality(self) -> float | None:
         """The quality it was compressed with; None if each image has its own."""
         quality: float | None = self.manifest.settings["quality"]

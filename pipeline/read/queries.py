@@ -79,6 +79,10 @@ class MetricsDatabase:
             self.views += ["other", "changes"]
         self._connection.execute("SET lock_configuration = true")
 
+    def states(self) -> list[str]:
+        """Say of which jobs the answers are about a part."""
+        return [state for dataset in self._datasets if (state := dataset.state())]
+
     def query(self, sql: str) -> Any:
         """Return the result of a query as a relation of DuckDB.
 

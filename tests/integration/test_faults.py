@@ -272,7 +272,7 @@ def test_ctrl_c_finishes_what_runs_and_a_second_one_does_not(stage: Stage, undis
         (stage.faults / "wait-04.png").unlink()
         out, errors = process.communicate(timeout=240)
     assert process.returncode == 1
-    assert errors.endswith("stopped. What is committed stays: the same command goes on from there.\n")
+    assert errors.endswith("are left. What is committed stays: the same command goes on from there.\n")
     assert num_commits(tmp_path) == 3 and "5 compressed, 1 quarantined" in out
     assert committed(tmp_path)["metrics"] == committed(undisturbed)["metrics"][:6]
 
@@ -285,7 +285,7 @@ def test_ctrl_c_finishes_what_runs_and_a_second_one_does_not(stage: Stage, undis
         _, errors = process.communicate(timeout=240)
         assert (stage.faults / "wait-08.png").exists()
     assert process.returncode == 1
-    assert errors.endswith("stopped. What is committed stays: the same command goes on from there.\n")
+    assert errors.endswith("are left. What is committed stays: the same command goes on from there.\n")
     assert num_commits(tmp_path) == 4
 
     assert stage.run(tmp_path).returncode == 3

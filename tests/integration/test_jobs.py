@@ -164,7 +164,7 @@ def test_a_job_that_was_stopped_and_then_killed_goes_on(
     assert code == 1
     # When the signal comes, the worker may be between two shards.
     assert re.findall(r"finishing (.*); press Ctrl-C again to stop at once\n", errors) in (["1 running shard"], [])
-    assert errors.endswith("stopped. What is committed stays: the same command goes on from there.\n")
+    assert errors.endswith("are left. What is committed stays: the same command goes on from there.\n")
     stopped = {path: path.stat().st_mtime_ns for path in commits.glob("shard-*.json")}
     code, _ = interrupt(len(stopped) + 3, lambda process: os.killpg(process.pid, signal.SIGKILL))
     assert code == -signal.SIGKILL

@@ -1,5 +1,6 @@
 """The compress and decompress jobs with their one worker in this process, where a cluster would be."""
 
+import errno
 import os
 import re
 import shlex
@@ -18,11 +19,13 @@ from PIL import Image
 from bls.bundle import load_bundle, save_bundle
 from jobs import compress_dataset, decompress_dataset
 from jobs.options import InputOptions
+from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, run_to_end
 from pipeline.console.text import num_bytes_text
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import SCHEMA_VERSION, STORED_SIZES
 from pipeline.ledger.summary import Summary
+from pipeline.storage.local import LocalFolder
 from tests.bundles import small_network
 from tests.images import random_fields
 from tests.inline import InlineCluster
@@ -334,6 +337,25 @@ def test_a_share_of_the_images_is_chosen(ms_ssim: str, share: float) -> None:
 def test_other_shares_are_refused(ms_ssim: str) -> None:
     with pytest.raises(ValueError, match=f"--ms-ssim is {ms_ssim}, expected all, none, or a share such as 10%"):
         compress_dataset.CompressDataset(InputOptions("in"), output="out", ms_ssim=ms_ssim)
+
+
+def test_nothing_left_needs_no_gpu(compress: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compress() == 3
+    monkeypatch.setattr(compress_dataset, "Cluster", Cluster)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+    assert compress("--gpus-per-worker", "1") == 3
+
+
+def test_an_output_that_cannot_be_written_is_told_before_ray_starts(
+    compress: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(folder: LocalFolder, name: str, data: bytes) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", f"{folder}/{name}")
+
+    monkeypatch.setattr(LocalFolder, "write", write)
+    monkeypatch.setattr(InlineCluster, "connect", lambda _: pytest.fail("Ray was started"))
+    assert compress() == 2
+    assert re.search(r"out cannot be written \(.*Permission denied.*\): use another --output", capsys.readouterr().err)
 
 
 def test_printed_commands_hold_no_credentials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

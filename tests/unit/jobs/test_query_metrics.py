@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from jobs.query_metrics import main
+from tests.compressed import compress
 from tests.datasets import Sample, pixels, write_dataset
 from tests.jobs import job
 
@@ -72,6 +74,19 @@ def test_a_query_that_fails_leaves_no_file(run: str, tmp_path: Path, capsys: pyt
     assert main(["--input", run, query, "--format", "csv", "--output", str(tmp_path / "x.csv")]) == 2
     assert "convert" in capsys.readouterr().err.lower()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_about_a_part_say_so(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        Image.fromarray(pixels(20, 30, seed=number)).save(tmp_path / "in" / f"{number}.png")
+    compress(tmp_path / "in", tmp_path / "out", tiny_bundle, shard_size=2, num_shards=1)
+    assert main(["--input", str(tmp_path / "out"), "SELECT count(*) FROM images", "--format", "csv"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.endswith("\n2\n") and "not finished: 2 of 4 images are seen, 2 are left" in captured.err
+    compress(tmp_path / "in", tmp_path / "out", tiny_bundle, shard_size=2)
+    assert main(["--input", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_wrong_usage(run: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import signal
 import socket
 import time
+from functools import partial
 
 import pytest
 import ray
@@ -35,8 +36,8 @@ def resources(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         (Cluster(cpus_per_worker=3), 2),
         (Cluster(gpus_per_worker=1), 2),
         (Cluster(gpus_per_worker=0.25), 8),
-        (Cluster(num_workers=50), 50),
-        (Cluster(num_workers=2, gpus_per_worker=1, cpus_per_worker=16), 2),
+        (Cluster(num_workers=3), 3),
+        (Cluster(num_workers=2, gpus_per_worker=1, cpus_per_worker=4), 2),
     ],
 )
 @pytest.mark.usefixtures("resources")
@@ -45,12 +46,41 @@ def test_there_are_as_many_workers_as_there_is_room_for(cluster: Cluster, num_wo
 
 
 @pytest.mark.parametrize(
-    "cluster", [Cluster(cpus_per_worker=9), Cluster(gpus_per_worker=3), Cluster(num_workers=3, gpus_per_worker=1)]
+    "cluster", [Cluster(cpus_per_worker=9), Cluster(gpus_per_worker=3), Cluster(num_workers=3, gpus_per_worker=3)]
 )
 @pytest.mark.usefixtures("resources")
 def test_no_room_is_an_error_and_no_wait(cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match="--cpus-per-worker or --gpus-per-worker"):
         cluster.connect()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "num_workers", "wanted"),
+    [(Cluster(num_workers=50), 8, 50), (Cluster(num_workers=8, cpus_per_worker=3), 2, 8)],
+)
+@pytest.mark.usefixtures("resources")
+def test_more_workers_than_this_machine_has_cpus_are_not_started(
+    cluster: Cluster, num_workers: int, wanted: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They took four times as long as those that fit, and gigabytes of memory."""
+    assert cluster.connect() == Room(num_workers)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "starting Ray on this machine",
+        f"{num_workers} workers are started, not {wanted}: more would slow each other down on 8 CPUs and 2 GPUs",
+    ]
+
+
+@pytest.mark.usefixtures("resources")
+def test_a_ray_that_runs_is_used_and_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook whose first cell started it."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started again"))
+    monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("the user's Ray was shut down"))
+    for num_nodes, num_workers in ((1, 8), (2, 50)):
+        monkeypatch.setattr(ray, "nodes", partial(range, num_nodes))
+        with Cluster(num_workers=50) as cluster:
+            assert cluster.connect() == Room(num_workers)
 
 
 def test_a_cluster_may_get_room_later(resources: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:

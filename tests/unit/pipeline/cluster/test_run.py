@@ -121,8 +121,28 @@ def test_a_job_that_is_stopped_tells_what_is_committed(output: Output, capsys: p
             raise InterruptedWorkError
 
     result = run_fake(work(output), StoppedCluster(output), max_failures=None)
-    assert (result.exit_code, result.total.num_images) == (ExitCode.FAILED, 2)
-    assert "stopped. What is committed stays: the same command goes on from there." in capsys.readouterr().err
+    assert (result.exit_code, result.total.num_images, result.num_left) == (ExitCode.FAILED, 2, 6)
+    told = "stopped: 2 of 8 images are compressed, 6 are left. What is committed stays: the same command goes on"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), WorkError("a worker died")])
+def test_whatever_ends_a_job_early_tells_what_is_left(
+    output: Output, error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second Ctrl-C, for example, before any shard is done."""
+
+    class EndingCluster(FakeCluster):
+        def run(self, *_: Any) -> Generator[Marker, None, None]:
+            yield from ()
+            raise error
+
+    def job() -> ExitCode:
+        return run_fake(work(output), EndingCluster(output), max_failures=None).exit_code
+
+    assert exit_code(job) is ExitCode.FAILED
+    told = capsys.readouterr().err
+    assert "0 of 8 images are compressed, 8 are left" in told and "nothing was left" not in told
 
 
 @pytest.mark.parametrize("deleted", ["", "commits"])

@@ -5,7 +5,16 @@ import pytest
 
 from pipeline.console.printing import job_command, metrics_glob, shown
 from pipeline.console.progress import ProgressReport
-from pipeline.console.text import bitstreams_text, mean_text, num_bytes_text, rate_text, size_rows, skipped_text
+from pipeline.console.text import (
+    bitstreams_text,
+    counts_text,
+    mean_text,
+    num_bytes_text,
+    rate_text,
+    size_rows,
+    skipped_text,
+    speed_text,
+)
 from pipeline.ledger.output import Output
 from pipeline.ledger.summary import Mean, Summary, Tally
 
@@ -31,6 +40,15 @@ def test_what_is_beside_bitstreams_is_told() -> None:
     assert bitstreams_text(Summary(num_bytes_out=20, num_bytes_bitstreams=20)) == "20 B"
     text = bitstreams_text(Summary(num_bytes_out=2020, num_bytes_bitstreams=20))
     assert text == "20 B; 2 kB more are EXIF, ICC, alpha and carried data"
+
+
+def test_a_run_that_finished_nothing_does_not_say_that_nothing_was_left() -> None:
+    assert speed_text(Summary(), 1.0, num_left=0) == "nothing was left to do"
+    assert speed_text(Summary(), 1.0, num_left=200) == "no image was finished"
+    assert speed_text(Summary(10, num_pixels=5_000_000), 2.0, num_left=0) == "10 images in 2 s: 5.0 images/s, 2.50 MP/s"
+    assert counts_text("compressed", Summary(88, {"empty": 3}), num_left=112) == (
+        "85 compressed, 3 quarantined, 112 left"
+    )
 
 
 def test_means_tell_of_how_many_images() -> None:

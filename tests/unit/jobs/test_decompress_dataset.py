@@ -1,0 +1,72 @@
+"""The decompress job with its one worker in this process."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs import decompress_dataset
+from pipeline.cluster.run import run_to_end
+from pipeline.console.exits import ExitCode
+from tests.compressed import compress
+from tests.datasets import pixels
+from tests.inline import InlineCluster
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(6):
+        Image.fromarray(pixels(20, 30, seed=number)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def decompress(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    monkeypatch.setattr(decompress_dataset, "Cluster", InlineCluster)
+    monkeypatch.setattr(decompress_dataset, "run_to_end", partial(run_to_end, run=InlineCluster.run))
+
+    def run(*arguments: str) -> int:
+        folders = ["--input", str(tmp_path / "out"), "--output", str(tmp_path / "restored")]
+        return decompress_dataset.main([*folders, "--bundle", str(tiny_bundle), *arguments])
+
+    return run
+
+
+def test_a_part_is_restored_with_a_code_of_its_own(
+    decompress: Callable[..., int],
+    images: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    compress(images, tmp_path / "out", tiny_bundle, shard_size=2, num_shards=2)
+    assert decompress() == ExitCode.DONE_IN_PART
+    assert "not finished: 4 of 6 images are seen, 2 are left" in capsys.readouterr().err
+    # An image that is asked for by its key is all that was wanted.
+    assert decompress("--key", "0.png", "--overwrite") == ExitCode.DONE
+    compress(images, tmp_path / "out", tiny_bundle, shard_size=2)
+    capsys.readouterr()
+    assert decompress("--overwrite") == ExitCode.DONE
+    assert "not finished" not in capsys.readouterr().err
+    assert len(list((tmp_path / "restored" / "images").iterdir())) == 6
+
+
+@pytest.mark.parametrize(
+    ("where", "pattern"), [("true", "{000000..000002}.tar"), ("key <> '2.png' AND key <> '3.png'", "*.tar")]
+)
+def test_the_tars_are_named_as_webdataset_takes_them(
+    decompress: Callable[..., int],
+    images: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    where: str,
+    pattern: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    compress(images, tmp_path / "out", tiny_bundle, shard_size=2)
+    assert decompress("--container", "webdataset", "--where", where) == ExitCode.DONE
+    assert f"restored/images/{pattern}\n" in capsys.readouterr().out
