@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -246,20 +246,29 @@ class Codec:
         coder = network.states_at(header.quality_index).coders[header.coder]
         return header, coder.decode(payload, shape)
 
+    def dequantize(self, symbols: Symbols, *, quality: float) -> Latents:
+        """Return the latents that symbols stand for: what the synthesis is given."""
+        step = 1 / self._gain(index_of(quality)).cpu()
+        latents: Latents = (torch.from_numpy(symbols).float() * step).numpy()
+        return latents
+
     def synthesize(self, decoded: Sequence[tuple[Header, Symbols]]) -> list[Pixels]:
         """Transform decoded symbols to images, as uint8 arrays."""
+        planes = self.synthesize_planes([(header, torch.from_numpy(symbols)) for header, symbols in decoded])
+        return [to_pixels(each.cpu()) for each in planes]
+
+    def synthesize_planes(self, decoded: Sequence[tuple[Header, Tensor]]) -> list[UInt8[Tensor, "_ h w"]]:
+        """Transform decoded symbols, integers of any type, to uint8 images that stay on the codec's device."""
         groups = defaultdict(list)
         for index, (header, symbols) in enumerate(decoded):
             groups[header.quality_index, header.gray, symbols.shape].append(index)
-        images: dict[int, Pixels] = {}
+        images: dict[int, Tensor] = {}
         for (quality_index, gray, _), indices in groups.items():
             pixels = self._synthesis_of(quality_index, gray=gray)
-
-            y_hat = _batch([torch.from_numpy(decoded[i][1]) for i in indices])
             with torch.inference_mode():
-                planes = synthesize_tiled(pixels, y_hat)
-            images |= {i: to_pixels(p, decoded[i][0]) for i, p in zip(indices, planes, strict=True)}
-        return [images[index] for index in range(len(decoded))]
+                planes = synthesize_tiled(pixels, _batch([decoded[i][1] for i in indices]))
+            images |= zip(indices, planes, strict=True)
+        return [images[i][:, : header.height, : header.width] for i, (header, _) in enumerate(decoded)]
 
     def estimate_bits(self, symbols: Symbols, *, quality: float) -> float:
         """Return the model's estimate of the payload: the ideal code length under the static table."""
@@ -274,7 +283,7 @@ class Codec:
         def pixels(tile: Tensor) -> Tensor:
             with self._autocast(quality_index):
                 x_hat = synthesis(self._on_device(tile).float() * step)
-            return to_uint8(x_hat.float(), gray=gray).cpu()
+            return to_uint8(x_hat.float(), gray=gray)
 
         return pixels
 

@@ -6,7 +6,6 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from bls.bitstream import Header
 from bls.measures.luma import LUMA_WEIGHTS
 from bls.transforms.networks import DOWNSAMPLING
 
@@ -55,6 +54,6 @@ def to_uint8(x: Float[Tensor, "b c h w"], *, gray: bool) -> UInt8[Tensor, "b c h
     return (x * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def to_pixels(planes: UInt8[Tensor, "c h w"], header: Header) -> Pixels:
-    pixels = planes[:, : header.height, : header.width].permute(1, 2, 0).numpy()
+def to_pixels(planes: UInt8[Tensor, "c h w"]) -> Pixels:
+    pixels = planes.permute(1, 2, 0).numpy()
     return np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

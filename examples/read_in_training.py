@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import pipeline
+from pipeline.read.training.augment import Compose, RandomHorizontalFlip, RandomResizedCrop
 
 ROOT = Path(__file__).parents[1]
 PHOTOGRAPHS = ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "rocket.jpg"]  # of several sizes, one gray
@@ -26,6 +27,7 @@ CROP = 64
 def main(folder: Path) -> None:
     compressed = compress(folder)
     train(compressed)
+    train_on_device(compressed)
     count_with_ray(compressed)
 
 
@@ -43,20 +45,42 @@ def compress(folder: Path) -> Path:
 
 
 def train(compressed: Path) -> None:
-    """Fit a network that fills in every second pixel. Ray is not needed for that."""
+    """Fit a network on random crops. Workers of the DataLoader decode, on CPUs. Ray is not needed for that."""
     images = pipeline.CompressedImages(str(compressed), columns=["image"], transform=random_crop, shuffle=True)
     loader = DataLoader(images, batch_size=2)
-    network = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 3, 5, padding=2))
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    network = Network()
     for epoch in range(2):
         images.set_epoch(epoch)
-        for batch in loader:
-            x = batch["image"]
-            loss = nn.functional.mse_loss(network(with_holes(x)), x)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        print(f"epoch {epoch}: {len(images)} images, mean squared error {loss.item():.4f}")
+        mse = [network.fit(batch["image"]) for batch in loader]
+        print(f"epoch {epoch}: {len(images)} images, mean squared error {np.mean(mse):.4f}")
+
+
+def train_on_device(compressed: Path) -> None:
+    """Do the same where workers decode bitstreams to symbols, and the training device does the rest."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = pipeline.CompressedImages(str(compressed), columns=["symbols"], shuffle=True)
+    loader = DataLoader(images, batch_size=4, num_workers=1, collate_fn=pipeline.collate_symbols)
+    transform = Compose([RandomResizedCrop(CROP), RandomHorizontalFlip()])
+    decode = pipeline.DeviceDecoder(images, device=device, transform=transform)
+    network = Network().to(device)
+    mse = [network.fit(batch["image"].float() / 255) for batch in map(decode, loader)]
+    print(f"decoded on {device}: {len(images)} images, mean squared error {np.mean(mse):.4f}")
+
+
+class Network(nn.Sequential):
+    """A network that fills in every second pixel."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 3, 5, padding=2))
+        self._optimizer = torch.optim.Adam(self.parameters(), 1e-3)
+
+    def fit(self, x: Tensor) -> float:
+        """Make a step on a batch of images; return the mean squared error before it."""
+        loss = nn.functional.mse_loss(self(with_holes(x)), x)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        return loss.item()
 
 
 def count_with_ray(compressed: Path) -> None:

@@ -1,7 +1,8 @@
 """Datasets: rows in, rows out. Storage, images, shards, and Ray around the codec.
 
 For programs of others: `read_compressed` and `CompressedImages` read a compressed dataset back, `CompressImages`
-compresses the batches of any dataset. They are loaded when they are first named, torch and Ray with them.
+compresses the batches of any dataset; `collate_symbols` and `DeviceDecoder` decode on the training device. They are
+loaded when they are first named, torch and Ray with them.
 """
 
 from importlib import import_module
@@ -11,14 +12,17 @@ if TYPE_CHECKING:
     from pipeline.compress.batches import CompressImages
     from pipeline.read.ray_dataset import read_compressed
     from pipeline.read.torch_dataset import CompressedImages
+    from pipeline.read.training.device import DeviceDecoder, collate_symbols
 
 _PLACES = {
     "CompressImages": "pipeline.compress.batches",
     "CompressedImages": "pipeline.read.torch_dataset",
+    "DeviceDecoder": "pipeline.read.training.device",
+    "collate_symbols": "pipeline.read.training.device",
     "read_compressed": "pipeline.read.ray_dataset",
 }
 
-__all__ = ["CompressImages", "CompressedImages", "read_compressed"]
+__all__ = ["CompressImages", "CompressedImages", "DeviceDecoder", "collate_symbols", "read_compressed"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,12 +1,12 @@
 """The decoded images of a compressed dataset, file by file; no Ray.
 
 Columns of an image: `key`; `image`, uint8 of (h, w, 3) or, where it was grayscale, (h, w, 1); `width` and `height`; the
-carried columns of the input, flat; and, where they are asked for, the others of `pipeline.ledger.schema.BITSTREAMS`.
+carried columns of the input, flat. Where they are asked for: `latents`, what the synthesis makes the image of, float32
+of (c, hl, wl); `symbols`, the same as `DecodedSymbols`; and the others of `pipeline.ledger.schema.BITSTREAMS`.
 """
 
-import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,25 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bls.bitstream import MAX_PIXELS, BitstreamError, Header, parse_header
-from bls.codec import Codec, Symbols
-from bls.ladder import quality_text
+from bls.codec import Codec, Latents, Symbols
+from bls.ladder import quality_of, quality_text
 from pipeline.ledger.bitstream_rows import MADE_COLUMNS, Bitstreams, carried_names, read_stored
 from pipeline.ledger.markers import CommittedFile
 from pipeline.ledger.schema import BITSTREAMS, CARRIED
 from pipeline.read.dataset import CompressedDataset
 from pipeline.storage.folder import Folder
 from pipeline.work.codec import CodecSpec
+
+DECODED = ("image", "latents", "symbols")
+"""Columns for which the bitstream is decoded."""
+
+
+@dataclass(frozen=True)
+class DecodedSymbols:
+    """What the entropy decoder gives, which the synthesis makes an image of."""
+
+    header: Header
+    values: Symbols
 
 
 @dataclass(frozen=True)
@@ -93,12 +104,12 @@ class ImageReader:
 
     def __init__(self, config: ReadingConfig) -> None:
         self._config = config
-        self._wants_image = config.columns is None or "image" in config.columns
+        self._wanted = ["image"] if config.columns is None else [name for name in DECODED if name in config.columns]
         self._codec: Codec | None = None
         self._num_skipped = 0
 
-    def read(self, file: CommittedFile, rows: Sequence[int]) -> Iterator[tuple[pa.Table, list[npt.NDArray[np.uint8]]]]:
-        """Read rows of a file, a batch at a time: a table of all columns but `image`, and the images, if wanted.
+    def read(self, file: CommittedFile, rows: Sequence[int]) -> Iterator[tuple[pa.Table, dict[str, list[Any]]]]:
+        """Read rows of a file, a batch at a time: a table, and the columns that are decoded.
 
         Raises:
             BitstreamError: a bitstream is damaged, and not to be skipped; it names the image.
@@ -110,9 +121,9 @@ class ImageReader:
         for table in read_stored(bitstreams, rows, _stored_columns(columns)):
             for start, stop in _spans(table["bitstream"].to_pylist(), max_pixels):
                 part = table.slice(start, stop - start)
-                good, headers, images = self._decode(part["key"].to_pylist(), part["bitstream"].to_pylist())
+                good, headers, decoded = self._decode(part["key"].to_pylist(), part["bitstream"].to_pylist())
                 if good:
-                    yield _project(part.take(pa.array(good)), headers, columns), images
+                    yield _project(part.take(pa.array(good)), headers, columns), decoded
 
     def load(self, file: CommittedFile, rows: Sequence[int]) -> list[StoredImage]:
         """Read rows of a file, not decoded.
@@ -162,12 +173,11 @@ class ImageReader:
             BitstreamError: as `read`.
         """
         samples: list[dict[str, Any] | None] = [None] * len(batch)
-        decoded = self._decode([image.key for image in batch], [image.bitstream for image in batch])
-        for place, header, image in itertools.zip_longest(*decoded):
+        good, headers, decoded = self._decode([image.key for image in batch], [image.bitstream for image in batch])
+        for number, (place, header) in enumerate(zip(good, headers, strict=True)):
             stored = batch[place]
             there = {"key": stored.key, "width": header.width, "height": header.height, **stored.columns}
-            if image is not None:
-                there["image"] = image
+            there |= {name: values[number] for name, values in decoded.items()}
             samples[place] = {name: there[name] for name in in_order(self._config.columns, there)}
         return samples
 
@@ -178,9 +188,9 @@ class ImageReader:
 
     def _decode(
         self, keys: Sequence[str], bitstreams: Sequence[bytes]
-    ) -> tuple[list[int], list[Header], list[npt.NDArray[np.uint8]]]:
-        """Decode bitstreams: the places of those that are whole, their headers, and their images if wanted."""
-        codec = self._load_codec() if self._wants_image else None
+    ) -> tuple[list[int], list[Header], dict[str, list[Any]]]:
+        """Decode bitstreams: the places of those that are whole, their headers, and the wanted columns of DECODED."""
+        codec = self._load_codec() if self._wanted else None
         good: list[int] = []
         headers: list[Header] = []
         symbols: list[Symbols] = []
@@ -189,22 +199,41 @@ class ImageReader:
                 if codec is None:
                     headers.append(parse_header(bitstream))
                 else:
-                    header, decoded = codec.decode(bitstream)
+                    header, values = codec.decode(bitstream)
                     headers.append(header)
-                    symbols.append(decoded)
+                    symbols.append(values)
             except BitstreamError as error:
                 if not self._config.skip_corrupt:
                     raise BitstreamError(f"image {keys[place]} of {self._config.folder}: {error}") from error
                 self._num_skipped += 1
             else:
                 good.append(place)
-        images = codec.synthesize(list(zip(headers, symbols, strict=True))) if codec is not None else []
-        return good, headers, [x if x.ndim == 3 else x[:, :, None] for x in images]
+        pairs = list(zip(headers, symbols, strict=True)) if codec is not None else []
+        return good, headers, {name: _MAKERS[name](codec, pairs) for name in self._wanted if codec is not None}
 
     def _load_codec(self) -> Codec:
         if self._codec is None:
             self._codec = self._config.codec.load()
         return self._codec
+
+
+def _images(codec: Codec, decoded: Sequence[tuple[Header, Symbols]]) -> list[npt.NDArray[np.uint8]]:
+    return [x if x.ndim == 3 else x[:, :, None] for x in codec.synthesize(decoded)]
+
+
+def _latents(codec: Codec, decoded: Sequence[tuple[Header, Symbols]]) -> list[Latents]:
+    return [codec.dequantize(values, quality=quality_of(header.quality_index)) for header, values in decoded]
+
+
+def _symbols(_: Codec, decoded: Sequence[tuple[Header, Symbols]]) -> list[DecodedSymbols]:
+    return [DecodedSymbols(header, values) for header, values in decoded]
+
+
+_MAKERS: dict[str, Callable[[Codec, Sequence[tuple[Header, Symbols]]], list[Any]]] = {
+    "image": _images,
+    "latents": _latents,
+    "symbols": _symbols,
+}
 
 
 def in_order(columns: Sequence[str] | None, there: Collection[str]) -> Sequence[str]:
@@ -226,7 +255,7 @@ def _project(table: pa.Table, headers: Sequence[Header], columns: Sequence[str] 
     there = {name: pa.array(values, pa.int32()) for name, values in made.items()}
     there |= {name: table[name] for name in table.column_names}
     absent = pa.nulls(len(table), pa.binary())
-    return pa.table({name: there.get(name, absent) for name in names if name != "image"})
+    return pa.table({name: there.get(name, absent) for name in names if name not in DECODED})
 
 
 def _spans(bitstreams: Sequence[bytes], max_pixels: int) -> Iterator[tuple[int, int]]:

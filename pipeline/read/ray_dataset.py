@@ -39,7 +39,8 @@ def read_compressed(
     num_cpus: int = 1,
     num_gpus: float | None = None,
 ) -> "ray.data.Dataset":
-    """Read a compressed dataset as decoded images: `pipeline.read.dataset`'s columns, `image` of varying shape.
+    """Read a compressed dataset as decoded images: `pipeline.read.dataset`'s columns, `image` (and `latents`) of
+    varying shape.
 
     Actors of `num_cpus` and `num_gpus` each hold the codec: `concurrency` of them, without it up to one less than the
     cluster has room for, so that what follows has room too. Only committed files are read. A damaged bitstream ends the
@@ -49,6 +50,8 @@ def read_compressed(
         ValueError: no compressed dataset is at `uri`, a key or column is unknown, or another bundle compressed it.
         ConnectionError: Ray would join a cluster that does not answer.
     """
+    if "symbols" in (columns or ()):
+        raise ValueError("symbols are for pipeline.CompressedImages: take the column latents")
     if not ray.is_initialized():
         check_cluster(os.environ.get("RAY_ADDRESS"))
     dataset = CompressedDataset(uri)
@@ -79,10 +82,10 @@ class _ReadFiles:
 
     def __call__(self, files: pa.Table) -> Iterator[pa.Table]:
         for file in files.to_pylist():
-            for table, images in self._reader.read(CommittedFile(**file["file"]), array("i", file["rows"])):
+            for table, decoded in self._reader.read(CommittedFile(**file["file"]), array("i", file["rows"])):
                 columns: dict[str, Any] = {name: table[name] for name in table.column_names}
-                if images:
-                    columns["image"] = ArrowVariableShapedTensorArray.from_numpy(images)
+                for name, arrays in decoded.items():
+                    columns[name] = ArrowVariableShapedTensorArray.from_numpy(arrays)
                 yield pa.table({name: columns[name] for name in in_order(self._columns, columns)})
 
 

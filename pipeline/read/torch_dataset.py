@@ -13,12 +13,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from bls.bitstream import MAX_PIXELS, BitstreamError
 from pipeline.ahead import ahead
-from pipeline.read.buffer import RowBuffer
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.images import ImageReader, StoredImage, reading_config
 from pipeline.read.lookup import Lookup
-from pipeline.read.order import Order, Part, Place
-from pipeline.read.progress import Batches, Progress
+from pipeline.read.training.buffer import RowBuffer
+from pipeline.read.training.order import Order, Part, Place
+from pipeline.read.training.progress import Batches, Progress
+from pipeline.work.codec import CodecSpec
 
 SHUFFLE_BUFFER = 8192
 _ROWS_AHEAD = 64  # of the one that is decoded, read by a thread
@@ -84,6 +85,11 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
     def num_images(self) -> int:
         """Return how many images there are for all ranks together: `images[0]` to `images[num_images - 1]`."""
         return self._order.num_images
+
+    @property
+    def codec(self) -> CodecSpec:
+        """Return the codec that decodes the images."""
+        return self._config.codec
 
     def __len__(self) -> int:
         """Return how many images an epoch has on this rank."""

@@ -148,7 +148,7 @@ class Pairs:
             if status == Status.OK
         ]
         for columns, decoded in self._reader.read(files["bitstreams"], [stored.index(row["key"])]):
-            x_hat = decoded[0]
+            (x_hat,) = decoded["image"]
             profile = columns["icc_profile"][0].as_py()
             return Pair(x_hat[:, :, 0] if x_hat.shape[2] == 1 else x_hat, None, profile)
         raise ValueError("its row is missing")

@@ -19,7 +19,7 @@ from bls.bitstream import BitstreamError
 from bls.bundle import Bundle, BundleError, save_bundle
 from bls.codec import Codec, make_header
 from bls.entropy.coders import CODERS
-from bls.ladder import QualityError, lmbda_of
+from bls.ladder import QualityError, index_of, lmbda_of
 from bls.measures.luma import LUMA_WEIGHTS
 from bls.pixels import padded_shape
 from bls.transforms.precision import Precision, takes_bfloat16
@@ -310,3 +310,13 @@ def test_a_bundle_that_changed_since_it_was_pickled_is_noticed(exchanged: str, t
     save_bundle(tmp_path, [replace(network, weights=weights)])
     with pytest.raises(BundleError, match="is not the bundle that was pickled"):
         pickle.loads(pickled)
+
+
+def test_dequantised_symbols_are_close_to_the_latents() -> None:
+    codec, x = _codec(), _image(40, 50)
+    (y,) = codec.latents([x], quality=4)
+    (symbols,) = codec.analyze([x], quality=4)
+    y_hat = codec.dequantize(symbols, quality=4)
+    step = 1 / codec.bundle.network(4).gains.at(index_of(4))[:, None, None]
+    assert y_hat.shape == y.shape and (np.abs(y_hat - y) <= 0.501 * step).all()
+    np.testing.assert_array_equal(codec.quantize(y_hat, quality=4), symbols)

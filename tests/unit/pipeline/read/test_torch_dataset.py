@@ -99,6 +99,19 @@ def test_columns_keys_and_condition(dataset: Output, tiny_bundle: Path) -> None:
         read(columns=["key", "lable"])
 
 
+def test_latents_are_what_the_image_is_made_of(dataset: Output, tiny_bundle: Path) -> None:
+    codec = Codec.load(tiny_bundle)
+    columns = ["latents", "symbols", "label", "image"]
+    for sample in CompressedImages(str(dataset), columns=columns, bundle=str(tiny_bundle)):
+        assert list(sample) == columns
+        symbols, (height, width, _) = sample["symbols"], sample["image"].shape
+        assert sample["latents"].dtype == np.float32
+        assert sample["latents"].shape == (16, -(-height // 16), -(-width // 16)) == symbols.values.shape
+        np.testing.assert_array_equal(codec.quantize(sample["latents"], quality=4), symbols.values)
+        (x_hat,) = codec.synthesize([(symbols.header, symbols.values)])
+        assert np.array_equal(sample["image"], x_hat if x_hat.ndim == 3 else x_hat[:, :, None])
+
+
 def test_only_committed_files_are_read(dataset: Output, tiny_bundle: Path) -> None:
     name = f"bitstreams/shard-000000.{'0' * 32}.parquet"
     dataset.folder.write(name, b"half a file")

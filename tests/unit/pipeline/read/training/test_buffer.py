@@ -4,9 +4,9 @@ from itertools import islice
 import pytest
 
 from pipeline.ledger.markers import CommittedFile
-from pipeline.read.buffer import RowBuffer
 from pipeline.read.dataset import StoredFile
-from pipeline.read.order import Order, Place
+from pipeline.read.training.buffer import RowBuffer
+from pipeline.read.training.order import Order, Place
 
 
 class Storage:

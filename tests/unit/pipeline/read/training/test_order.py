@@ -10,7 +10,7 @@ from scipy import stats
 
 from pipeline.ledger.markers import CommittedFile
 from pipeline.read.dataset import StoredFile
-from pipeline.read.order import MAX_PASSES, Order, Place
+from pipeline.read.training.order import MAX_PASSES, Order, Place
 
 
 def files(sizes: list[int]) -> list[StoredFile]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from pipeline.ledger.markers import CommittedFile
-from pipeline.read.order import Part
+from pipeline.read.training.order import Part
 
 _T = TypeVar("_T")
 

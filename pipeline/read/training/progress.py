@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pipeline.read.order import Place
+from pipeline.read.training.order import Place
 
 _MAX_WORKERS = 1024  # of a DataLoader: each counts in a place of its own, as they share no lock
 

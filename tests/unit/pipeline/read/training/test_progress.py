@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.read.order import Place
-from pipeline.read.progress import Batches, Progress
+from pipeline.read.training.order import Place
+from pipeline.read.training.progress import Batches, Progress
 
 
 def given_in_turn(parts: list[list[int]], batches: Batches) -> list[tuple[int, ...]]:
