@@ -34,7 +34,8 @@ _WIDE = 10_000  # columns of text where nothing needs to fit
 class QueryMetrics:
     """Query the metrics of a compressed dataset with SQL (DuckDB), or with a ready-made question.
 
-    Views: images (a row each), shards, failures; with --against also other and changes. Without a query the summary is
+    Views: images (a row each), shards, failures, and carried, with the labels and other columns that the input has
+    beside its images; with --against also other and changes. Without a query the summary is
     printed. Only committed rows are seen; nothing can be changed. Exit codes: 0 answered, 1 failed, 2 wrong usage.
     """
 
@@ -44,7 +45,7 @@ class QueryMetrics:
     summary: bool = False
     """Show counts, sizes and quality by status; with --against, what changed."""
     by: str | None = None
-    """Show the same by the values of a column, such as source_format."""
+    """Show the same by the values of a column, such as source_format, or of a carried one, such as label."""
     worst: int | None = None
     """Show this many of the worst images; with --against, of those that lost most."""
     worst_by: Literal["psnr_db", "ms_ssim", "bpp"] = "psnr_db"
@@ -77,9 +78,11 @@ class QueryMetrics:
         if self.sql is not None:
             return self.sql
         if self.by is not None:
-            if self.by not in (columns := database.columns("images")):
-                raise QueryError(f"--by is {self.by}, expected one of {', '.join(columns)}")
-            return questions.by_query(self.by)
+            columns = database.columns("images")
+            carried = database.columns("carried") if "carried" in database.views else []
+            if self.by not in (*columns, *carried):
+                raise QueryError(f"--by is {self.by}, expected one of {', '.join([*columns, *carried[1:]])}")
+            return questions.by_query(self.by, is_carried=self.by not in columns)
         compared = self.against is not None
         if self.worst is not None:
             query = questions.worst_changes_query if compared else questions.worst_query

@@ -3,6 +3,7 @@
     images     a row per input image: `pipeline.ledger.schema.METRICS`
     shards     a row per committed shard, from its marker
     failures   the quarantined images, with their reasons
+    carried    what the input has beside each image that was compressed: labels, captions; a column each, without images
     other      the images of another run, and
     changes    both runs side by side, joined by key; a change is this run's value minus the other's
 
@@ -23,6 +24,7 @@ from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import METRICS, SOURCE_SIZES, STORED_SIZES
 from pipeline.measures import MEASURES
+from pipeline.read.carried import carried_columns
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import read_metrics
 from pipeline.read.sql import closed_connection
@@ -74,6 +76,10 @@ class MetricsDatabase:
         self._connection.register("shards", _shards(self._datasets[0].markers))
         self._connection.execute(f"CREATE TEMP VIEW failures AS {_FAILURES}")
         self.views = ["images", "shards", "failures"]
+        with self.answering():
+            if (carried := carried_columns(self._datasets[0])) is not None:
+                self._connection.register("carried", carried)
+                self.views.append("carried")
         if against is not None:
             self._connection.execute(f"CREATE TEMP VIEW changes AS {_CHANGES}")
             self.views += ["other", "changes"]
@@ -139,13 +145,16 @@ SELECT status, {_MEANS}, round(min(psnr_db), 2) AS min_psnr_db, round(avg(ms_ssi
 FROM images GROUP BY status ORDER BY images DESC, status"""
 
 
-def by_query(column: str) -> str:
-    """Ask how images fare by the values of a column."""
+def by_query(column: str, *, is_carried: bool = False) -> str:
+    """Ask how images fare by the values of a column, which may be one that is carried beside them."""
+    images = "images"
+    if is_carried:
+        images = f"(SELECT images.*, carried.{_quoted(column)} FROM images LEFT JOIN carried USING (key))"
     return f"""
 SELECT {_quoted(column)}, {_MEANS}, round(avg(ms_ssim), 4) AS ms_ssim,
        count(*) FILTER (status <> '{Status.OK}') AS quarantined,
        round(100 - 100 * {_STORED} / {_SOURCE}, 1) AS saved_percent
-FROM images GROUP BY {_quoted(column)} ORDER BY images DESC, {_quoted(column)}"""
+FROM {images} GROUP BY {_quoted(column)} ORDER BY images DESC, {_quoted(column)}"""
 
 
 def worst_query(count: int, measure: str) -> str:

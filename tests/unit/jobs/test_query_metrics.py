@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -87,6 +88,17 @@ def test_answers_about_a_part_say_so(tiny_bundle: Path, tmp_path: Path, capsys: 
     compress(tmp_path / "in", tmp_path / "out", tiny_bundle, shard_size=2)
     assert main(["--input", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_quality_by_label(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    carried = pa.struct([("label", pa.int64())])
+    samples = [Sample(f"{n}.png", X, psnr_db=30.0 + n, carried={"label": n // 2}) for n in range(3)]
+    write_dataset(tmp_path, tiny_bundle, [samples], carried=carried)
+    assert main(["--input", str(tmp_path), "--by", "label", "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["label"], row["images"], row["psnr_db"]) for row in rows] == [("0", "2", "30.5"), ("1", "1", "32.0")]
+    assert main(["--input", str(tmp_path), "--by", "colour"]) == 2
+    assert capsys.readouterr().err.rstrip().endswith(", label")
 
 
 def test_wrong_usage(run: str, capsys: pytest.CaptureFixture[str]) -> None:
