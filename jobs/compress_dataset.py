@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes
 
+from bls.refinement.descent import check_effort
 from bls.transforms.precision import Precision
 from jobs.goal import GoalOptions
 from jobs.options import (
@@ -73,6 +74,9 @@ class CompressDataset:
     goal: OmitArgPrefixes[GoalOptions] = field(default_factory=GoalOptions)
     coder: Literal["mixed", "adaptive", "static"] = "mixed"
     """Entropy coder: mixed has the smallest bitstreams, adaptive is faster, static has tables alone."""
+    effort: int = 0
+    """From 0 (fastest) to 3: time that the encoder spends on fewer bits at the same quality, for the same decoder;
+    docs/effort.md has what each costs, --dry-run estimates it for these images."""
     bundle: BundleOption = None
     shard_size: int | None = None
     """Images that are committed together. Default: 128, or fewer if workers would be idle."""
@@ -89,6 +93,7 @@ class CompressDataset:
 
     def __post_init__(self) -> None:
         check_at_least(1, shard_size=self.shard_size)
+        check_effort(self.effort)
         _ = self.ms_ssim_share
 
     @property
@@ -134,6 +139,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
         config.bundle,
         config.goal.common_quality,
         coder=config.coder,
+        effort=config.effort,
         device=config.cluster.device,
         max_pixels=config.images.max_pixels,
         precision=config.precision,
@@ -161,6 +167,7 @@ def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any
         "quality": worker_config.codec.quality,
         "target": worker_config.target and str(worker_config.target),
         "coder": worker_config.codec.coder,
+        "effort": worker_config.codec.effort,
         "max_pixels": worker_config.codec.max_pixels,
         "ms_ssim_share": worker_config.ms_ssim_share,
         "precision": worker_config.codec.precision,

@@ -15,6 +15,7 @@ from bls.bundle import Bundle
 from bls.codec import Codec
 from bls.entropy.coders import CODERS
 from bls.ladder import quality_text
+from bls.refinement.descent import check_effort
 from jobs.options import BundleOption, ClusterOptions, InputOptions, OutputFolder, RerunOptions, parse
 from pipeline import baselines
 from pipeline.cluster.cluster import Cluster
@@ -60,6 +61,8 @@ class Evaluate:
     bundle: BundleOption = None
     qualities: tuple[float, ...] = ()
     """Qualities to measure, any numbers from 1 to 8; by default the whole numbers that the bundle serves."""
+    effort: int = 0
+    """Effort of the encoder, 0 to 3; the latents are refined for the mixed coder, and each coder codes these."""
     codecs: tuple[str, ...] | None = None
     """Codecs to compare with. Default: all, and on panels one of each format."""
     panels: bool = False
@@ -77,8 +80,11 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         baselines.check_codecs(self.compared)
+        check_effort(self.effort)
         if self.crop is not None and not self.panels:
             raise ValueError("--crop is given without --panels: it is the region that panels enlarge")
+        if self.effort and self.panels:
+            raise ValueError("--effort is given with --panels, which show effort 0: leave out one of the two")
         if self.reference is not None and self.panels:
             raise ValueError("--reference is for curves, which --panels does not draw: leave out one of the two")
 
@@ -115,7 +121,7 @@ def evaluate(config: Evaluate) -> ExitCode:
         read_rows(work.output),
         name=_name(config),
         published=published,
-        provenance={"bundle": bundle.fingerprint.hex(), **made},
+        provenance={"bundle": bundle.fingerprint.hex(), "effort": str(config.effort), **made},
     )
     with usage():
         _write(config, summary)
@@ -157,6 +163,7 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
         input=absolute(config.images.input),
         output=str(output),
         qualities=qualities,
+        effort=config.effort,
         codecs=config.compared,
         bundle=config.bundle and absolute(config.bundle),
         bundle_fingerprint=bundle.fingerprint.hex(),
@@ -224,6 +231,7 @@ def _settings(config: Evaluate, source: Source, bundle: Bundle, qualities: Seque
         "bundle_fingerprint": bundle.fingerprint.hex(),
         "coders": list(CODERS),
         "qualities": list(qualities),
+        "effort": config.effort,
         "codecs": ladders(config.compared),
         "libraries": baselines.library_versions(),
         "max_pixels": config.images.max_pixels,

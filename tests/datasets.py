@@ -49,7 +49,7 @@ def write_dataset(
 ) -> Output:
     """Write and commit a compressed dataset; shards are numbered by their place."""
     codec, output = Codec.load(bundle), Output(str(folder))
-    model = {"quality": 4, "model_fingerprint": codec.model_fingerprint(4).hex(), "coder": "mixed"}
+    model = {"quality": 4, "model_fingerprint": codec.model_fingerprint(4).hex(), "coder": "mixed", "effort": 0}
     settings = {"schema_version": SCHEMA_VERSION, **model}
     num_images = sum(map(len, shards))
     output.begin(Manifest(job="compress", settings=settings, plan="1" * 32, num_images=num_images))

@@ -12,6 +12,7 @@ from bls.bitstream import MAX_PIXELS, MAX_SIDE
 from bls.codec import Codec
 from bls.entropy.coders import CODERS, coder_of
 from bls.pixels import as_pixels
+from bls.refinement.descent import check_effort
 from pipeline import images
 from pipeline.compress.coding import CodedItem, analyze, code, rate_and_distortion
 from pipeline.images import ImageError, SourceImage
@@ -55,7 +56,7 @@ class CompressImages:
     an actor pool, with `fn_constructor_kwargs={"quality": 4}`.
 
     Raises:
-        ValueError: the bundle does not serve the quality, or the coder is unknown.
+        ValueError: the bundle does not serve the quality, or the coder or effort is unknown.
     """
 
     def __init__(
@@ -64,13 +65,15 @@ class CompressImages:
         quality: float,
         column: str = "image",
         coder: str = CODERS[0],
+        effort: int = 0,
         bundle: str | None = None,
         device: str = "cpu",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         coder_of(coder)
+        check_effort(effort)
         self._column = column
-        self._spec = CodecSpec.of(bundle, quality, coder=coder, device=device, max_pixels=max_pixels)
+        self._spec = CodecSpec.of(bundle, quality, coder=coder, effort=effort, device=device, max_pixels=max_pixels)
 
     def __call__(self, batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
         """Return the batch with its images compressed.
@@ -97,7 +100,7 @@ def _compress(values: Iterable[Any], spec: CodecSpec) -> list[dict[str, Any]]:
     for item in items:
         _load(item, spec.max_pixels)
     for group in batches(items, key=shape_of, cost=num_pixels, max_cost=spec.batch_pixels):
-        analyze(codec, group, quality=quality)
+        analyze(codec, group, quality=quality, coder=spec.coder, effort=spec.effort)
         for item in group:
             code(codec, item, quality=quality, coder=spec.coder)
         for item in synthesize(codec, group):

@@ -31,11 +31,12 @@ class CodedItem(DecodedItem):
     ms_ssim: float | None = None  # as far as a search measured it
 
 
-def analyze(codec: Codec, batch: Sequence[CodedItem], *, quality: float) -> None:
-    """Transform and quantise the images of a batch."""
+def analyze(codec: Codec, batch: Sequence[CodedItem], *, quality: float, coder: str, effort: int) -> None:
+    """Transform and quantise the images of a batch; with effort, refine them for this coder."""
     good = [item for item in batch if item.ok]
     pixels = [item.image.pixels for item in good if item.image is not None]
-    for item, symbols in run_batch(partial(codec.analyze, quality=quality), good, pixels, seconds="analysis_seconds"):
+    symbols_of = partial(codec.analyze, quality=quality, coder=coder, effort=effort)
+    for item, symbols in run_batch(symbols_of, good, pixels, seconds="analysis_seconds"):
         item.symbols = symbols
 
 
@@ -59,7 +60,7 @@ def analyze_for_target(codec: Codec, batch: Sequence[CodedItem]) -> None:
         item.latents = found
 
 
-def code_to_target(codec: Codec, item: CodedItem, *, target: Target, coder: str) -> None:
+def code_to_target(codec: Codec, item: CodedItem, *, target: Target, coder: str, effort: int) -> None:
     """Search for the quality that meets a target, then decode what is going to be stored.
 
     An image without an MS-SSIM cannot be shown to meet one: it gets the best quality.
@@ -70,10 +71,10 @@ def code_to_target(codec: Codec, item: CodedItem, *, target: Target, coder: str)
             x = item.image.pixels
             if target.kind == "ms_ssim" and min(x.shape[:2]) < MS_SSIM_MIN_SIDE:
                 quality, is_met = codec.quality_range[1], False
-                (item.symbols,) = codec.analyze([x], quality=quality)
+                (item.symbols,) = codec.analyze([x], quality=quality, coder=coder, effort=effort)
                 item.bitstream = codec.encode(item.symbols, header=make_header(x, quality=quality, coder=coder))
             else:
-                found = compress_to_target(codec, x, target, coder=coder, latents=item.latents)
+                found = compress_to_target(codec, x, target, coder=coder, effort=effort, latents=item.latents)
                 quality, is_met = found.quality, found.is_met
                 item.bitstream, item.symbols, item.x_hat = found.bitstream, found.symbols, found.x_hat
                 item.ms_ssim = found.ms_ssim

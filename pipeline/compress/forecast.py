@@ -43,8 +43,20 @@ class Forecast:
             ("bpp", self._rate()),
             ("PSNR", self._mean("psnr_db", ".2f", " dB")),
             ("time", f"about {duration_text(seconds)} with {num_workers} workers such as this process"),
+            *self._effort(),
             ("sample", f"{len(self.rows)} of {num_images} images at random, {num_bad} of them quarantined"),
         ]
+
+    def _effort(self) -> list[tuple[str, str]]:
+        """Tell what part of the work effort takes, if there is any."""
+        good = [row for row in self.rows if row["status"] == Status.OK]
+        if not good or not good[0]["effort"]:
+            return []
+        seconds = sum(row["analysis_seconds"] for row in good)
+        total = sum(row[name] for row in good for name in row if name.endswith("_seconds") and row[name] is not None)
+        pixels = sum(row["width"] * row["height"] for row in good)
+        speed = f"{seconds * 1e6 / pixels:.2g} s a megapixel"
+        return [(f"effort {good[0]['effort']}", f"{100 * seconds / total:.0f} % of the work is analysis, {speed}")]
 
     def _values(self, column: str) -> list[float]:
         return [row[column] for row in self.rows if row["status"] == Status.OK and row[column] is not None]

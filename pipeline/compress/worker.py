@@ -99,6 +99,7 @@ class ShardCompressor:
         quality = config.codec.quality
         self._model_columns = {
             "coder": config.codec.coder,
+            "effort": config.codec.effort,
             "target": config.target and str(config.target),
             **({} if quality is None else quality_columns(self._codec, quality)),
         }
@@ -192,19 +193,21 @@ class ShardCompressor:
         return item
 
     def _analyze(self, batch: list[_SourceItem], number: int) -> list[_SourceItem]:
-        if (quality := self._config.codec.quality) is None:
+        spec = self._config.codec
+        if spec.quality is not None:
+            analyze(self._codec, batch, quality=spec.quality, coder=spec.coder, effort=spec.effort)
+        elif spec.effort == 0:  # else the search refines the image anew at each quality
             analyze_for_target(self._codec, batch)
-        else:
-            analyze(self._codec, batch, quality=quality)
         for item in batch:
             item.batch = number
         return batch
 
     def _code(self, item: _SourceItem) -> _SourceItem:
+        coder, effort = self._config.codec.coder, self._config.codec.effort
         if self._config.target is None:
-            code(self._codec, item, quality=item.row["quality"], coder=self._config.codec.coder)
+            code(self._codec, item, quality=item.row["quality"], coder=coder)
         else:
-            code_to_target(self._codec, item, target=self._config.target, coder=self._config.codec.coder)
+            code_to_target(self._codec, item, target=self._config.target, coder=coder, effort=effort)
         return item
 
     def _measure(self, item: _SourceItem) -> _SourceItem:

@@ -55,6 +55,7 @@ class EvaluationConfig:
     bundle: str | None
     bundle_fingerprint: str
     max_pixels: int
+    effort: int = 0
     columns: Columns | None = None
     device: str = "cpu"
     num_threads: int = 1
@@ -74,7 +75,7 @@ class ShardEvaluator:
         self._config = config
         self._codec = _load_codec(config)
         for coder in CODERS:
-            try_out(self._codec, quality=config.qualities[0], coder=coder)
+            try_out(self._codec, quality=config.qualities[0], coder=coder, effort=config.effort)
         self._source = open_source(config.input, config.columns)
         self._output = Output(config.output)
         self._pool = ThreadPoolExecutor(config.num_threads)
@@ -146,7 +147,7 @@ class ShardEvaluator:
 
     def _code(self, x: Pixels, quality: float) -> tuple[dict[str, bytes], Row]:
         """Return the bitstream of each entropy coder, and the measures of the picture that all of them give."""
-        (symbols,) = self._codec.analyze([x], quality=quality)
+        (symbols,) = self._codec.analyze([x], quality=quality, effort=self._config.effort)
         headers = {coder: make_header(x, quality=quality, coder=coder) for coder in CODERS}
         bitstreams = {coder: self._codec.encode(symbols, header=header) for coder, header in headers.items()}
         decoded = {coder: self._codec.decode(bitstream) for coder, bitstream in bitstreams.items()}

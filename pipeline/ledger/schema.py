@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from bls.bitstream import Coder
 
-SCHEMA_VERSION = 6  # raised with every change of a column's name, type or meaning
+SCHEMA_VERSION = 7  # raised with every change of a column's name, type or meaning
 
 
 def _field(name: str, type_: pa.DataType, description: str, *, unit: str = "", nullable: bool = True) -> pa.Field:
@@ -101,10 +101,13 @@ METRICS = pa.schema(
         _field("model_fingerprint", pa.string(), "content hash of what decodes it, hexadecimal"),
         _field("analysis_fingerprint", pa.string(), "content hash of the analysis transform that wrote it"),
         _field("coder", pa.string(), "entropy coder"),
+        _field("effort", pa.int32(), "of the encoder, 0 (the analysis alone) to 3"),
         _field("verified", pa.bool_(), "the stored bitstream was decoded again and gave the same symbols"),
         _field("fetch_seconds", pa.float64(), "waiting for storage; several images wait at a time", unit="second"),
         _field("decode_seconds", pa.float64(), "decoding the source image", unit="second"),
-        _field("analysis_seconds", pa.float64(), "analysis transform, share of its batch", unit="second"),
+        _field(
+            "analysis_seconds", pa.float64(), "analysis transform and refinement, share of the batch", unit="second"
+        ),
         _field("entropy_encode_seconds", pa.float64(), "symbols to bitstream", unit="second"),
         _field("entropy_decode_seconds", pa.float64(), "bitstream to symbols, for verification", unit="second"),
         _SYNTHESIS_SECONDS,

@@ -59,7 +59,7 @@ def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
         )
         rate = f"{total.num_images / times.seconds:,.1f} images per second"
         yield "Speed", f"{total.num_pixels / 1e6 / times.seconds:,.2f} MP/s", f"megapixels per second; {rate}"
-    model = f"network {settings['model_fingerprint']}, entropy coder {settings['coder']}"
+    model = f"network {settings['model_fingerprint']}, entropy coder {settings['coder']}, effort {settings['effort']}"
     yield "Quality", _quality(run), f"from 1, smallest, to 8, best; {model}"
     if settings["target"] is not None:
         missed = f"; {total.num_targets_missed:,} images miss it at any quality" if total.num_targets_missed else ""

@@ -46,13 +46,14 @@ class CodecSpec:
     """Which codec a process holds: the one that a job was begun with, whatever else its bundle holds.
 
     `bundle` None is the shipped one. `model_fingerprint` is that of the network of this quality; without a quality, of
-    the whole bundle.
+    the whole bundle. `effort` is that of the encoder.
     """
 
     bundle: str | None
     quality: float | None
     model_fingerprint: str
     coder: str = CODERS[0]
+    effort: int = 0
     device: str = "cpu"
     max_pixels: int = MAX_PIXELS
     precision: Precision = "auto"
@@ -85,7 +86,7 @@ class CodecSpec:
         """Load it and code an image before the first one that counts."""
         codec = self.load()
         for served in codec.bundle.qualities:
-            try_out(codec, quality=self.quality or served.low, coder=self.coder)
+            try_out(codec, quality=self.quality or served.low, coder=self.coder, effort=self.effort)
         return codec
 
     @property
@@ -102,12 +103,13 @@ def other_bundle(what: str, fingerprint: str, expected: str) -> ValueError:
     )
 
 
-def try_out(codec: Codec, *, quality: float, coder: str) -> None:
+def try_out(codec: Codec, *, quality: float, coder: str, effort: int = 0) -> None:
     """Code an image before the first one that counts: what fails here would fail for all and quarantine them.
 
     It also loads or compiles what is compiled on first use, which belongs to no image's times.
     """
-    codec.decompress(codec.compress(np.zeros((16, 16, 3), np.uint8), quality=quality, coder=coder))
+    x = np.zeros((16, 16, 3), np.uint8)
+    codec.decompress(codec.compress(x, quality=quality, coder=coder, effort=effort))
 
 
 @dataclass

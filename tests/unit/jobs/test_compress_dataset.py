@@ -314,6 +314,8 @@ def test_a_target_is_met_or_its_row_says_that_it_is_not(
         (["--target-num-bytes", 0], "target num_bytes is 0, expected a number above 0"),
         (["--target-ms-ssim", 1], "target ms_ssim is 1, expected a number above 0 and below 1"),
         (["--target-psnr-db", "nan"], "target psnr_db is nan, expected"),
+        (["--effort", 9], "effort is 9, expected a whole number from 0 (fastest) to 3 (smallest)"),
+        (["--effort", -1], "effort is -1, expected"),
     ],
 )
 def test_a_wrong_goal_is_refused(

@@ -103,6 +103,8 @@ def test_it_travels_without_the_codec(compress: CompressImages) -> None:
 def test_wrong_usage_is_told_before_any_image(tiny_bundle: Path, compress: CompressImages) -> None:
     with pytest.raises(ValueError, match=r"quality is 8, the bundle serves 2, 4"):
         CompressImages(quality=8, bundle=str(tiny_bundle))
+    with pytest.raises(ValueError, match="effort is 9, expected"):
+        CompressImages(quality=4, effort=9, bundle=str(tiny_bundle))
     with pytest.raises(ValueError, match="coder is 'best', expected"):
         CompressImages(quality=4, coder="best", bundle=str(tiny_bundle))
     with pytest.raises(ValueError, match="no column 'image', expected it among picture"):

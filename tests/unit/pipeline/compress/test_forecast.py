@@ -14,8 +14,14 @@ def references(count: int) -> list[ImageReference]:
 def row(index: int, status: str = "ok") -> dict[str, Any]:
     """Return the metrics of an image of 16 x 100 pixels, or of one pixel."""
     width, height = (100, 16) if index % 2 == 0 else (1, 1)
-    sizes = {"source_num_bytes": 1000 + index, "num_bytes": 100, "bpp": 800 / width / height, "psnr_db": 30.0}
+    sizes: dict[str, Any] = {
+        "source_num_bytes": 1000 + index,
+        "num_bytes": 100,
+        "bpp": 800 / width / height,
+        "psnr_db": 30.0,
+    }
     sizes |= {"width": width, "height": height, "beside_num_bytes": 50, "carried_num_bytes": 0}
+    sizes |= {"effort": 0, "analysis_seconds": 0.3, "synthesis_seconds": 0.1, "quality_seconds": None}
     return {"status": status, **(sizes if status == "ok" else dict.fromkeys(sizes))}
 
 
@@ -51,6 +57,12 @@ def test_a_slow_sample_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.perf_counter", iter([0.0, -1.0, 1.0, 2.0]).__next__)
     forecast = measure(Compressor(), references(20))
     assert (len(forecast.rows), forecast.seconds) == (8, 2.0)
+
+
+def test_the_part_that_effort_takes_is_told() -> None:
+    rows = [{**row(0), "effort": 2}, {**row(0), "effort": 2}, row(0, "empty")]
+    told = dict(Forecast(rows, seconds=8.0).report(num_images=3, num_left=3, num_workers=1))
+    assert told["effort 2"] == "75 % of the work is analysis, 1.9e+02 s a megapixel"
 
 
 def test_sums_are_those_of_the_good_with_their_standard_error() -> None:

@@ -120,6 +120,23 @@ def test_a_shard_becomes_rows_in_the_order_of_its_items(
     assert all(row[name] > 0 for row in metrics for name in METRICS.names if name.endswith("_seconds"))
 
 
+@pytest.mark.parametrize("target", [None, Target("psnr_db", 24)])
+def test_effort_loses_less_and_stands_in_the_metrics(
+    config: CompressionConfig, shard: Shard, tiny_bundle: Path, target: Target | None
+) -> None:
+    """A target fixes the PSNR, so that its gain is in the bits."""
+    few = replace(shard, items=shard.items[:3])
+    losses = []
+    for effort in (0, 2):
+        spec = CodecSpec.of(str(tiny_bundle), None if target else QUALITY, effort=effort)
+        compressor = ShardCompressor(replace(config, codec=spec, target=target, output=f"{config.output}-{effort}"))
+        rows = compressor.measure(few)
+        assert {(row["status"], row["effort"]) for row in rows} == {("ok", effort)}
+        lmbda = 0.01 if target else rows[0]["lmbda"]
+        losses.append(sum(lmbda * row["mse_255"] + row["bpp"] for row in rows))
+    assert losses[1] < losses[0]
+
+
 def test_metrics_are_those_of_what_the_decoder_shows(
     config: CompressionConfig, shard: Shard, photographs: Path
 ) -> None:
@@ -283,10 +300,10 @@ def test_a_stage_that_fails_for_one_image(
 
 
 def _failing_analyze(original: Callable[..., Any]) -> Callable[..., Any]:
-    def analyze(images: Sequence[Any], *, quality: int) -> Any:
+    def analyze(images: Sequence[Any], **options: Any) -> Any:
         if any(image.shape[1] == 170 for image in images):
             raise RuntimeError("out of memory")
-        return original(images, quality=quality)
+        return original(images, **options)
 
     return analyze
 

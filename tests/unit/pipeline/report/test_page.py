@@ -23,6 +23,7 @@ SETTINGS = {
     "quality": 4,
     "target": None,
     "coder": "mixed",
+    "effort": 2,
     "code_version": "0.1.0",
     "model_fingerprint": "ab" * 8,
 }
