@@ -252,7 +252,7 @@ def _print_result(config: Evaluate, summary: Report, result: Result) -> None:
     for point in summary.our_points:
         ms_ssim = "" if point["ms_ssim"] is None else f", MS-SSIM {point['ms_ssim']:.4f}"
         rows.append(
-            (f"quality {quality_text(point['setting'])}", f"{point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB{ms_ssim}")
+            (f"quality {quality_text(point['quality'])}", f"{point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB{ms_ssim}")
         )
     for row in summary.bd_rates():
         if row["measure"] == "psnr_db":

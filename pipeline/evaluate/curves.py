@@ -57,7 +57,7 @@ def mean_points(table: pa.Table) -> list[Point]:
         points.append(
             {
                 "codec": key[0],
-                "setting": key[1],
+                "quality": key[1],
                 **means,
                 "ms_ssim": similar.get("ms_ssim"),
                 "ms_ssim_db": ms_ssim_db(similar.get("ms_ssim")),
@@ -147,10 +147,10 @@ def _without(table: pa.Table, bad: pa.Array) -> pa.Table:
 
 def _means(table: pa.Table, columns: Sequence[str]) -> dict[tuple[str, int], Point]:
     """Return the means by codec and setting, with the number of images."""
-    grouped = table.group_by(["codec", "setting"], use_threads=False)
+    grouped = table.group_by(["codec", "quality"], use_threads=False)
     rows = grouped.aggregate([("key", "count"), *((column, "mean") for column in columns)]).to_pylist()
     return {
-        (row["codec"], row["setting"]): {
+        (row["codec"], row["quality"]): {
             "num_images": row["key_count"],
             **{column: row[f"{column}_mean"] for column in columns},
         }

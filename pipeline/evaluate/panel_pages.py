@@ -151,7 +151,7 @@ def _rows(panel: Panel) -> list[list[str]]:
 
 def _name(row: Row) -> str:
     setting = BASELINES[row["codec"]].setting if row["codec"] in BASELINES else "quality"
-    return f"{row['codec']}, {setting} {quality_text(row['setting'])}"
+    return f"{row['codec']}, {setting} {quality_text(row['quality'])}"
 
 
 def _ms_ssim(row: Row) -> str:

@@ -129,5 +129,5 @@ def _code_ours(x: Pixels, codec: Codec, quality: float) -> Decoded:
 
 def _decoded(x: Pixels, x_hat: Pixels, *, codec: str, setting: float, num_bytes: int) -> Decoded:
     bpp = measures.bpp(num_bytes, height=x.shape[0], width=x.shape[1])
-    row = {"codec": codec, "setting": setting, "num_bytes": num_bytes, "bpp": bpp, **measure(x, x_hat)}
+    row = {"codec": codec, "quality": setting, "num_bytes": num_bytes, "bpp": bpp, **measure(x, x_hat)}
     return Decoded(row, x_hat)

@@ -31,7 +31,7 @@ FILES = (
 """Names of all files that a report may have."""
 _SUMMARY_COLUMNS = (
     "codec",
-    "setting",
+    "quality",
     "num_images",
     "bpp",
     "estimated_bpp",
@@ -77,7 +77,7 @@ class Report:
     @property
     def our_points(self) -> list[Point]:
         """Return our points with the best entropy coder, the lowest quality first."""
-        return sorted(self._of(self.our_codec), key=lambda point: point["setting"])
+        return sorted(self._of(self.our_codec), key=lambda point: point["quality"])
 
     @property
     def _coders(self) -> list[str]:
@@ -161,13 +161,13 @@ class Report:
 
     def _rate_lines(self) -> list[str]:
         """Return the table of our qualities."""
-        by_key = {(point["codec"], point["setting"]): point for point in self.points}
+        by_key = {(point["codec"], point["quality"]): point for point in self.points}
         rows = []
         for point in self.our_points:
-            rates = [by_key[our_name(coder), point["setting"]]["bpp"] for coder in self._coders]
+            rates = [by_key[our_name(coder), point["quality"]]["bpp"] for coder in self._coders]
             measures = [("psnr_db", ".2f"), ("psnr_luma_db", ".2f"), ("ms_ssim", ".4f"), ("nlpd", ".4f")]
             rows.append(
-                [quality_text(point["setting"])]
+                [quality_text(point["quality"])]
                 + [f"{rate:.3f}" for rate in (*rates, point["estimated_bpp"])]
                 + [_number(point[name], spec) for name, spec in measures]
             )
@@ -186,7 +186,7 @@ class Report:
     def _equal_psnr_lines(self) -> list[str]:
         """Return the table of bits that the others need for the PSNR of each of our qualities."""
         ours, *others = self.curves("psnr_db")
-        heads = [f"quality {quality_text(point['setting'])}: {point['psnr_db']:.2f} dB" for point in self.our_points]
+        heads = [f"quality {quality_text(point['quality'])}: {point['psnr_db']:.2f} dB" for point in self.our_points]
         rows = [[f"**{ours.label}**", *(f"**{point['bpp']:.3f}**" for point in self.our_points)]]
         for other in others:
             rates = [rate_at(other, point["psnr_db"]) for point in self.our_points]

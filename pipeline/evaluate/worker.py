@@ -124,7 +124,7 @@ class ShardEvaluator:
 
     def _measure(self, x: Pixels, source: Row, codec: str, setting: float) -> list[Row]:
         """Code an image; return a row per entropy coder for our codec, one for the others."""
-        item = Item(0, {**source, "codec": codec, "setting": setting})
+        item = Item(0, {**source, "codec": codec, "quality": setting})
         with item.stage():
             if codec == OURS:
                 files, columns = self._code(x, setting)

@@ -186,7 +186,7 @@ EVALUATION = pa.schema(
         _HEIGHT,
         _field("gray", pa.bool_(), "the image is grayscale"),
         _field("codec", pa.string(), "'bls-' and an entropy coder, or another codec; null: the image cannot be read"),
-        _field("setting", pa.float64(), "quality, or whatever the codec's setting is"),
+        _field("quality", pa.float64(), "of our codec, from 1 to 8; of another codec its own setting"),
         _field("num_bytes", pa.int64(), "size of the bitstream or file, every byte counted", unit="byte"),
         _BPP,
         _ESTIMATED_BPP,

@@ -69,7 +69,7 @@ def test_a_folder_of_images_becomes_tables_and_plots(evaluated: tuple[Path, str]
     with (output / "summary.csv").open() as file:
         means: list[dict[str, Any]] = list(csv.DictReader(file))
     for point in means:
-        rates = [r["bpp"] for r in good if (r["codec"], str(r["setting"])) == (point["codec"], point["setting"])]
+        rates = [r["bpp"] for r in good if (r["codec"], str(r["quality"])) == (point["codec"], point["quality"])]
         assert len(rates) == 3 and float(point["bpp"]) == pytest.approx(np.mean(rates), abs=1e-5)
         assert (point["num_images"], point["ms_ssim_num_images"]) == ("3", "2")
     with (output / "bd_rate.csv").open() as file:

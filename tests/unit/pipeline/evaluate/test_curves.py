@@ -15,12 +15,12 @@ CSV = b"codec,bpp,psnr_rgb_db,ms_ssim,source\na,0.5,30,0.9,x\na,0.25,28,0.8,x\nb
 
 def row(key: str, codec: str | None, setting: int | None, **values: Any) -> dict[str, Any]:
     measured = {"bpp": 1.0, "mse_255": 10.0, "psnr_db": 30.0, "psnr_luma_db": 31.0, "ms_ssim": 0.9, "nlpd": 0.2}
-    return {"key": key, "status": "ok", "codec": codec, "setting": setting, **measured, **values}
+    return {"key": key, "status": "ok", "codec": codec, "quality": setting, **measured, **values}
 
 
 def points(*rows: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
     found = mean_points(pa.Table.from_pylist(list(rows), schema=EVALUATION))
-    return {(point["codec"], point["setting"]): point for point in found}
+    return {(point["codec"], point["quality"]): point for point in found}
 
 
 def test_means_are_over_images() -> None:

@@ -58,7 +58,7 @@ def test_others_have_as_many_bits_or_the_few_more_of_the_next_setting(
 ) -> None:
     x = colour[..., 1].copy() if gray else colour
     decoded = code_at(x, codec_name, bpp=0.8)
-    setting = decoded.row["setting"]
+    setting = decoded.row["quality"]
     assert 0.8 <= decoded.row["bpp"] < 0.9
     below = setting + 1 if codec_name == "jpeg2000" else setting - 1
     assert 8 * len(baselines.encode(x, codec_name, below)) / (x.shape[0] * x.shape[1]) < 0.8
@@ -67,7 +67,7 @@ def test_others_have_as_many_bits_or_the_few_more_of_the_next_setting(
 
 def test_a_rate_below_the_lowest_gets_the_lowest_and_its_real_number(colour: Pixels) -> None:
     decoded = code_at(colour, "jpeg-420", bpp=0.01)
-    assert decoded.row["setting"] == 1
+    assert decoded.row["quality"] == 1
     assert decoded.row["num_bytes"] == len(baselines.encode(colour, "jpeg-420", 1))
 
 
@@ -108,7 +108,7 @@ def test_a_picture_has_the_whole_the_enlarged_region_and_the_numbers(panel: Pane
             enlarged[1::2, 1::2] == enlarged[::2, ::2]
         ).all()
         assert cell[-3 * 18 :].min() < 100  # text
-    assert caption(panel.decoded[1])[0] == f"jpeg-420, quality {panel.decoded[1].row['setting']}"
+    assert caption(panel.decoded[1])[0] == f"jpeg-420, quality {panel.decoded[1].row['quality']}"
 
 
 def test_the_page_tells_the_numbers_and_minds_hostile_keys(panel: Panel) -> None:

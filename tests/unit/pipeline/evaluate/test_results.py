@@ -17,7 +17,7 @@ REFERENCE = b"codec,bpp,psnr_rgb_db,ms_ssim\njpeg-420,0.2,26,0.8\njpeg-420,0.4,3
 
 def row(codec: str, setting: int, bpp: float, psnr_db: float, ms_ssim: float | None) -> dict[str, Any]:
     measured = {"bpp": bpp, "estimated_bpp": bpp, "psnr_db": psnr_db, "ms_ssim": ms_ssim, "mse_255": 1.0}
-    return {"key": "a.png", "status": "ok", "codec": codec, "setting": setting, "nlpd": 0.1, **measured}
+    return {"key": "a.png", "status": "ok", "codec": codec, "quality": setting, "nlpd": 0.1, **measured}
 
 
 def rows(*, ms_ssim: bool = True, best: str = CODERS[-1]) -> list[dict[str, Any]]:
@@ -93,8 +93,8 @@ def test_a_single_quality_is_reported_too() -> None:
 
 
 def test_images_that_are_left_out_are_counted() -> None:
-    bad = {"key": "b.png", "status": "empty", "codec": None, "setting": None}
-    half = {"key": "c.png", "status": "failed", "codec": "webp", "setting": 10}
+    bad = {"key": "b.png", "status": "empty", "codec": None, "quality": None}
+    half = {"key": "c.png", "status": "failed", "codec": "webp", "quality": 10}
     text = report([*rows(), bad, half]).files()["README.md"].decode()
     assert "2 images are left out of all means" in text
     assert "| empty | all | 1 |" in text and "| failed | webp | 1 |" in text

@@ -62,7 +62,7 @@ def test_every_image_is_coded_by_every_codec_at_every_setting(config: Evaluation
     settings = [(our_name(coder), quality) for quality in (2, 4) for coder in CODERS]
     settings += [(codec, setting) for codec in config.codecs for setting in BASELINES[codec].settings]
     for key in ("a.png", "b.png"):
-        assert [(row["codec"], row["setting"]) for row in rows if row["key"] == key] == settings
+        assert [(row["codec"], row["quality"]) for row in rows if row["key"] == key] == settings
     assert {row["status"] for row in rows if row["key"] != "c.png"} == {"ok"}
     (bad,) = (row for row in rows if row["key"] == "c.png")
     assert (bad["status"], bad["codec"], bad["bpp"]) == ("not_an_image", None, None)
@@ -76,7 +76,7 @@ def test_rows_of_ours_are_those_of_real_bitstreams(config: EvaluationConfig, fol
     x = np.asarray(Image.open(folder / "a.png"))
     for row in rows:
         if row["key"] == "a.png" and row["codec"].startswith("bls-"):
-            data = codec.compress(x, quality=row["setting"], coder=row["codec"].removeprefix("bls-"))
+            data = codec.compress(x, quality=row["quality"], coder=row["codec"].removeprefix("bls-"))
             assert (row["num_bytes"], row["bpp"]) == (len(data), measures.bpp(len(data), height=70, width=96))
             assert row["mse_255"] == measures.mse_255(x, codec.decompress(data))
             assert 0 < row["estimated_bpp"] < 8
@@ -107,7 +107,7 @@ def test_what_one_codec_cannot_do_is_a_row_of_its_own(
     monkeypatch.setattr("pipeline.baselines.encode", encode)
     rows = evaluate(replace(config, codecs=("webp",)))
     failed = [row for row in rows if row["key"] == "a.png" and row["status"] != "ok"]
-    assert [(row["codec"], row["setting"]) for row in failed] == [("webp", s) for s in BASELINES["webp"].settings]
+    assert [(row["codec"], row["quality"]) for row in failed] == [("webp", s) for s in BASELINES["webp"].settings]
     assert {(row["status"], row["error_message"], row["bpp"]) for row in failed} == {
         ("failed", "encoder error -2", None)
     }
