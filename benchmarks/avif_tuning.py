@@ -22,7 +22,8 @@ from PIL import Image
 
 from benchmarks.provenance import RESULTS, write_result
 from bls.measures.images import bd_rate, bpp, mse_255, psnr_db
-from pipeline.baselines import BASELINES, Pixels, decode, library_versions
+from bls.pixels import Pixels
+from pipeline.baselines import BASELINES, decode, library_versions
 
 CODEC = "avif-444"
 TUNINGS: Mapping[str, dict[str, Any]] = {

@@ -12,9 +12,9 @@ import pyarrow as pa
 from tyro.conf import OmitArgPrefixes
 
 from bls.entropy.coders import CODERS
+from bls.pixels import Pixels
 from jobs.options import BundleOption, InputOptions, OutputFolder, check_at_least, parse
 from pipeline import images
-from pipeline.baselines import Pixels
 from pipeline.console.exits import ExitCode, UsageError, usage
 from pipeline.console.printing import say, shown
 from pipeline.console.progress import ProgressReport

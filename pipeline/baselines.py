@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, features
 
 from bls.image_files import open_image
+from bls.pixels import Pixels
 
-Pixels = npt.NDArray[np.uint8]
 _RATIOS = sorted({round(1.01**step) for step in range(695)}, reverse=True)
 """Compression ratios from 1,000 down to 1, in steps of 1 % or of one."""
 

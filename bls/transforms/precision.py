@@ -18,7 +18,13 @@ def has_bfloat16(device: torch.device) -> bool:
     """Return whether bfloat16 products are done in hardware; emulated products are slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+    return device.type == "cpu" and _cpu_has_bfloat16()
+
+
+def _cpu_has_bfloat16() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):  # from PyTorch 2.13 on
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def takes_bfloat16(precision: Precision, device: torch.device, *, lmbda: float) -> bool:

@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bls.codec import Codec
 from bls.ladder import quality_text
+from bls.pixels import Pixels
 from pipeline import images
-from pipeline.baselines import BASELINES, Pixels, library_versions
+from pipeline.baselines import BASELINES, library_versions
 from pipeline.console.text import markdown_table
 from pipeline.evaluate.panels import CROP_SIDE, Decoded, Panel, make_panel
 from pipeline.evaluate.worker import Row

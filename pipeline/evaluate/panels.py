@@ -15,8 +15,9 @@ import numpy as np
 from bls.codec import Codec
 from bls.ladder import quality_text
 from bls.measures import images as measures
+from bls.pixels import Pixels
 from pipeline import baselines
-from pipeline.baselines import BASELINES, Pixels
+from pipeline.baselines import BASELINES
 from pipeline.evaluate.worker import OURS, Row, measure
 from pipeline.windows import best_window
 

@@ -20,13 +20,12 @@ from bls.codec import Codec
 from bls.entropy.coders import CODERS
 from bls.ladder import index_of, quality_text
 from bls.measures import images as measures
-from bls.pixels import padded_shape, to_planes
+from bls.pixels import Pixels, padded_shape, to_planes
 from bls.training.density import Density
 from bls.training.distortion import mse_255
 from bls.training.noise import add_uniform_noise
 from bls.transforms.quantization import quantize
 from bls.transforms.tiling import analyze_tiled, synthesize_tiled
-from pipeline.baselines import Pixels
 from pipeline.console.text import markdown_table
 
 Row = dict[str, Any]

@@ -15,8 +15,9 @@ import pyarrow as pa
 from bls.codec import Codec, make_header
 from bls.entropy.coders import CODERS
 from bls.measures import images as measures
+from bls.pixels import Pixels
 from pipeline import baselines, images
-from pipeline.baselines import BASELINES, Pixels
+from pipeline.baselines import BASELINES
 from pipeline.images import ImageError
 from pipeline.ledger.damage import read_tables
 from pipeline.ledger.markers import Marker

@@ -14,8 +14,9 @@ from functools import cache
 import numpy as np
 
 from bls.measures import images as measures
+from bls.pixels import Pixels
 from pipeline import baselines
-from pipeline.baselines import BASELINES, Pixels
+from pipeline.baselines import BASELINES
 
 CODECS: Mapping[str, str] = {
     "jpeg-420": "JPEG",

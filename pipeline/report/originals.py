@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from bls.bitstream import MAX_PIXELS, BitstreamError
 from bls.measures import images as measures
+from bls.pixels import Pixels
 from pipeline import images
-from pipeline.baselines import Pixels
 from pipeline.images import ImageError
 from pipeline.ledger.damage import read_table
 from pipeline.ledger.plan import planned_shards

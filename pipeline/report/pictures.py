@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.baselines import Pixels
+from bls.pixels import Pixels
 from pipeline.report.originals import Pair
 from pipeline.windows import best_window
 

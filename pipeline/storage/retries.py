@@ -10,6 +10,7 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -84,6 +85,16 @@ def _web_options() -> dict[str, Any]:
     return {"client_kwargs": {"timeout": timeout, **fsspec.config.conf.get("http", {}).get("client_kwargs", {})}}
 
 
+_locks: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
+_locks_lock = threading.Lock()
+
+
+def _lock_of(filesystem: Any) -> threading.Lock:
+    """Return the lock of a file system, which is the same for all that share it: fsspec keeps its instances."""
+    with _locks_lock:
+        return _locks.setdefault(filesystem, threading.Lock())
+
+
 class Retrying:
     """A file system of fsspec whose calls are tried again. What a call returns, such as an open file, is as it was.
 
@@ -94,7 +105,7 @@ class Retrying:
         self._filesystem = filesystem
         self._lock: AbstractContextManager[Any] = nullcontext()
         if not filesystem.async_impl:
-            self._lock = vars(filesystem).setdefault("_bls_lock", threading.Lock())  # of all that share it
+            self._lock = _lock_of(filesystem)
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._filesystem, name)

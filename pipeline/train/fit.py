@@ -78,13 +78,14 @@ class Fit:
         start: FittedNetwork | None = None,
         device: str = "cpu",
     ) -> None:
-        torch.manual_seed(config.training.seed)
         self.config = config
         self._sample = sample
         self._part = part
         self._points: list[dict[str, Any]] = []
         self._window: list[StepMetrics] = []
-        model = _klt_start(config, sample) if start is None else _start_from(start, config)
+        with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
+            torch.default_generator.manual_seed(config.training.seed)
+            model = _klt_start(config, sample) if start is None else _start_from(start, config)
         self.trainer = Trainer(model, config.training, device=device, distortion=DISTORTIONS[config.distortion])
 
     @property

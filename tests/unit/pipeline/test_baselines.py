@@ -4,15 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
 from bls.measures.images import mse_255
+from bls.pixels import Pixels
 from pipeline import baselines
 from pipeline.baselines import BASELINES
-
-Pixels = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from skimage import data
 
 from bls.codec import Codec
 from bls.measures import images as measures
+from bls.pixels import Pixels
 from jobs.evaluate import Evaluate
 from jobs.options import InputOptions
 from pipeline import baselines
-from pipeline.baselines import Pixels
 from pipeline.evaluate import panels
 from pipeline.evaluate.panel_pages import PanelWork, caption, draw, section
 from pipeline.evaluate.panels import Panel, code_at, first_at_or_above, make_panel, most_detailed

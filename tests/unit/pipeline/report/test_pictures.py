@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.baselines import Pixels
+from bls.pixels import Pixels
 from pipeline.report.originals import Pair
 from pipeline.report.pictures import CROP_HEIGHT, CROP_WIDTH, PREVIEW_SIDE, difference, draw, worst_box
 from tests.datasets import pixels

@@ -302,9 +302,11 @@ def test_file_systems_that_know_no_threads_do_one_call_at_a_time(is_async: bool)
             return path.encode()
 
     filesystem = Slow(skip_instance_cache=True)
+    before = dict(vars(filesystem))
     folders = [retries.Retrying(filesystem) for _ in range(2)]
     with ThreadPoolExecutor(8) as executor:
         paths = [f"/{number}" for number in range(8)]
         read = list(executor.map(lambda path: folders[int(path[1:]) % 2].cat_file(path), paths))
     assert read == [path.encode() for path in paths]
     assert (filesystem.largest == 1) is not is_async
+    assert vars(filesystem).keys() - before.keys() <= {"num_inside", "largest"}  # it is the user's, too

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 
 from bls.bundle import Bundle
 from bls.codec import Codec
@@ -26,6 +27,7 @@ CONFIG = FitConfig(
     patches=PatchConfig(patch_size=64),
     batch_size=2,
 )
+OTHER_SEED = dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, seed=1))
 PART = BatchPart(0, 2, 2)
 
 
@@ -54,6 +56,16 @@ def test_a_resumed_fit_repeats_an_undisturbed_one(sample: Sample, rate: Literal[
     assert resumed.is_done and resumed.curve() == undisturbed.curve()
     assert [point["step"] for point in resumed.curve()] == [STEPS_PER_POINT, STEPS]
     assert resumed.fitted_network().fingerprint == undisturbed.fitted_network().fingerprint
+
+
+def test_the_same_seed_begins_alike_and_leaves_the_global_generator_alone(sample: Sample) -> None:
+    before = torch.random.get_rng_state()
+    first = Fit(CONFIG, sample, PART)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(1)
+    second, other = Fit(CONFIG, sample, PART), Fit(OTHER_SEED, sample, PART)
+    weights = [torch.cat([each.flatten() for each in fit.trainer.model.parameters()]) for fit in (first, second, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_an_evaluation_measures_real_bitstreams_and_disturbs_nothing(sample: Sample) -> None:
