@@ -235,9 +235,8 @@ class Output:
         if (manifest := self.manifest()) is None:
             raise self._deleted()
         self._close_abandoned_retries(committed)
-        delete_many(
-            self.folder, (name for name in self._files() if self._is_left_behind(name, manifest.plan, committed))
-        )
+        left = (name for name in self._files() if self._is_left_behind(name, manifest.plan, committed))
+        delete_many(self.folder, itertools.chain(left, self._temporary_manifests()))
 
     def _close_abandoned_retries(self, committed: Committed) -> None:
         """Take the number of each retry that left files but no marker, so that its run, if it lives, comes too late.
@@ -350,6 +349,11 @@ class Output:
         for folder in kinds:
             for name in list_names(self.folder.child(folder)):
                 yield f"{folder}/{name}"
+
+    def _temporary_manifests(self) -> Iterator[str]:
+        """Return what killed writes of the manifest left beside it."""
+        beside = next(iter(self.folder.walk(enter=lambda _: False)), ())
+        return filter(is_temporary, beside)
 
     def _written_names(self) -> set[str]:
         """Return the names of all restored image files that attempts recorded."""

@@ -115,7 +115,7 @@ class LocalFolder:
 @contextlib.contextmanager
 def _temporary_file(folder: str, content: Readable) -> Iterator[str]:
     """Write a temporary file for the caller to move or link inside the folder, then make that last and tidy up."""
-    os.makedirs(folder, exist_ok=True)
+    _make_folder(folder)
     path = os.path.join(folder, TEMPORARY_PREFIX + uuid.uuid4().hex)
     try:
         with open(path, "xb") as file:
@@ -138,6 +138,17 @@ def _name(temporary: str, path: str) -> None:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
         os.replace(temporary, path)
+
+
+def _make_folder(folder: str) -> None:
+    """Make a folder and those that it is in, all on the disk before this returns."""
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(folder)
+    _make_folder(parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder)
+    _sync_folder(parent)
 
 
 def _sync_folder(folder: str) -> None:
