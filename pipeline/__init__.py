@@ -1,8 +1,9 @@
 """Datasets: rows in, rows out. Storage, images, shards, and Ray around the codec.
 
 For programs of others: `read_compressed` and `CompressedImages` read a compressed dataset back, `CompressImages`
-compresses the batches of any dataset; `collate_symbols` and `DeviceDecoder` decode on the training device. They are
-loaded when they are first named, torch and Ray with them.
+compresses the batches of any dataset; `collate_symbols` and `DeviceDecoder` decode on the training device;
+`bitstream_files` and `DecompressImages` are for other readers of Parquet. They are loaded when they are first named,
+torch and Ray with them.
 """
 
 from importlib import import_module
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.compress.batches import CompressImages
+    from pipeline.read.batches import DecompressImages
+    from pipeline.read.dataset import bitstream_files
     from pipeline.read.ray_dataset import read_compressed
     from pipeline.read.torch_dataset import CompressedImages
     from pipeline.read.training.device import DeviceDecoder, collate_symbols
@@ -17,12 +20,22 @@ if TYPE_CHECKING:
 _PLACES = {
     "CompressImages": "pipeline.compress.batches",
     "CompressedImages": "pipeline.read.torch_dataset",
+    "DecompressImages": "pipeline.read.batches",
     "DeviceDecoder": "pipeline.read.training.device",
+    "bitstream_files": "pipeline.read.dataset",
     "collate_symbols": "pipeline.read.training.device",
     "read_compressed": "pipeline.read.ray_dataset",
 }
 
-__all__ = ["CompressImages", "CompressedImages", "DeviceDecoder", "collate_symbols", "read_compressed"]
+__all__ = [
+    "CompressImages",
+    "CompressedImages",
+    "DecompressImages",
+    "DeviceDecoder",
+    "bitstream_files",
+    "collate_symbols",
+    "read_compressed",
+]
 
 
 def __getattr__(name: str) -> Any:

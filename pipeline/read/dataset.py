@@ -116,3 +116,13 @@ class CompressedDataset:
         there = [*BITSTREAMS.names, *MADE_COLUMNS, *unlike_ours([member.name for member in carried])]
         if unknown := [name for name in columns if name not in there]:
             raise ValueError(f"{self.output} has no column {', '.join(unknown)}: expected some of {', '.join(there)}")
+
+
+def bitstream_files(uri: str) -> list[str]:
+    """Return the committed Parquet files of a compressed dataset, for programs that read Parquet themselves.
+
+    Raises:
+        ValueError: there is no compressed dataset at `uri`.
+    """
+    dataset = CompressedDataset(uri)
+    return [f"{dataset.output.folder}/{marker.files['bitstreams'].name}" for marker in dataset.markers]
