@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes
 
 from bls.refinement.descent import check_effort
 from bls.transforms.precision import Precision
+from jobs.budget import curve_of, measured_curve, new_curve, run_within_budget, steering_of
 from jobs.goal import GoalOptions
 from jobs.options import (
     BundleOption,
@@ -25,6 +26,7 @@ from jobs.options import (
 )
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
+from pipeline.compress.budget import MIN_SHARDS, Steering
 from pipeline.compress.forecast import draw_sample, measure
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
 from pipeline.console import events
@@ -42,21 +44,24 @@ from pipeline.console.text import (
     bitstreams_text,
     counts_text,
     mean_text,
+    num_bytes_text,
     rate_text,
     size_rows,
     skipped_text,
     speed_text,
 )
 from pipeline.ledger.output import Output, check_same, versions
-from pipeline.ledger.plan import default_size, freeze_plan, planned_shards
+from pipeline.ledger.plan import SHARDS_PER_WORKER, default_size, freeze_plan, planned_shards
 from pipeline.ledger.summary import Summary
 from pipeline.sources.opening import check_apart, no_images
 from pipeline.sources.reference import Columns, Source
 from pipeline.storage.secrets import redact
 from pipeline.storage.uris import absolute
+from pipeline.work.bundles import load_bundle
 from pipeline.work.codec import CodecSpec
 
 JOB = "compress"
+_CURVE_PIXELS = 2**22  # of a sample that is measured at all qualities, for --dry-run
 _NO_MS_SSIM = "none: not asked for, or no image has 161 pixels a side"
 
 
@@ -124,10 +129,14 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
             with usage():
                 return _dry_run(config, cluster)
         with usage():
-            work = _prepare(config, cluster)
-        result = run_to_end(
-            work, cluster, max_failures=config.rerun.max_failures, retry_quarantined=config.rerun.retry_quarantined
+            work, steering = _prepare(config, cluster)
+        run = partial(
+            run_to_end,
+            cluster=cluster,
+            max_failures=config.rerun.max_failures,
+            retry_quarantined=config.rerun.retry_quarantined,
         )
+        result = run(work) if steering is None else run_within_budget(work, steering, run)
     if result.total.num_images:
         _print_result(config, work.output, result)
     return result.exit_code
@@ -149,6 +158,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
         output=absolute(config.output),
         codec=codec,
         target=config.goal.target,
+        max_total_bytes=config.goal.budget,
         ms_ssim_share=config.ms_ssim_share,
         columns=config.images.columns,
         num_threads=config.cluster.cpus_per_worker,
@@ -156,7 +166,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
     )
 
 
-def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any]:
+def _settings(source: Source, worker_config: CompressionConfig, output: Output) -> dict[str, Any]:
     """Return what decides the rows of an output."""
     columns = worker_config.columns or Columns()
     return {
@@ -165,7 +175,8 @@ def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any
         "key_column": columns.key,
         "model_fingerprint": worker_config.codec.model_fingerprint,
         "quality": worker_config.codec.quality,
-        "target": worker_config.target and str(worker_config.target),
+        "target": worker_config.goal,
+        "curve": curve_of(output),
         "coder": worker_config.codec.coder,
         "effort": worker_config.codec.effort,
         "max_pixels": worker_config.codec.max_pixels,
@@ -175,7 +186,7 @@ def _settings(source: Source, worker_config: CompressionConfig) -> dict[str, Any
     }
 
 
-def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
+def _prepare(config: CompressDataset, cluster: Cluster) -> tuple[Work, Steering | None]:
     source = config.images.open()
     check_apart(config.output, config.images.input)
     worker_config = _worker_config(config)
@@ -183,23 +194,29 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> Work:
     output.check_free()
     if config.rerun.overwrite:
         output.clear(JOB)
+    budget, least_num_workers = config.goal.budget, 1
+    settings = _settings(source, worker_config, output)
+    if budget is not None:
+        settings["curve"] = settings["curve"] or new_curve(source, worker_config, budget).to_json()
+        least_num_workers = MIN_SHARDS // SHARDS_PER_WORKER
     manifest = freeze_plan(
         output,
         source,
         job=JOB,
-        settings=_settings(source, worker_config),
+        settings=settings,
         shard_size=config.shard_size,
-        num_workers=lambda: cluster.connect().num_workers,
+        num_workers=lambda: max(cluster.connect().num_workers, least_num_workers),
     )
     if manifest.skipped:
         say(skipped_text(manifest.skipped))
-    return Work(
+    work = Work(
         verb="compressed",
         output=output,
         num_images=manifest.num_images,
         shards=lambda done: planned_shards(output, manifest, skip=done),
         make_worker=partial(ShardCompressor, replace(worker_config, carried=source.carried)),
     )
+    return work, None if budget is None else steering_of(budget, output, manifest, bundle=config.bundle)
 
 
 def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
@@ -209,18 +226,24 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
     output = Output(config.output)
     stored = None if config.rerun.overwrite else output.manifest()
     if stored is not None:
-        check_same(stored, job=JOB, settings=_settings(source, worker_config), output=output)
+        check_same(stored, job=JOB, settings=_settings(source, worker_config, output), output=output)
     num_images, sample = draw_sample(source.references())
     if not sample:
         raise no_images(source)
+    worker_config = replace(worker_config, carried=source.carried)
     done = sum((marker.summary for marker in output.iter_markers()), Summary()) if stored else Summary()
+    curve = measured_curve(worker_config, sample, max_pixels=_CURVE_PIXELS)
     size = stored.shard_size if stored else config.shard_size or default_size(num_images, cluster.connect().num_workers)
+    quality = None
+    if config.goal.budget is not None:
+        quality = curve.highest_quality(config.goal.budget / num_images, load_bundle(config.bundle).qualities)
     rows = [
         ("images", f"{num_images}, {done.num_images} of them compressed already"),
         ("shards", f"{math.ceil(num_images / size)} of {size} images"),
-        *measure(ShardCompressor(replace(worker_config, carried=source.carried)), sample).report(
+        *measure(ShardCompressor(worker_config), sample, quality=quality).report(
             num_images=num_images, num_left=num_images - done.num_images, num_workers=cluster.connect().num_workers
         ),
+        *curve.table(num_images),
     ]
     print_table(rows)
     if source.skipped:
@@ -231,7 +254,10 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
 
 
 def _goal_rows(goal: GoalOptions, total: Summary) -> list[tuple[str, str]]:
-    """Tell how the images meet their target, if they have one."""
+    """Tell how the images meet their target or their budget, if they have one."""
+    if goal.budget is not None:
+        used = f"{num_bytes_text(total.num_bytes_out)}, {100 * total.num_bytes_out / goal.budget:.1f} % of it"
+        return [("quality", mean_text(total.quality, ".2f")), (f"budget {num_bytes_text(goal.budget)}", used)]
     if goal.target is None:
         return []
     missed, num_good = total.num_targets_missed, total.num_images - total.num_quarantined

@@ -19,7 +19,7 @@ def compress(images: Path, output: Path, bundle: Path, *, shard_size: int = 4, n
         codec=CodecSpec.of(str(bundle), 4, coder="adaptive", max_pixels=2**22),
     )
     source, folder = open_source(config.input), Output(config.output)
-    settings = compress_dataset._settings(source, config)
+    settings = compress_dataset._settings(source, config, folder)
     manifest = freeze_plan(
         folder, source, job=compress_dataset.JOB, settings=settings, shard_size=shard_size, num_workers=lambda: 1
     )

@@ -30,7 +30,7 @@ class ShardWorker(Protocol):
 
 
 def run_shards(
-    cluster: Cluster, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]
+    cluster: Cluster, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard | None]
 ) -> Generator[Marker, None, None]:
     """Do shards on actors; yield their markers in the order of completion.
 

@@ -1,7 +1,7 @@
 """What the jobs have in common: do what is left, sum up what is committed, say how it ended."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +18,7 @@ from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary, Tally
 
-RunShards = Callable[[Any, Callable[[], ShardWorker], Iterator[Shard]], Generator[Marker, None, None]]
+RunShards = Callable[[Any, Callable[[], ShardWorker], Iterator[Shard | None]], Generator[Marker, None, None]]
 """Does shards on a cluster, as `run_shards`."""
 
 
@@ -26,22 +26,26 @@ RunShards = Callable[[Any, Callable[[], ShardWorker], Iterator[Shard]], Generato
 class Work:
     """What a job is to do; `verb` is what becomes of an image, `shards` leaves out those of the given numbers.
 
-    `num_images_of` has the size of shards that may have got more images since they were done: they are done again.
+    `shards` gives None while the next shard depends on running ones; `saw` is told of every marker. `num_images_of` has
+    the size of shards that may have got more images since they were done: they are done again, and so are those of
+    `again`.
     """
 
     verb: str
     output: Output
     num_images: int
-    shards: Callable[[set[int]], Iterator[Shard]]
+    shards: Callable[[set[int]], Iterator[Shard | None]]
     make_worker: Callable[[], ShardWorker]
     num_images_of: Mapping[int, int] = field(default_factory=dict)
     is_part: bool = False  # of a whole that is not there yet
+    saw: Callable[[Marker], None] = lambda _: None
+    again: Collection[int] = ()
 
     def is_to_do_again(self, marker: Marker, retry_quarantined: bool) -> bool:
-        """Return whether a shard that is done has got images since, or has quarantined ones that are to be retried."""
+        """Return whether a shard that is done is outdated, or has quarantined images that are to be retried."""
         summary = marker.summary
         is_outdated = self.num_images_of.get(marker.shard, summary.num_images) != summary.num_images
-        return is_outdated or (retry_quarantined and summary.num_quarantined > 0)
+        return is_outdated or marker.shard in self.again or (retry_quarantined and summary.num_quarantined > 0)
 
     def state(self, done: Summary) -> str:
         """Say how much is done and how much is left."""
@@ -87,6 +91,7 @@ def run_to_end(
     start = time.monotonic()
     committed, again = Committed(), {}
     for marker in work.output.iter_markers():
+        work.saw(marker)
         if work.is_to_do_again(marker, retry_quarantined):
             again[marker.shard] = marker
         else:
@@ -102,7 +107,9 @@ def run_to_end(
         say(f"{len(again)} shards are done again, {num_quarantined} of their images were quarantined")
     tally, is_stopped = Tally(before), False
     if before.num_images < work.num_images:
-        shards = (replace(shard, replaces=again.get(shard.index)) for shard in work.shards(set(committed.attempts)))
+        shards = (
+            shard and replace(shard, replaces=again.get(shard.index)) for shard in work.shards(set(committed.attempts))
+        )
         with _telling_what_is_left(work, tally):
             is_stopped = _run(work, run(cluster, work.make_worker, shards), committed, tally, max_failures)
     if is_stopped:
@@ -140,6 +147,7 @@ def _run(
         try:
             for marker in markers:
                 committed.add(marker)
+                work.saw(marker)
                 tally.add(marker.summary)
                 events.emit_shard(marker)
                 progress.show()

@@ -147,10 +147,16 @@ class Scheduler:
     """The workers of a run and the tasks that wait for them."""
 
     def __init__(
-        self, actors: Actors, shards: Iterator[Shard], *, room: Room, notify: Callable[[str], None], watcher: Watcher
+        self,
+        actors: Actors,
+        shards: Iterator[Shard | None],
+        *,
+        room: Room,
+        notify: Callable[[str], None],
+        watcher: Watcher,
     ) -> None:
         self._actors = actors
-        self._new = (Task(shard) for shard in shards)
+        self._new = (None if shard is None else Task(shard) for shard in shards)
         self._again: deque[Task] = deque()
         self._can_grow = room.can_grow
         self._notify = notify
@@ -198,7 +204,8 @@ class Scheduler:
     def _next(self, worker: _Worker) -> Task | None:
         """Return the next task for a worker.
 
-        Probes go only to idle workers: with two tasks in flight we could not know which one killed the process.
+        Probes go only to idle workers: with two tasks in flight we could not know which one killed the process. None
+        among the shards says that the next one depends on running ones.
         """
         if self._again and not (self._again[0].suspects and worker.given):
             return self._again.popleft()

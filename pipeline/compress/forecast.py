@@ -102,10 +102,10 @@ def draw_sample(references: Iterable[ImageReference], size: int = SAMPLE_SIZE) -
     return count, sample
 
 
-def measure(compressor: Measuring, sample: Sequence[ImageReference]) -> Forecast:
-    """Compress a sample, or as much of it as a minute lets."""
+def measure(compressor: Measuring, sample: Sequence[ImageReference], *, quality: float | None = None) -> Forecast:
+    """Compress a sample, or as much of it as a minute lets, at a quality or as the compressor is set up."""
     start = time.perf_counter()
     rows: list[dict[str, Any]] = []
     while len(rows) < len(sample) and time.perf_counter() - start < _MAX_SECONDS:
-        rows += compressor.measure(Shard(0, tuple(sample[len(rows) : len(rows) + _CHUNK_SIZE])))
+        rows += compressor.measure(Shard(0, tuple(sample[len(rows) : len(rows) + _CHUNK_SIZE]), quality=quality))
     return Forecast(rows, time.perf_counter() - start)

@@ -54,18 +54,27 @@ from pipeline.work.threads import AHEAD_BYTES, WorkerThreads
 class CompressionConfig:
     """What a worker needs to compress shards; `ms_ssim_share` is the part of the images whose MS-SSIM is measured.
 
-    The codec has a quality, or there is a target for which the quality of each image is searched.
+    The codec has a quality, or there is a target for which the quality of each image is searched, or `max_total_bytes`
+    for all images, and each shard says its quality.
     """
 
     input: str
     output: str
     codec: CodecSpec
     target: Target | None = None
+    max_total_bytes: int | None = None
     ms_ssim_share: float = 1.0
     columns: Columns | None = None
     carried: pa.DataType | None = None  # beside each image, as the source said when it was listed
     num_threads: int = 1
     patience: Patience = field(default_factory=Patience)
+
+    @property
+    def goal(self) -> str | None:
+        """What qualities are searched for; None if there is one quality for all."""
+        if self.max_total_bytes is not None:
+            return f"total bytes <= {self.max_total_bytes}"
+        return None if self.target is None else str(self.target)
 
 
 @dataclass
@@ -100,7 +109,7 @@ class ShardCompressor:
         self._model_columns = {
             "coder": config.codec.coder,
             "effort": config.codec.effort,
-            "target": config.target and str(config.target),
+            "target": config.goal,
             **({} if quality is None else quality_columns(self._codec, quality)),
         }
         self._metadata = {
@@ -129,7 +138,7 @@ class ShardCompressor:
         return [item.row for item in self._process(shard, (), ())]
 
     def _compress(self, shard: Shard, crashed: Collection[int]) -> Results:
-        kept = KeptRows.of(self._output, shard.replaces)
+        kept = KeptRows.of(self._output, shard.replaces if shard.keeps_rows else None)
         items = self._process(shard, crashed, kept.metrics)
         metrics = {**kept.metrics, **{item.row["key"]: item.row for item in items}}
         bitstreams = {**kept.bitstreams, **{item.row["key"]: item.stored for item in items if item.ok}}
@@ -158,9 +167,10 @@ class ShardCompressor:
         return items
 
     def _begin(self, shard: Shard, crashed: Collection[int]) -> Iterator[_SourceItem]:
+        own = {} if shard.quality is None else quality_columns(self._codec, shard.quality)
         for position, reference in enumerate(shard.items):
             row = {"key": reference.key, "source_uri": reference.source_uri, "shard": shard.index, "status": Status.OK}
-            item = _SourceItem(position, {**row, **self._model_columns}, reference=reference)
+            item = _SourceItem(position, {**row, **self._model_columns, **own}, reference=reference)
             if position in crashed:
                 item.quarantine(Status.CRASHED, WorkerCrashError())
             yield item
@@ -194,8 +204,8 @@ class ShardCompressor:
 
     def _analyze(self, batch: list[_SourceItem], number: int) -> list[_SourceItem]:
         spec = self._config.codec
-        if spec.quality is not None:
-            analyze(self._codec, batch, quality=spec.quality, coder=spec.coder, effort=spec.effort)
+        if (quality := batch[0].row.get("quality")) is not None:
+            analyze(self._codec, batch, quality=quality, coder=spec.coder, effort=spec.effort)
         elif spec.effort == 0:  # else the search refines the image anew at each quality
             analyze_for_target(self._codec, batch)
         for item in batch:
@@ -204,9 +214,10 @@ class ShardCompressor:
 
     def _code(self, item: _SourceItem) -> _SourceItem:
         coder, effort = self._config.codec.coder, self._config.codec.effort
-        if self._config.target is None:
-            code(self._codec, item, quality=item.row["quality"], coder=coder)
+        if (quality := item.row.get("quality")) is not None:
+            code(self._codec, item, quality=quality, coder=coder)
         else:
+            assert self._config.target is not None
             code_to_target(self._codec, item, target=self._config.target, coder=coder, effort=effort)
         return item
 

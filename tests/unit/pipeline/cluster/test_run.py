@@ -31,8 +31,11 @@ class FakeCluster(Cluster):
         self._output = output
         self._bad = bad
 
-    def run(self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard]) -> Generator[Marker, None, None]:
+    def run(
+        self, make_worker: Callable[[], ShardWorker], shards: Iterator[Shard | None]
+    ) -> Generator[Marker, None, None]:
         for shard in shards:
+            assert shard is not None
             self.done.append(shard.index)
             quarantined = {"empty": 1} if shard.index in self._bad else {}
             summary = Summary(2, quarantined, {status: f"{shard.index}.png: no bytes" for status in quarantined})

@@ -4,12 +4,14 @@ A failure names its seed: `check(SEED)` runs that schedule again.
 """
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from pipeline.cluster.scheduler import MAX_FAILED_STARTS, InterruptedWorkError, Scheduler
 from pipeline.console.exits import WorkError
 from pipeline.ledger.markers import Marker
+from pipeline.ledger.shard import Shard
 from tests.simulated_cluster import Schedule, SimulatedCluster
 
 NUM_BLOCKS, SEEDS_PER_BLOCK = 20, 200
@@ -33,11 +35,20 @@ class Watched:
         self.num_ready = num_workers
 
 
-def check(seed: int) -> str:
+def with_pauses(shards: Sequence[Shard], cluster: SimulatedCluster) -> Iterator[Shard | None]:
+    """Give out a shard only if all but the last two before it are committed, None until then."""
+    for number, shard in enumerate(shards):
+        while any(each.index not in cluster.committed for each in shards[: max(number - 2, 0)]):
+            yield None
+        yield shard
+
+
+def check(seed: int, *, pauses: bool = False) -> str:
     """Run a schedule to its end; return how it ended. Whatever happens, what must be true is true."""
     schedule = Schedule.of(seed)
     cluster, watched = SimulatedCluster(schedule), Watched()
-    scheduler = Scheduler(cluster, iter(schedule.shards), room=cluster.room, notify=watched.notify, watcher=watched)
+    shards = with_pauses(schedule.shards, cluster) if pauses else iter(schedule.shards)
+    scheduler = Scheduler(cluster, shards, room=cluster.room, notify=watched.notify, watcher=watched)
     markers: list[Marker] = []
     ended = "done"
     try:
@@ -73,3 +84,8 @@ def test_whatever_happens_each_shard_is_committed_once_and_the_job_ends(block: i
         except (AssertionError, WorkError, LookupError) as error:
             pytest.fail(f"seed {seed}: {type(error).__name__}: {error}")
     assert endings["done"] > endings["interrupted"] > endings["given up"]
+
+
+def test_shards_that_depend_on_running_ones_wait_for_them() -> None:
+    endings = Counter(check(seed, pauses=True) for seed in range(SEEDS_PER_BLOCK))
+    assert endings["done"] > endings["interrupted"] > 0
