@@ -46,8 +46,9 @@ def new_curve(source: Source, worker_config: CompressionConfig, budget: int) -> 
 def measured_curve(worker_config: CompressionConfig, sample: Sequence[ImageReference], **options: int) -> Curve:
     """Measure a sample with all networks of the bundle; `options` are those of `measure_curve`."""
     bundle = load_bundle(worker_config.codec.bundle)
-    # The driver's node may have no GPU.
-    codec = replace(worker_config.codec, quality=None, model_fingerprint=bundle.fingerprint.hex(), device="cpu")
+    fingerprint = bundle.fingerprint.hex()
+    # The driver's node may have no GPU; what effort saves shows in what is committed.
+    codec = replace(worker_config.codec, quality=None, model_fingerprint=fingerprint, device="cpu", effort=0)
     compressor = ShardCompressor(replace(worker_config, codec=codec, target=None, ms_ssim_share=0.0))
     return measure_curve(compressor, sample, bundle.qualities, **options)
 
