@@ -20,6 +20,55 @@ PACKAGES = ["bls", "pipeline", "jobs"]
 CODE_FOLDERS = [*PACKAGES, "examples", "benchmarks"]
 FOLDERS = [*CODE_FOLDERS, "tests", "docs", "deploy"]
 MAX_MODULES = 13  # __init__.py included
+TESTED_ELSEWHERE = {
+    # Through what is built of them: alone they have no behaviour that a reader of the test would know.
+    "bls/entropy/arrays.py": "unit/bls/entropy/adaptive/test_model.py",
+    "bls/entropy/coders.py": "unit/bls/test_codec.py",
+    "bls/entropy/estimates.py": "unit/bls/entropy/adaptive/test_fitting.py",
+    "bls/entropy/interval.py": "unit/bls/entropy/adaptive/test_coder.py",
+    "bls/measures/luma.py": "unit/bls/test_pixels.py",
+    "bls/measures/nlp.py": "unit/bls/training/test_distortion.py",
+    "bls/training/constraints.py": "unit/bls/transforms/test_networks.py",
+    "bls/training/finish.py": "unit/pipeline/train/test_fit.py",
+    "bls/training/gains.py": "unit/bls/transforms/test_gains.py",
+    "bls/training/model.py": "unit/bls/training/test_trainer.py",
+    "bls/training/noise.py": "unit/bls/transforms/test_quantization.py",
+    "bls/transforms/layers.py": "unit/bls/transforms/test_networks.py",
+    "pipeline/compress/coding.py": "unit/pipeline/compress/test_worker.py",
+    "pipeline/compress/kept_rows.py": "unit/jobs/test_compress_dataset.py",
+    "pipeline/decompress/containers.py": "unit/pipeline/decompress/test_worker.py",
+    "pipeline/evaluate/panel_pages.py": "unit/pipeline/evaluate/test_panels.py",
+    "pipeline/ledger/bitstream_rows.py": "unit/pipeline/decompress/test_worker.py",
+    "pipeline/ledger/shard.py": "unit/pipeline/work/test_commit.py",
+    "pipeline/read/dataset.py": "unit/pipeline/read/test_torch_dataset.py",
+    "pipeline/read/images.py": "unit/pipeline/read/test_torch_dataset.py",
+    "pipeline/read/sql.py": "unit/pipeline/read/test_queries.py",
+    "pipeline/report/charts.py": "unit/pipeline/report/test_page.py",
+    "pipeline/report/words.py": "unit/pipeline/report/test_page.py",
+    # Kinds of one thing, which one test puts through the same.
+    "pipeline/evaluate/curve_plots.py": "unit/pipeline/test_drawing.py",
+    "pipeline/evaluate/relaxation_plot.py": "unit/pipeline/test_drawing.py",
+    "pipeline/train/curve_plot.py": "unit/pipeline/test_drawing.py",
+    "pipeline/sources/folder.py": "unit/pipeline/sources/test_opening.py",
+    "pipeline/sources/one_file.py": "unit/pipeline/sources/test_opening.py",
+    "pipeline/sources/reading.py": "unit/pipeline/report/test_originals.py",
+    "pipeline/sources/reference.py": "unit/pipeline/sources/test_opening.py",
+    "pipeline/sources/union.py": "unit/pipeline/sources/test_opening.py",
+    "pipeline/sources/uri_list.py": "unit/pipeline/sources/test_opening.py",
+    "pipeline/storage/listing.py": "unit/pipeline/storage/test_folder.py",
+    "pipeline/storage/local.py": "unit/pipeline/storage/test_folder.py",
+    "pipeline/storage/opening.py": "unit/pipeline/storage/test_folder.py",
+    "pipeline/storage/remote.py": "unit/pipeline/storage/test_folder.py",
+    # They need Ray, or are whole jobs.
+    "jobs/check_relaxation.py": "integration/test_evaluate.py",
+    "jobs/evaluate.py": "integration/test_evaluate.py",
+    "jobs/report.py": "integration/test_report.py",
+    "pipeline/cluster/pool.py": "integration/test_engine.py",
+    "pipeline/train/images.py": "unit/pipeline/train/test_sweep.py",
+    "pipeline/train/resources.py": "integration/test_train.py",
+    "pipeline/train/worker.py": "integration/test_train.py",
+}
+"""Modules without a test of their name, and the test that would fail if they did."""
 NO_SOURCES = {"build", "demo-output", "runs", "__pycache__"}
 
 
@@ -162,3 +211,12 @@ def test_importing_the_pipeline_loads_nothing_heavy() -> None:
 def test_files_do_not_name(pattern: str, what: str) -> None:
     found = [str(path.relative_to(ROOT)) for path, text in text_files() if re.search(pattern, text)]
     assert found == [], what
+
+
+def test_every_module_has_a_test_of_its_name_or_a_reason() -> None:
+    modules = [path for top in PACKAGES for path in (ROOT / top).rglob("*.py") if path.name != "__init__.py"]
+    names = {str(path.relative_to(ROOT)): f"test_{path.stem.strip('_')}.py" for path in modules}
+    lacking = {name for name, test in names.items() if not (ROOT / "tests/unit" / name).with_name(test).exists()}
+    assert lacking - TESTED_ELSEWHERE.keys() == set(), "write a test of that name, or say which one tests it"
+    assert TESTED_ELSEWHERE.keys() - lacking == set(), "has a test of its name, or is gone"
+    assert [test for test in TESTED_ELSEWHERE.values() if not (ROOT / "tests" / test).exists()] == []

@@ -21,7 +21,7 @@ _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSY
 
 
 class LocalFolder:
-    """A folder of this machine."""
+    """A folder of this machine; `Folder` says what its methods do, here stands how."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -30,19 +30,15 @@ class LocalFolder:
         return self._path
 
     def child(self, name: str) -> Folder:
-        """Return a folder below this one."""
         return LocalFolder(self._join(name))
 
     def exists(self) -> bool:
-        """Return whether there is a folder here."""
         return os.path.isdir(self._path)
 
     def holds(self, name: str) -> bool:
-        """Return whether there is a file of this name."""
         return os.path.isfile(self._join(name))
 
     def num_bytes(self, name: str) -> int:
-        """Return the size of a file."""
         return os.stat(self._join(name)).st_size
 
     def walk(
@@ -56,7 +52,6 @@ class LocalFolder:
             yield from walk_local(self._path, enter=enter, leave_out=leave_out)
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file to read it in places."""
         path = self._join(name)
         # Opening a named pipe would wait for ever.
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -64,12 +59,10 @@ class LocalFolder:
         return open(path, "rb")
 
     def read(self, name: str) -> bytes:
-        """Read a file whole."""
         with self.open(name) as file:
             return file.read()
 
     def read_range(self, name: str, start: int, num_bytes: int) -> bytes:
-        """Read a part of a file."""
         with self.open(name) as file:
             file.seek(start)
             return file.read(num_bytes)
@@ -100,12 +93,10 @@ class LocalFolder:
         return True
 
     def delete(self, name: str) -> None:
-        """Delete a file; a file that is gone already is not an error."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._join(name))
 
     def to_arrow(self) -> tuple[FileSystem | None, str]:
-        """Return the local file system, and the path."""
         return None, self._path
 
     def _join(self, name: str) -> str:

@@ -23,7 +23,8 @@ _BLOCK_NUM_BYTES = 2**20  # that are read ahead in a remote file which is read i
 class RemoteFolder:
     """A folder of an object store or another file system that fsspec knows; a write is a single put.
 
-    A request that fails for a moment is tried again, see pipeline/storage/retries.py.
+    `Folder` says what its methods do, here stands how. A request that fails for a moment is tried again, see
+    pipeline/storage/retries.py.
     """
 
     def __init__(self, uri: str) -> None:
@@ -45,25 +46,21 @@ class RemoteFolder:
         return without_credentials(self._uri)
 
     def child(self, name: str) -> Folder:
-        """Return a folder below this one."""
         return RemoteFolder(f"{self._uri}/{check_name(name)}")
 
     def exists(self) -> bool:
-        """Return whether there is anything below this name."""
         try:
             return bool(self._filesystem.info(self._path)["type"] == "directory")
         except FileNotFoundError:  # isdir would take any other error for a no, too
             return False
 
     def holds(self, name: str) -> bool:
-        """Return whether there is a file of this name."""
         try:
             return bool(self._filesystem.info(self._join(name))["type"] == "file")
         except FileNotFoundError:
             return False
 
     def num_bytes(self, name: str) -> int:
-        """Return the size of a file."""
         return int(self._filesystem.info(self._join(name))["size"])
 
     def walk(
@@ -78,16 +75,13 @@ class RemoteFolder:
             yield from walk_remote(self._filesystem, self._path, enter=enter)
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file to read it in places."""
         file: IO[bytes] = self._filesystem.open(self._join(name), "rb", block_size=_BLOCK_NUM_BYTES)
         return file
 
     def read(self, name: str) -> bytes:
-        """Read a file whole."""
         return bytes(self._filesystem.cat_file(self._join(name)))
 
     def read_range(self, name: str, start: int, num_bytes: int) -> bytes:
-        """Read a part of a file with one request."""
         return bytes(self._filesystem.cat_file(self._join(name), start=start, end=start + num_bytes))
 
     def write(self, name: str, data: bytes) -> None:
@@ -118,12 +112,10 @@ class RemoteFolder:
         return True
 
     def delete(self, name: str) -> None:
-        """Delete a file; a file that is gone already is not an error."""
         with contextlib.suppress(FileNotFoundError):
             self._filesystem.rm_file(self._join(name))
 
     def to_arrow(self) -> tuple[FileSystem | None, str]:
-        """Return the file system with its credentials, and the path in it."""
         return PyFileSystem(FSSpecHandler(self._raw_filesystem)), self._path
 
     def _join(self, name: str) -> str:

@@ -17,7 +17,6 @@ from pipeline.ledger.markers import Committed
 from pipeline.ledger.output import Manifest, Output, OutputError
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
-from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.read.dataset import CompressedDataset
 from pipeline.sources.opening import check_apart
 from pipeline.work.codec import CodecSpec
@@ -197,21 +196,6 @@ def test_restoring_replaces_its_own_images_only(tmp_path: Path, bundle: Path) ->
     assert (out / "images/a/c.png").read_bytes()[:4] == b"\x89PNG"
     Output(str(out)).clear("decompress")
     assert snapshot(out) == {"images/a/b.png": FOREIGN}
-
-
-def test_results_replace_what_was_recorded_alone(tmp_path: Path) -> None:
-    folder = Output(str(tmp_path)).folder
-    write_results(folder, {"README.md": b"1"})
-    write_results(folder, {"README.md": b"2", "a.png": b"2"})
-    assert snapshot(tmp_path).keys() == {"README.md", "a.png", "written.json"}
-    folder.write("b.png", FOREIGN)
-    check_replaceable(folder, ["a.png", "c.png"])
-    with pytest.raises(ValueError, match=r"holds a file b\.png that this job did not write"):
-        write_results(folder, {"a.png": b"3", "b.png": b"3"})
-    assert (tmp_path / "a.png").read_bytes() == b"2"
-    folder.write("written.json", b"[]")
-    with pytest.raises(ValueError, match=r"written\.json is not a list of files that a job wrote"):
-        check_replaceable(folder, ["a.png"])
 
 
 @pytest.mark.parametrize("job", ["evaluate", "panels", "relaxation", "train"])

@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 
 from jobs import compress_dataset, decompress_dataset
-from jobs.options import check_at_least
 from pipeline.cluster.cluster import Cluster
-from pipeline.cluster.connection import ClusterError
 from pipeline.cluster.pool import ShardWorker
 from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.cluster.scheduler import InterruptedWorkError
-from pipeline.console.exits import ExitCode, UsageError, WorkError, exit_code, usage
+from pipeline.console.exits import ExitCode, WorkError, exit_code
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.shard import Shard
@@ -191,50 +189,9 @@ def test_failures_of_earlier_runs_count(output: Output) -> None:
     assert cluster.done == []
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "text"),
-    [
-        (UsageError("wrong"), ExitCode.WRONG_USAGE, "error: wrong\n"),
-        (ClusterError("no room"), ExitCode.WRONG_USAGE, "error: no room\n"),
-        (WorkError("dead"), ExitCode.FAILED, "error: dead\nWhat is committed stays"),
-        (OSError(28, "No space left on device"), ExitCode.FAILED, "No space left on device\nWhat is committed stays"),
-        (KeyboardInterrupt(), ExitCode.FAILED, "stopped. What is committed stays"),
-        (OSError("ftp://me:secret@host/x"), ExitCode.FAILED, "error: ftp://host/x"),
-    ],
-)
-def test_errors_end_in_a_message_and_a_code(
-    error: BaseException, code: ExitCode, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def job() -> ExitCode:
-        raise error
-
-    assert exit_code(job) is code
-    assert text in capsys.readouterr().err
-
-
-def test_a_bug_is_not_dressed_up() -> None:
-    def job() -> ExitCode:
-        raise ValueError("of the code, not of the user")
-
-    with pytest.raises(ValueError, match="of the code"):
-        exit_code(job)
-
-
-@pytest.mark.parametrize("error", [ValueError("x"), NotADirectoryError(20, "x"), PermissionError(13, "x")])
-def test_errors_while_a_job_prepares_are_the_user_s(error: Exception) -> None:
-    with pytest.raises(UsageError), usage():
-        raise error
-
-
 def test_the_exit_code_tells_of_quarantined_images() -> None:
     assert Result(Summary(2), Summary(2), 1.0).exit_code == 0
     assert Result(Summary(2, {"empty": 1}), Summary(), 1.0).exit_code == 3
-
-
-def test_numbers_have_a_least_value() -> None:
-    check_at_least(1, num_workers=1, shard_size=None)
-    with pytest.raises(ValueError, match="--shard-size is 0, expected 1 or more"):
-        check_at_least(1, num_workers=1, shard_size=0)
 
 
 @pytest.mark.parametrize("main", [compress_dataset.main, decompress_dataset.main])

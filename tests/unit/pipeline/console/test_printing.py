@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.console.printing import job_command, metrics_glob, shown
-from pipeline.console.progress import ProgressReport
 from pipeline.console.text import (
     bitstreams_text,
     counts_text,
@@ -16,7 +15,7 @@ from pipeline.console.text import (
     speed_text,
 )
 from pipeline.ledger.output import Output
-from pipeline.ledger.summary import Mean, Summary, Tally
+from pipeline.ledger.summary import Mean, Summary
 
 
 @pytest.mark.parametrize(
@@ -66,15 +65,6 @@ def test_skipped_files_are_named_the_most_frequent_first() -> None:
     text = skipped_text({".json": 1, ".txt": 9, "hidden": 2, ".a": 1, ".b": 1, ".c": 1})
     assert text.startswith("skipped 15 files or samples that are not images: .txt 9, hidden 2, .json 1")
     assert text.endswith(", ...")
-
-
-def test_progress_off_a_terminal_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    tally = Tally(Summary(2))
-    with ProgressReport("compressed", num_images=6, tally=tally) as progress:
-        for summary in (Summary(2, {"empty": 1}), Summary(2)):
-            tally.add(summary)
-            progress.show()
-    assert capsys.readouterr().err == "compressed 6 of 6 images, 1 quarantined\n"
 
 
 def test_commands_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
