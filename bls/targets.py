@@ -49,6 +49,12 @@ class Target:
             below = "" if highest == math.inf else f" and below {highest:g}"
             raise ValueError(f"target {self.kind} is {self.value:g}, expected a number above 0{below}")
 
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """Read what `str` says of a target."""
+        kind, _, value = text.split()
+        return cls(kind, float(value))  # type: ignore[arg-type]
+
     def __str__(self) -> str:
         return f"{self.kind} {'<=' if self.is_size else '>='} {self.value:.15g}"
 

@@ -82,18 +82,27 @@ class InputOptions:
 
 
 @dataclass(frozen=True)
-class ClusterOptions:
-    """The workers of a job, on this machine or on the cluster of RAY_ADDRESS."""
+class WorkerOptions:
+    """The workers of a job that runs no transform, on this machine or on the cluster of RAY_ADDRESS."""
 
     num_workers: int | None = None
     """Number of workers. Default: as many as the machine or cluster has room for."""
     cpus_per_worker: int = 1
     """CPUs of each worker, and threads that it uses."""
+
+    def __post_init__(self) -> None:
+        check_at_least(1, num_workers=self.num_workers, cpus_per_worker=self.cpus_per_worker)
+
+
+@dataclass(frozen=True)
+class ClusterOptions(WorkerOptions):
+    """The workers of a job, on this machine or on the cluster of RAY_ADDRESS."""
+
     gpus_per_worker: float = 0
     """GPUs of each worker; above 0 the transforms run on a GPU."""
 
     def __post_init__(self) -> None:
-        check_at_least(1, num_workers=self.num_workers, cpus_per_worker=self.cpus_per_worker)
+        super().__post_init__()
         check_at_least(0, gpus_per_worker=self.gpus_per_worker)
 
     @property

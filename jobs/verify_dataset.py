@@ -53,7 +53,7 @@ class VerifyDataset:
     sample: str = "100%"
     """Verify a random part of the shards, such as `1%`; every run draws others."""
     repair: bool = False
-    """Give damaged shards back to the compress job: its next run does these again, and only these."""
+    """Give damaged shards back to the job that wrote them: its next run does these again, and only these."""
     bundle: BundleOption = None
     cluster: OmitArgPrefixes[ClusterOptions] = field(default_factory=ClusterOptions)
     log_json: bool = False
@@ -208,10 +208,10 @@ def _print_result(config: VerifyDataset, check: _Check) -> None:
     )
     print_quarantined(total)
     if check.given_back and config.repair:
-        say(f"{len(check.given_back)} shards were given back: the compress command, given again, does them again")
+        say(f"{len(check.given_back)} shards were given back: the command that wrote them does them again")
     elif check.given_back:
         arguments = ["--input", shown(output), *([] if config.bundle is None else ["--bundle", redact(config.bundle)])]
-        purpose = "Give the damaged shards back to the compress job, whose command then does them again:"
+        purpose = "Give the damaged shards back to the job that wrote them, whose command then does them again:"
         print_commands([(purpose, job_command("verify_dataset", *arguments, "--repair"))])
 
 

@@ -62,6 +62,7 @@ INSTALLED = {
     "decompress_dataset": "bls-decompress",
     "evaluate": "bls-evaluate",
     "query_metrics": "bls-query",
+    "recode_dataset": "bls-recode",
     "report": "bls-report",
     "train": "bls-train",
     "verify_dataset": "bls-verify",

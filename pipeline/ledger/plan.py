@@ -55,7 +55,6 @@ def freeze_plan(
     """
     stored = output.manifest()
     if stored is None:
-        output.check_writable()
         manifest = replace(_write_plan(output, source, shard_size, num_workers), job=job, settings=settings)
         stored = output.begin(manifest)
         if stored.plan == manifest.plan:
@@ -70,22 +69,33 @@ def freeze_plan(
     return stored
 
 
+def copy_plan(output: Output, planned: Output, manifest: Manifest, *, job: str, settings: dict[str, Any]) -> Manifest:
+    """Give a new output the plan of another, which has this manifest, or check that an existing one has these settings.
+
+    Raises:
+        DamagedFileError: a file of the plan is damaged.
+        OutputError: the output was begun with other settings.
+    """
+    stored = output.manifest()
+    if stored is None:
+        output.check_writable()
+        plan = uuid.uuid4().hex
+        for name, table, _ in _plan_files(planned, manifest):
+            content = table_to_parquet(table, metadata={"plan": plan})
+            output.folder.write(name.replace(manifest.plan, plan), content)
+        stored = output.begin(replace(manifest, job=job, settings=settings, plan=plan, created=Manifest().created))
+    check_same(stored, job=job, settings=settings, output=output)
+    return stored
+
+
 def planned_shards(output: Output, manifest: Manifest, *, skip: set[int]) -> Iterator[Shard]:
     """Read the shards of the frozen plan in order, holding one plan file in memory at a time.
 
     Raises:
         DamagedFileError: a plan file is damaged, or one is missing.
     """
-    num_shards = 0
-    for name in list_names(output.folder.child("plan")):
-        if f".{manifest.plan}." in name:
-            table = parse_table(output.folder.read(f"plan/{name}"), PLAN, folder=output, name=f"plan/{name}")
-            starts = np.flatnonzero(np.diff(table.column("shard").to_numpy(), prepend=-1)).tolist()
-            num_shards += len(starts)
-            yield from _shards(table, starts, skip)
-    with parsing(output, "plan/"):
-        if num_shards != manifest.num_shards:
-            raise ValueError(f"there are {num_shards} of {manifest.num_shards} shards, a file is missing")
+    for _, table, starts in _plan_files(output, manifest):
+        yield from _shards(table, starts, skip)
 
 
 def default_size(num_images: int, num_workers: int) -> int:
@@ -119,6 +129,7 @@ def _write_plan(output: Output, source: Source, shard_size: int | None, num_work
     references = iter(source.references())
     if (first := next(references, None)) is None:
         raise no_images(source)
+    output.check_writable()
     references = itertools.chain([first], references)
     if shard_size is None:
         shard_size, references = _default_size(references, num_workers())
@@ -162,6 +173,20 @@ def _default_size(references: Iterator[ImageReference], num_workers: int) -> tup
 def _chunks(items: Iterator[_T], size: int) -> Iterator[tuple[_T, ...]]:
     while chunk := tuple(itertools.islice(items, size)):
         yield chunk
+
+
+def _plan_files(output: Output, manifest: Manifest) -> Iterator[tuple[str, pa.Table, list[int]]]:
+    """Read the files of a plan in order: name, table, and the rows at which its shards begin."""
+    num_shards = 0
+    for name in list_names(output.folder.child("plan")):
+        if f".{manifest.plan}." in name:
+            table = parse_table(output.folder.read(f"plan/{name}"), PLAN, folder=output, name=f"plan/{name}")
+            starts = np.flatnonzero(np.diff(table.column("shard").to_numpy(), prepend=-1)).tolist()
+            num_shards += len(starts)
+            yield f"plan/{name}", table, starts
+    with parsing(output, "plan/"):
+        if num_shards != manifest.num_shards:
+            raise ValueError(f"there are {num_shards} of {manifest.num_shards} shards, a file is missing")
 
 
 def _shards(table: pa.Table, starts: Sequence[int], skip: set[int]) -> Iterator[Shard]:

@@ -14,6 +14,8 @@ from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, CARRIED, SCHEMA_VERSION
 from pipeline.read.selection import Selection, select, stored_keys
 
+_WRITERS = ("compress", "recode")  # jobs whose output is a compressed dataset
+
 
 @dataclass(frozen=True)
 class StoredFile:
@@ -25,7 +27,7 @@ class StoredFile:
 
 
 class CompressedDataset:
-    """The committed part of a compress job's output.
+    """The committed part of the output of a compress or recode job.
 
     Raises:
         ValueError: there is no compressed dataset at the URI, or another release wrote it.
@@ -34,7 +36,7 @@ class CompressedDataset:
     def __init__(self, uri: str) -> None:
         self.output = Output(uri)
         manifest = self.output.manifest()
-        if manifest is None or manifest.job != "compress":
+        if manifest is None or manifest.job not in _WRITERS:
             raise ValueError(
                 f"input {self.output} is not a compressed dataset: expected the --output of jobs/compress_dataset.py"
             )
@@ -73,9 +75,9 @@ class CompressedDataset:
         """Say that the job is not finished, and what readers see; nothing where it is."""
         if not self.num_left:
             return ""
-        num_images = self.manifest.num_images
+        job, num_images = self.manifest.job, self.manifest.num_images
         seen = f"{num_images - self.num_left} of {num_images} images are seen"
-        return f"the compress job of {self.output} is not finished: {seen}, {self.num_left} are left to its command"
+        return f"the {job} job of {self.output} is not finished: {seen}, {self.num_left} are left to its command"
 
     @property
     def quality(self) -> float | None:

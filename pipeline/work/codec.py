@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bls import use_huge_pages
-from bls.bitstream import MAX_PIXELS, Header
+from bls.bitstream import MAX_PIXELS, BitstreamError, Header
 from bls.codec import Codec, Symbols
 from bls.entropy.coders import CODERS
 from bls.ladder import quality_text
@@ -110,6 +110,18 @@ def try_out(codec: Codec, *, quality: float, coder: str, effort: int = 0) -> Non
     """
     x = np.zeros((16, 16, 3), np.uint8)
     codec.decompress(codec.compress(x, quality=quality, coder=coder, effort=effort))
+
+
+def decode_again(codec: Codec, bitstream: bytes, *, header: Header, symbols: Symbols) -> tuple[Header, Symbols]:
+    """Decode a bitstream that was just encoded; return what it holds.
+
+    Raises:
+        BitstreamError: it does not give its header and symbols back.
+    """
+    decoded = codec.decode(bitstream)
+    if decoded[0] != header or not np.array_equal(decoded[1], symbols):
+        raise BitstreamError("the bitstream does not give its symbols back: please report this image")
+    return decoded
 
 
 @dataclass

@@ -7,7 +7,7 @@ however long the input is and however large its images are.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -51,19 +51,25 @@ class Item:
     @contextmanager
     def stage(self, seconds: str | None = None) -> Iterator[None]:
         """Quarantine this image at an error, which ends there; add the time to a column of the row, if one is named."""
+        with nullcontext() if seconds is None else self.timed(seconds):
+            try:
+                yield
+            except ImageError as error:
+                self.row.update(error.facts)
+                self.quarantine(error.status, error)
+            except BitstreamError as error:
+                self.quarantine(Status.CORRUPT, error)
+            except Exception as error:
+                self.quarantine(Status.FAILED, error)
+
+    @contextmanager
+    def timed(self, seconds: str) -> Iterator[None]:
+        """Add the time to a column of the row."""
         start = time.perf_counter()
         try:
             yield
-        except ImageError as error:
-            self.row.update(error.facts)
-            self.quarantine(error.status, error)
-        except BitstreamError as error:
-            self.quarantine(Status.CORRUPT, error)
-        except Exception as error:
-            self.quarantine(Status.FAILED, error)
         finally:
-            if seconds is not None:
-                self.row[seconds] = self.row.get(seconds, 0.0) + time.perf_counter() - start
+            self.row[seconds] = self.row.get(seconds, 0.0) + time.perf_counter() - start
 
 
 _I = TypeVar("_I", bound=Item)

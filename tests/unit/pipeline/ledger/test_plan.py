@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.ledger.markers import Committed
 from pipeline.ledger.output import Manifest, Output, OutputError
-from pipeline.ledger.plan import MAX_DEFAULT_SIZE, MIN_DEFAULT_SIZE, freeze_plan, planned_shards
+from pipeline.ledger.plan import MAX_DEFAULT_SIZE, MIN_DEFAULT_SIZE, copy_plan, freeze_plan, planned_shards
 from pipeline.ledger.shard import Shard
 from pipeline.sources.opening import open_source
 from pipeline.sources.reference import Columns, Source
@@ -52,6 +52,16 @@ def test_every_input_is_in_one_shard_in_order(tmp_path: Path, output: Output) ->
     assert [len(shard.items) for shard in shards] == [3, 3, 3, 1]
     assert [item for shard in shards for item in shard.items] == list(source.references())
     assert (manifest.num_images, manifest.num_shards, manifest.shard_size) == (10, 4, 3)
+
+
+def test_a_plan_is_copied_once_under_an_id_of_its_own(tmp_path: Path, output: Output) -> None:
+    first, copy = freeze(output, fill(tmp_path / "in", 10)), Output(str(tmp_path / "copy"))
+    manifest = copy_plan(copy, output, first, job="recode", settings=SETTINGS)
+    assert plan(copy, manifest) == plan(output, first)
+    assert manifest.plan != first.plan and manifest.keys_sha256 == first.keys_sha256
+    assert copy_plan(copy, output, first, job="recode", settings=SETTINGS) == manifest
+    with pytest.raises(OutputError, match="begun with other settings"):
+        copy_plan(copy, output, first, job="recode", settings={"quality": 5})
 
 
 def test_a_rerun_reads_the_frozen_plan(tmp_path: Path, output: Output) -> None:
