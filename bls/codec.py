@@ -126,8 +126,11 @@ class Codec:
     ) -> list[bytes]:
         """Compress several images; those of equal padded shapes go through the transform together."""
         pixels = [as_pixels(image) for image in images]
+        check_effort(effort)
+        if effort:
+            return [stream for _, stream in self._refine(pixels, quality=quality, coder=coder, effort=effort)]
         headers = [make_header(x, quality=quality, coder=coder) for x in pixels]
-        symbols = self.analyze(pixels, quality=quality, coder=coder, effort=effort)
+        symbols = self.analyze(pixels, quality=quality)
         return [self.encode(q, header=header) for q, header in zip(symbols, headers, strict=True)]
 
     def decompress(self, data: bytes) -> Pixels:
@@ -152,7 +155,7 @@ class Codec:
         """
         check_effort(effort)
         if effort:
-            return self._refine(images, quality=quality, coder=coder, effort=effort)
+            return [symbols for symbols, _ in self._refine(images, quality=quality, coder=coder, effort=effort)]
         gain = self._gain(index_of(quality))
         return self._analyze(images, quality, lambda y: quantize(y * gain).to(torch.int32))
 
@@ -190,7 +193,10 @@ class Codec:
 
     @torch.inference_mode(False)  # whatever the caller's mode is
     @torch.enable_grad()
-    def _refine(self, images: Sequence[Pixels], *, quality: float, coder: str, effort: int) -> list[Symbols]:
+    def _refine(
+        self, images: Sequence[Pixels], *, quality: float, coder: str, effort: int
+    ) -> list[tuple[Symbols, bytes]]:
+        """Return the better of plain and refined symbols of each image, and its bitstream."""
         index = index_of(quality)
         latents = self.latents(images, quality=quality)
         refiner = Refiner(
@@ -204,19 +210,20 @@ class Codec:
         )
         plain = [self.quantize(y, quality=quality) for y in latents]
         refined = refiner(images, latents, effort=effort)
-        # Of both, what the decoder and the coder make of them decides.
         headers = [make_header(x, quality=quality, coder=coder) for x in images]
-        before, after = (self._losses(images, symbols, headers) for symbols in (plain, refined))
-        return [r if a < b else p for p, r, b, a in zip(plain, refined, before, after, strict=True)]
+        # What the decoder shows and the coder spends decides.
+        both = zip(self._coded(images, plain, headers), self._coded(images, refined, headers), strict=True)
+        return [min(pair, key=lambda coded: coded[0])[1:] for pair in both]
 
-    def _losses(
+    def _coded(
         self, images: Sequence[Pixels], symbols: Sequence[Symbols], headers: Sequence[Header]
-    ) -> Iterator[float]:
-        """Yield `lmbda * 255^2 * mse + bpp` of coded images."""
+    ) -> Iterator[tuple[float, Symbols, bytes]]:
+        """Yield `lmbda * 255^2 * mse + bpp` of images, with their symbols and bitstreams."""
         x_hats = self.synthesize(list(zip(headers, symbols, strict=True)))
         for x, x_hat, q, header in zip(images, x_hats, symbols, headers, strict=True):
-            bpp = measures.bpp(len(self.encode(q, header=header)), height=header.height, width=header.width)
-            yield lmbda_of(quality_of(header.quality_index)) * measures.mse_255(x, x_hat) + bpp
+            stream = self.encode(q, header=header)
+            bpp = measures.bpp(len(stream), height=header.height, width=header.width)
+            yield lmbda_of(quality_of(header.quality_index)) * measures.mse_255(x, x_hat) + bpp, q, stream
 
     def encode(self, symbols: Symbols, *, header: Header) -> bytes:
         """Entropy code symbols into a bitstream."""

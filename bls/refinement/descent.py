@@ -87,9 +87,11 @@ class Objective:
     error_bits: float
     """What a squared error of 1 in one sample of a pixel weighs."""
 
-    def __call__(self, v: Tensor, x: Tensor, counted: Tensor) -> Tensor:
-        """Return the bits of all images together."""
-        error = (self.synthesis(v).clamp(0, 1) - x) * counted
+    def __call__(self, v: Tensor, x: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Return the bits of all images together; without `counted` all pixels count."""
+        error = self.synthesis(v).clamp(0, 1) - x
+        if counted is not None:
+            error = error * counted
         return self.error_bits * error.square().sum() + self.code_length(v).sum()
 
 
@@ -117,7 +119,9 @@ def refine(
             bits = _bits_in(
                 symbols[:, :, rows_in, columns_in],
                 (..., rows_kept, columns_kept),
-                partial(objective, x=_on(v.device, x[pixels]) / 255, counted=reached.to(v.device)),
+                partial(
+                    objective, x=_on(v.device, x[pixels]) / 255, counted=None if reached.all() else reached.to(v.device)
+                ),
             )
             symbols[:, :, rows, columns] = _descend(bits, v[:, :, rows, columns], SCHEDULES[effort])
     return symbols
