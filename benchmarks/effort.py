@@ -29,8 +29,9 @@ from benchmarks.provenance import RESULTS, write_result
 from bls import use_huge_pages
 from bls.codec import Codec
 from bls.measures import images as measures
+from bls.pixels import Pixels
 from bls.refinement.descent import SCHEDULES
-from pipeline.baselines import Pixels, decode, library_versions
+from pipeline.baselines import decode, library_versions
 
 T = TypeVar("T")
 AVIF_SPEEDS = (9, 8, 6, 4, 2, 0)
