@@ -198,7 +198,7 @@ class ShardCompressor:
         if item.ok:
             with item.stage("decode_seconds"):
                 item.image = images.decode(item.data, max_pixels=self._config.codec.max_pixels)
-                item.row.update(_source_columns(item.image, source_num_bytes=len(item.data)))
+                item.row.update(source_columns(item.image, source_num_bytes=len(item.data)))
         item.data = b""
         return item
 
@@ -257,7 +257,7 @@ def is_sampled(key: str, share: float) -> bool:
     return zlib.crc32(key.encode()) < share * 2**32
 
 
-def _source_columns(image: SourceImage, *, source_num_bytes: int) -> dict[str, Any]:
+def source_columns(image: SourceImage, *, source_num_bytes: int) -> dict[str, Any]:
     height, width = image.pixels.shape[:2]
     return {
         "width": width,

@@ -1,0 +1,72 @@
+"""Outputs of every release are read, resumed, verified and restored for ever."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from jobs import decompress_dataset, query_metrics, verify_dataset
+from pipeline import CompressedImages
+from pipeline.cluster.run import run_to_end
+from pipeline.console.exits import ExitCode
+from pipeline.ledger.output import Output
+from tests.golden.write_outputs import BROKEN, GOLDEN, compress
+from tests.inline import InlineCluster
+
+FOLDERS = sorted(GOLDEN.glob("outputs-*"))
+BUNDLE = str(GOLDEN / "v1" / "bundle")
+KEYS = {"committed": ["a.png", "c.png"], "half": ["a.png"], "retried": ["a.png", "c.png", BROKEN]}
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
+def outputs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of a golden folder, whose jobs run in this process."""
+    monkeypatch.setattr(decompress_dataset, "Cluster", InlineCluster)
+    monkeypatch.setattr(decompress_dataset, "run_to_end", partial(run_to_end, run=InlineCluster.run))
+    monkeypatch.setattr(verify_dataset, "Cluster", InlineCluster)
+    monkeypatch.setattr(verify_dataset, "run_shards", InlineCluster.run)
+    return Path(shutil.copytree(request.param, tmp_path / "golden"))
+
+
+def keys(output: Path) -> list[str]:
+    return [sample["key"] for sample in CompressedImages(str(output), bundle=BUNDLE)]
+
+
+def verify(output: Path, images: Path) -> int:
+    given = ["--input", str(output), "--bundle", BUNDLE, "--decode", "--originals", str(images)]
+    return verify_dataset.main(given)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_an_output_is_read_verified_and_restored(outputs: Path, name: str) -> None:
+    output = outputs / name
+    assert keys(output) == KEYS[name]
+    assert query_metrics.main(["--input", str(output), "SELECT max(COLUMNS(*)) FROM images"]) == ExitCode.DONE
+    assert verify(output, outputs / "images") == ExitCode.DONE
+    restored = outputs / "restored"
+    given = ["--input", str(output), "--output", str(restored), "--bundle", BUNDLE]
+    # What is compressed is restored; that the compress job is not at its end is told by the exit code.
+    assert decompress_dataset.main(given) == (ExitCode.DONE_IN_PART if name == "half" else ExitCode.DONE)
+    found = [str(path.relative_to(restored / "images")) for path in (restored / "images").rglob("*.png")]
+    assert sorted(found) == sorted(KEYS[name])
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_an_output_is_resumed(outputs: Path, name: str) -> None:
+    output = outputs / name
+    before = Output(str(output)).markers()
+    compress(outputs / "images", output)
+    after = Output(str(output)).markers()
+    assert [marker for marker in after if marker in before] == before, "what was done stays as it is"
+    assert [marker.retry for marker in after] == ([0, 0, 1] if name == "retried" else [0, 0, 0])
+    assert keys(output) == (KEYS["retried"] if name == "retried" else KEYS["committed"])
+    assert verify(output, outputs / "images") == ExitCode.DONE
+
+
+def test_a_quarantined_image_is_tried_again(outputs: Path) -> None:
+    mended, output = outputs / "images" / BROKEN, outputs / "committed"
+    shutil.copy(outputs / "images" / "a.png", mended)
+    compress(outputs / "images", output, retry_quarantined=True)
+    assert [marker.retry for marker in Output(str(output)).markers()] == [0, 0, 1]
+    assert keys(output) == KEYS["retried"]
