@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import tyro
@@ -18,10 +18,15 @@ from bls.codec import Codec
 from bls.entropy.coders import CODERS
 from bls.files import replace_file, write_file
 from bls.image_files import open_image
-from bls.ladder import quality_of, quality_text
+from bls.ladder import index_of, quality_of, quality_text
 from bls.measures import images as measures
 from bls.refinement.descent import check_effort
 from bls.targets import Kind, Target, compress_to_target
+
+
+class UsageError(ValueError):
+    """What is asked for makes no sense, whatever the files hold."""
+
 
 Input = Annotated[Path, tyro.conf.Positional]
 
@@ -56,26 +61,33 @@ def encode(
         bundle: Folder of fitted models; by default the one that comes with the package.
         overwrite: Replace files that are there.
     """
-    asked: list[tuple[Kind, float | None]] = [
-        ("psnr_db", target_psnr_db),
-        ("ms_ssim", target_ms_ssim),
-        ("num_bytes", target_num_bytes),
-        ("bpp", target_bpp),
-    ]
-    targets = [Target(kind, value) for kind, value in asked if value is not None]
-    if len(targets) + (quality is not None) > 1:
-        raise ValueError("several of --quality and the targets are given: give one")
+    wanted = _goal(quality, psnr_db=target_psnr_db, ms_ssim=target_ms_ssim, num_bytes=target_num_bytes, bpp=target_bpp)
     check_effort(effort)
     pairs = _pairs(files, output_dir)
     for image, output in pairs:
         _check_target(output, source=image, overwrite=overwrite)
-    codec, wanted = Codec.load(bundle), targets[0] if targets else 4.0 if quality is None else quality
+    codec = Codec.load(bundle)
     if output_dir is not None:
         output_dir.mkdir(parents=True, exist_ok=True)
     compress = partial(_compress, codec, wanted, coder, effort)
     failed = [error for image, output in pairs if (error := _encode_or_fail(codec, image, output, compress))]
     if failed:
         raise ValueError("\n".join([*failed, f"{len(failed)} of {len(pairs)} images were not encoded"]))
+
+
+def _goal(quality: float | None, **values: float | None) -> Target | float:
+    """Return the target that was given, by its kind, or the quality."""
+    given = {kind: value for kind, value in values.items() if value is not None}
+    if len(given) + (quality is not None) > 1:
+        raise UsageError("several of --quality and the targets are given: give one")
+    try:
+        for kind, value in given.items():
+            return Target(cast(Kind, kind), value)
+        wanted = 4.0 if quality is None else quality
+        index_of(wanted)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return wanted
 
 
 def _pairs(files: Sequence[Path], output_dir: Path | None) -> list[tuple[Path, Path]]:
@@ -213,6 +225,9 @@ def main() -> None:
         return
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m bls")
+    except UsageError as error:
+        print(f"bls: {error}", file=sys.stderr)
+        sys.exit(2)
     except (BitstreamError, ValueError, OSError, Warning, Image.DecompressionBombError) as error:
         sys.exit(f"bls: {error}")
 

@@ -146,9 +146,25 @@ def test_a_file_is_no_larger_than_was_asked(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("sys.argv", arguments)
     command.main()
     assert 0.995 * 6000 - 2 <= (tmp_path / "cat.bls").stat().st_size <= 6000
-    monkeypatch.setattr("sys.argv", [*arguments, "--quality", "3", "--overwrite"])
-    with pytest.raises(SystemExit, match="several of --quality and the targets"):
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--quality", "3", "--target-bpp", "1"], "several of --quality and the targets are given: give one"),
+        (["--quality", "0.99"], "quality is 0.99, expected a number from 1 to 8"),
+        (["--quality", "nan"], "quality is nan, expected a number from 1 to 8"),
+        (["--target-num-bytes", "0"], "target num_bytes is 0, expected a number above 0"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bls", "encode", "cat.png", "cat.bls", *options])
+    with pytest.raises(SystemExit) as end:
         command.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"bls: {message}\n"
 
 
 def test_effort_spends_the_bytes_of_a_target_better() -> None:
