@@ -41,7 +41,6 @@ TESTED_ELSEWHERE = {
     "pipeline/ledger/bitstream_rows.py": "unit/pipeline/decompress/test_worker.py",
     "pipeline/ledger/shard.py": "unit/pipeline/work/test_commit.py",
     "pipeline/read/dataset.py": "unit/pipeline/read/test_torch_dataset.py",
-    "pipeline/read/images.py": "unit/pipeline/read/test_torch_dataset.py",
     "pipeline/read/sql.py": "unit/pipeline/read/test_queries.py",
     "pipeline/report/charts.py": "unit/pipeline/report/test_page.py",
     "pipeline/report/words.py": "unit/pipeline/report/test_page.py",

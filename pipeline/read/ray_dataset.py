@@ -39,7 +39,7 @@ def read_compressed(
     num_cpus: int = 1,
     num_gpus: float | None = None,
 ) -> "ray.data.Dataset":
-    """Read a compressed dataset as decoded images: `pipeline.read.dataset`'s columns, `image` (and `latents`) of
+    """Read a compressed dataset as decoded images: `pipeline.read.images`' columns, `image` (and `latents`) of
     varying shape.
 
     Actors of `num_cpus` and `num_gpus` each hold the codec: `concurrency` of them, without it up to one less than the

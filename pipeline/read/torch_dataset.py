@@ -26,7 +26,7 @@ _ROWS_AHEAD = 64  # of the one that is decoded, read by a thread
 
 
 class CompressedImages(IterableDataset[dict[str, Any]]):
-    """Decode the images of a compressed dataset: a dictionary each, of `pipeline.read.dataset`'s columns.
+    """Decode the images of a compressed dataset: a dictionary each, of `pipeline.read.images`' columns.
 
     `transform` is applied to `image`. Every image is yielded once in an epoch, by one worker of one rank of
     torch.distributed: each of them reads a stretch of the dataset, equally long but for one image. With `drop_uneven`
