@@ -20,7 +20,7 @@ from pipeline.work.stages import run_batch
 
 @dataclass
 class CodedItem(DecodedItem):
-    """An image being compressed; what no later stage needs is dropped."""
+    """An image being compressed; a value that no later stage needs is dropped."""
 
     image: SourceImage | None = None
     latents: Latents | None = None  # for a target
@@ -39,7 +39,7 @@ def analyze(codec: Codec, batch: Sequence[CodedItem], *, quality: float, coder: 
 
 
 def code(codec: Codec, item: CodedItem, *, quality: float, coder: str) -> None:
-    """Encode the symbols, then decode what is going to be stored: from here on only that counts."""
+    """Encode the symbols, then decode the bitstream: later stages see only what a reader will see."""
     if item.ok:
         assert item.image is not None and item.symbols is not None
         symbols = item.symbols
@@ -59,7 +59,7 @@ def analyze_for_target(codec: Codec, batch: Sequence[CodedItem]) -> None:
 
 
 def code_to_target(codec: Codec, item: CodedItem, *, target: Target, coder: str, effort: int) -> None:
-    """Search for the quality that meets a target, then decode what is going to be stored.
+    """Search for the quality that meets a target, then decode the bitstream.
 
     An image without an MS-SSIM cannot be shown to meet one: it gets the best quality.
     """
@@ -88,7 +88,7 @@ def code_to_target(codec: Codec, item: CodedItem, *, target: Target, coder: str,
 
 
 def quality_columns(codec: Codec, quality: float) -> dict[str, Any]:
-    """Return the columns that tell the quality of an image and the network that codes it."""
+    """Return the columns of the quality of an image and of the network that codes it."""
     network = codec.bundle.network(quality)
     return {
         "quality": quality,
@@ -99,7 +99,7 @@ def quality_columns(codec: Codec, quality: float) -> dict[str, Any]:
 
 
 def _verify(codec: Codec, item: CodedItem, header: Header) -> None:
-    """Decode a bitstream: from here on only what it holds counts."""
+    """Decode a bitstream, and compare its symbols with those that were coded."""
     if item.ok:
         assert item.symbols is not None
         with item.stage("entropy_decode_seconds"):

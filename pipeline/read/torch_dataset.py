@@ -30,7 +30,7 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
 
     `transform` is applied to `image`. Every image is yielded once in an epoch, by one worker of one rank of
     torch.distributed: each of them reads a stretch of the dataset, equally long but for one image. With `drop_uneven`
-    ranks yield the same number of images, and what is left over is not yielded.
+    ranks yield the same number of images, and the images left over are not yielded.
 
     `shuffle` gives every epoch another order, made by `seed` and the number of the epoch: call `set_epoch` before each.
     Every worker mixes images of many files in a buffer of `shuffle_buffer` images, not decoded. docs/datasets.md has
@@ -78,7 +78,7 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
         self._rank = (0, 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the codec, which every process loads for itself; take along the rank, which workers do not know."""
+        """Leave out the codec, which every process loads for itself; keep the rank, which workers do not know."""
         return {**self.__dict__, "_reader": None, "_rank": self._current_rank()}
 
     @property
@@ -127,28 +127,28 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
     def state_dict(self, loader: DataLoader[Any] | None = None, *, num_batches: int = 0) -> dict[str, Any]:
         """Return where an epoch is, for `load_state_dict`: plain numbers.
 
-        With a DataLoader, whose workers are ahead of what it gives, after `num_batches` of its batches; without one
-        after the images that this process has yielded.
+        With a DataLoader, whose workers read ahead, it is the place after `num_batches` of its batches. Without one it
+        is the place after the images that this process has yielded.
 
         Raises:
-            ValueError: batches do not tell which images are in them.
+            ValueError: the number of batches does not say which images were in them.
         """
         state = {"epoch": self._progress.epoch, "num_ranks": self._current_rank()[1], "order": self._order.settings()}
         if loader is None:
             return {**state, "num_rows": self._num_taken, "num_workers": self._place().num_workers}
         if self.num_skipped or not loader.in_order:
             raise ValueError(
-                "batches do not tell which images are in them, as damaged images were left out or batches come out of "
-                "order: go on with the next epoch"
+                "the number of batches does not say which images were in them, as damaged images were left out or "
+                "batches come out of order: go on with the next epoch"
             )
         batches = Batches(num_batches, loader.batch_size or 1, loader.drop_last, max(loader.num_workers, 1))
         return {**state, "batches": asdict(batches)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Enter an epoch where another process left it: the same images follow, if ranks and workers are as many.
+        """Go on where another process left an epoch: with the same ranks and workers the same images follow.
 
         Raises:
-            ValueError: the state is of another order of images, or of another number of ranks.
+            ValueError: the state has another order of images, or another number of ranks.
         """
         rank, num_ranks = self._current_rank()
         expected = {"num_ranks": num_ranks, "order": self._order.settings()}
@@ -197,7 +197,7 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
 
 
 def _read(reader: ImageReader, rows: Iterator[tuple[Part, int]], *, skip: int) -> Iterator[StoredImage]:
-    """Read rows some way ahead of the one that is asked for, after so many that are not read."""
+    """Read rows ahead of the one that is asked for; the first `skip` rows are not read."""
     buffer = RowBuffer(reader.load)
     for part, row in itertools.islice(rows, skip):
         buffer.skip(part, row)
