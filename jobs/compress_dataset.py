@@ -124,10 +124,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compress_dataset(config: CompressDataset) -> ExitCode:
     """Compress what is not compressed yet, or estimate what that would take, and print a summary."""
-    with Cluster(job=JOB, **asdict(config.cluster)) as cluster:
-        if config.dry_run:
-            with usage():
-                return _dry_run(config, cluster)
+    if config.dry_run:
+        with _cluster(config) as cluster, usage():
+            return _dry_run(config, cluster)
+    output, result = compress(config)
+    if result.total.num_images:
+        _print_result(config, output, result)
+    return result.exit_code
+
+
+def compress(config: CompressDataset) -> tuple[Output, Result]:
+    """Compress what is not compressed yet.
+
+    Raises:
+        UsageError: the job cannot begin as it was asked to.
+        WorkError: it cannot go on.
+    """
+    with _cluster(config) as cluster:
         with usage():
             work, steering = _prepare(config, cluster)
         run = partial(
@@ -137,9 +150,11 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
             retry_quarantined=config.rerun.retry_quarantined,
         )
         result = run(work) if steering is None else run_within_budget(work, steering, run)
-    if result.total.num_images:
-        _print_result(config, work.output, result)
-    return result.exit_code
+    return work.output, result
+
+
+def _cluster(config: CompressDataset) -> Cluster:
+    return Cluster(job=JOB, **asdict(config.cluster))
 
 
 def _worker_config(config: CompressDataset) -> CompressionConfig:

@@ -82,14 +82,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def decompress_dataset(config: DecompressDataset) -> ExitCode:
     """Restore what is not restored yet, and print a summary."""
+    output, result = decompress(config)
+    _print_result(output, result, config.container)
+    return result.exit_code
+
+
+def decompress(config: DecompressDataset) -> tuple[Output, Result]:
+    """Restore what is not restored yet.
+
+    Raises:
+        UsageError: the job cannot begin as it was asked to.
+        WorkError: it cannot go on.
+    """
     with Cluster(job=JOB, **asdict(config.cluster)) as cluster:
         with usage():
             work = _prepare(config)
-        result = run_to_end(
-            work, cluster, max_failures=config.rerun.max_failures, retry_quarantined=config.rerun.retry_quarantined
-        )
-    _print_result(work.output, result, config.container)
-    return result.exit_code
+        rerun = config.rerun
+        result = run_to_end(work, cluster, max_failures=rerun.max_failures, retry_quarantined=rerun.retry_quarantined)
+    return work.output, result
 
 
 def _prepare(config: DecompressDataset) -> Work:

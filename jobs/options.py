@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
@@ -136,6 +136,40 @@ def parse(kind: type[Config], arguments: Sequence[str] | None) -> Config:
         print(f"bls-codec {code_version()}")
         raise SystemExit(0)
     return tyro.cli(kind, args=words)
+
+
+def config_of(kind: type[Config], **options: Any) -> Config:
+    """Return a job's configuration from options by the names of their flags, whatever group they are in.
+
+    Raises:
+        TypeError: there is no option of a name, or a required one is missing.
+        ValueError: as the configuration.
+    """
+    config = _take(kind, options)
+    if options:
+        known = sorted(_names(kind))
+        raise TypeError(f"there is no option {', '.join(options)}: expected some of {', '.join(known)}")
+    return config
+
+
+def _take(kind: type[Config], options: dict[str, Any]) -> Config:
+    """Take the options of a configuration and of its groups out of all."""
+    groups = _groups(kind)
+    values = {each.name: options.pop(each.name) for each in fields(kind) if each.name in options}  # type: ignore[arg-type]
+    return kind(**{name: _take(group, options) for name, group in groups.items()}, **values)
+
+
+def _groups(kind: type) -> dict[str, type]:
+    return {name: hint for name, hint in get_type_hints(kind).items() if is_dataclass(hint) and isinstance(hint, type)}
+
+
+def _names(kind: type) -> Iterator[str]:
+    groups = _groups(kind)
+    for each in fields(kind):
+        if each.name in groups:
+            yield from _names(groups[each.name])
+        else:
+            yield each.name
 
 
 def check_at_least(minimum: int, **options: float | None) -> None:
