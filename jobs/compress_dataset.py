@@ -85,6 +85,8 @@ class CompressDataset:
     bundle: BundleOption = None
     shard_size: int | None = None
     """Images that are committed together. Default: 128, or fewer if workers would be idle."""
+    min_psnr_db: float | None = None
+    """Quarantine images that come out with a lower PSNR than this, in dB: line art, screenshots. Default: none."""
     ms_ssim: str = "all"
     """Images whose MS-SSIM is measured: `all`, `none`, or a sample such as `10%`. Images with fewer than 161
     pixels a side never have one: its coarsest window does not fit into them."""
@@ -174,6 +176,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
         codec=codec,
         target=config.goal.target,
         max_total_bytes=config.goal.budget,
+        min_psnr_db=config.min_psnr_db,
         ms_ssim_share=config.ms_ssim_share,
         columns=config.images.columns,
         num_threads=config.cluster.cpus_per_worker,
@@ -192,6 +195,7 @@ def _settings(source: Source, worker_config: CompressionConfig, output: Output) 
         "quality": worker_config.codec.quality,
         "target": worker_config.goal,
         "curve": curve_of(output),
+        "min_psnr_db": worker_config.min_psnr_db,
         "coder": worker_config.codec.coder,
         "effort": worker_config.codec.effort,
         "max_pixels": worker_config.codec.max_pixels,

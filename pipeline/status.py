@@ -26,6 +26,8 @@ class Status(StrEnum):
     """The row of a Parquet file has no image."""
     AMBIGUOUS = "ambiguous"
     """The sample of a tar has several images."""
+    LOW_PSNR = "low_psnr"
+    """The decoded image has a lower PSNR than --min-psnr-db asks for."""
     NAME_CLASH = "name_clash"
     """The restored image would have the name of something else."""
     UNSAFE_NAME = "unsafe_name"

@@ -26,7 +26,7 @@ from pipeline.compress.coding import (
     rate_and_distortion,
 )
 from pipeline.compress.kept_rows import KeptRows
-from pipeline.images import SourceImage
+from pipeline.images import ImageError, SourceImage
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import CARRIED, METRICS, SOURCE_SIZES, STORED_SIZES, bitstreams_schema, to_parquet
@@ -63,6 +63,7 @@ class CompressionConfig:
     codec: CodecSpec
     target: Target | None = None
     max_total_bytes: int | None = None
+    min_psnr_db: float | None = None
     ms_ssim_share: float = 1.0
     columns: Columns | None = None
     carried: pa.DataType | None = None  # beside each image, as the source said when it was listed
@@ -228,6 +229,7 @@ class ShardCompressor:
                 bits = self._codec.estimate_bits(item.symbols, quality=item.row["quality"])
                 item.symbols = None
                 item.row.update(rate_and_distortion(item), estimated_bpp=bits / num_pixels(item))
+                self._check_psnr(item.row["psnr_db"])
                 if is_sampled(item.reference.key, self._config.ms_ssim_share):
                     item.row["ms_ssim"] = item.ms_ssim or measures.ms_ssim(item.image.pixels, item.x_hat)
                 item.stored = _stored_columns(item.reference, item.image, item.bitstream)
@@ -235,6 +237,12 @@ class ShardCompressor:
                 item.row["carried_num_bytes"] = self._carried_num_bytes(item.carried)
         item.carried = item.image = item.symbols = item.x_hat = None
         return item
+
+    def _check_psnr(self, psnr_db: float | None) -> None:
+        """Raise an ImageError where an image came out worse than is wanted; None is an image without error."""
+        wanted = self._config.min_psnr_db
+        if wanted is not None and psnr_db is not None and psnr_db < wanted:
+            raise ImageError(Status.LOW_PSNR, f"PSNR is {psnr_db:.2f} dB, --min-psnr-db is {wanted:g}")
 
     def _carried_num_bytes(self, value: Any) -> int:
         return 0 if self._config.carried is None else pa.array([value], self._config.carried).nbytes

@@ -36,7 +36,7 @@ _SOURCE, _STORED = (
 )
 # The rate is all bits over all pixels: one tiny image can rule the mean of the images' own rates.
 _MEANS = f"""count(*) AS images, round(8 * sum(num_bytes) {_GOOD} / sum(width::BIGINT * height) {_GOOD}, 3) AS bpp,
-       round(avg(bpp), 3) AS mean_bpp, round(avg(psnr_db), 2) AS psnr_db"""
+       round(avg(bpp) {_GOOD}, 3) AS mean_bpp, round(avg(psnr_db) {_GOOD}, 2) AS psnr_db"""
 _FAILURES = f"""
 SELECT key, source_uri, shard, status, error_class, error_message, width, height, mode, source_format, source_num_bytes
 FROM images WHERE status <> '{Status.OK}'"""

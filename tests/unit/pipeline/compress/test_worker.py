@@ -192,6 +192,19 @@ def run(config: CompressionConfig, shard: Shard, share: float) -> Marker:
     return ShardCompressor(replace(config, ms_ssim_share=share)).run(shard)
 
 
+def test_images_that_come_out_too_bad_are_held_back(config: CompressionConfig, shard: Shard) -> None:
+    first = {row["key"]: row["psnr_db"] for row in rows_of(ShardCompressor(config).run(shard), config, "metrics")}
+    wanted = sorted(value for value in first.values() if value is not None)[2]
+    held = replace(config, output=f"{config.output}-held", min_psnr_db=wanted)
+    marker = ShardCompressor(held).run(shard)
+    rows = {row["key"]: row for row in rows_of(marker, held, "metrics")}
+    bad = {key for key, value in first.items() if value is not None and value < wanted}
+    assert len(bad) == 2 and {key for key, row in rows.items() if row["status"] == "low_psnr"} == bad
+    assert all(rows[key]["psnr_db"] == first[key] and "--min-psnr-db is" in rows[key]["error_message"] for key in bad)
+    assert {row["key"] for row in rows_of(marker, held, "bitstreams")} == rows.keys() - bad
+    assert marker.summary.quarantined == {"low_psnr": 2}
+
+
 def test_files_tell_how_they_were_made(config: CompressionConfig, shard: Shard) -> None:
     marker = ShardCompressor(config).run(shard)
     for kind in ("metrics", "bitstreams"):
