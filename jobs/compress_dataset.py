@@ -41,7 +41,7 @@ from pipeline.console.printing import (
     shown,
 )
 from pipeline.console.text import (
-    bitstreams_text,
+    bitstreams_row,
     counts_text,
     mean_text,
     num_bytes_text,
@@ -290,7 +290,7 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
         [
             ("images", counts_text("compressed", total, num_left=result.num_left)),
             *size_rows("source", "stored", total),
-            ("bitstreams", bitstreams_text(total)),
+            *bitstreams_row(total),
             ("bpp", rate_text(total)),
             ("PSNR", mean_text(total.psnr_db, ".2f", "dB")),
             ("MS-SSIM", mean_text(total.ms_ssim, ".4f") if total.ms_ssim.count else _NO_MS_SSIM),

@@ -40,11 +40,12 @@ def size_rows(name_in: str, name_out: str, summary: Summary) -> list[tuple[str, 
     ]
 
 
-def bitstreams_text(summary: Summary) -> str:
-    """Say how much of what is stored are bitstreams."""
-    others = summary.num_bytes_out - summary.num_bytes_bitstreams
-    more = f"; {num_bytes_text(others)} more are EXIF, ICC, alpha and carried data" if others else ""
-    return num_bytes_text(summary.num_bytes_bitstreams) + more
+def bitstreams_row(summary: Summary) -> list[tuple[str, str]]:
+    """Return the row that tells how much of what is stored are bitstreams; none where that is all."""
+    if not (others := summary.num_bytes_out - summary.num_bytes_bitstreams):
+        return []
+    more = f"{num_bytes_text(others)} more are EXIF, ICC, alpha and carried data"
+    return [("bitstreams", f"{num_bytes_text(summary.num_bytes_bitstreams)}; {more}")]
 
 
 def _ratio_text(num_bytes: int, of: int) -> str:

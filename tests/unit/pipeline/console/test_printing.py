@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.console.printing import job_command, metrics_glob, shown
 from pipeline.console.text import (
-    bitstreams_text,
+    bitstreams_row,
     counts_text,
     mean_text,
     num_bytes_text,
@@ -36,9 +36,9 @@ def test_sizes_are_compared(num_bytes_in: int, num_bytes_out: int, text: str) ->
 
 
 def test_what_is_beside_bitstreams_is_told() -> None:
-    assert bitstreams_text(Summary(num_bytes_out=20, num_bytes_bitstreams=20)) == "20 B"
-    text = bitstreams_text(Summary(num_bytes_out=2020, num_bytes_bitstreams=20))
-    assert text == "20 B; 2 kB more are EXIF, ICC, alpha and carried data"
+    assert bitstreams_row(Summary(num_bytes_out=20, num_bytes_bitstreams=20)) == []
+    (row,) = bitstreams_row(Summary(num_bytes_out=2020, num_bytes_bitstreams=20))
+    assert row == ("bitstreams", "20 B; 2 kB more are EXIF, ICC, alpha and carried data")
 
 
 def test_a_run_that_finished_nothing_does_not_say_that_nothing_was_left() -> None:
