@@ -23,6 +23,7 @@ import re
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -144,9 +145,10 @@ class Output:
         name = f"plan/{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         try:
             self.folder.write(name, b"")
-            self.folder.delete(name)
         except OSError as error:
             raise OutputError(f"{self} cannot be written ({error}): use another --output, or see who may") from error
+        with suppress(OSError):  # where nothing may be deleted the file stays: it is one of ours
+            self.folder.delete(name)
 
     def committed(self) -> set[int]:
         """List the shards that are done."""

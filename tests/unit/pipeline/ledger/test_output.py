@@ -12,7 +12,7 @@ from pipeline.ledger.damage import DamagedFileError
 from pipeline.ledger.markers import Committed, Marker
 from pipeline.ledger.output import Manifest, Output, OutputError, check_same
 from pipeline.ledger.summary import Summary
-from pipeline.storage.folder import Folder
+from pipeline.storage.folder import Folder, list_names
 
 
 @pytest.fixture
@@ -288,3 +288,21 @@ def test_check_same_names_all_that_differs(output: Output) -> None:
         check_same(stored, job="compress", settings={"quality": 6, "coder": "adaptive", "input": "/a"}, output=output)
     with pytest.raises(OutputError, match="a compress job, this is a decompress job"):
         check_same(stored, job="decompress", settings={}, output=output)
+
+
+@pytest.mark.parametrize("uri", ["{}", "memory://{}"])
+def test_whether_an_output_can_be_written_is_seen_by_writing(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = Output(uri.format(tmp_path))
+    output.check_writable()
+    assert list(list_names(output.folder)) == []
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(type(output.folder), "delete", refuse)
+    output.check_writable()  # a store in which nothing is deleted will do
+    monkeypatch.setattr(type(output.folder), "write", refuse)
+    with pytest.raises(OutputError, match=r"cannot be written \(no\): use another --output"):
+        output.check_writable()
