@@ -154,6 +154,8 @@ def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
                 f"{_describe(failure)}"
             ) from failure
         time.sleep(wait)
+    if host is not None:
+        host.answered()
     if (lasting := _lasting(failure)) is failure:
         raise failure
     raise lasting from failure

@@ -198,6 +198,25 @@ def test_a_web_server_that_is_gone_is_waited_for_once(faults: Faults, monkeypatc
     assert call(ask, "https://gone.example/20.jpg") and call(ask, "https://gone.example/21.jpg")
 
 
+def test_a_web_server_that_says_no_is_there(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed for a moment long ago is not held against it."""
+    monkeypatch.setattr("pipeline.storage.patience._hosts", {})
+    url = "https://there.example/x.jpg"
+
+    def ask(_: str) -> str:
+        faults.num_calls += 1
+        if faults.before:
+            raise faults.before.pop(0)
+        return "image"
+
+    faults.before = [TimeoutError(), FileNotFoundError(url)]
+    with pytest.raises(FileNotFoundError):
+        call(ask, url)
+    time.sleep(10 * Patience.seconds)
+    faults.before = [TimeoutError()]
+    assert call(ask, url) == "image"
+
+
 def test_an_object_store_is_never_given_up(faults: Faults) -> None:
     """What it holds is one data set, and an outage passes."""
     folder = open_folder("faulty://bucket/folder")
