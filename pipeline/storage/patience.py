@@ -21,6 +21,10 @@ class Patience:
     seconds: float = 120.0
     retries: int | None = None
 
+    def allows(self, num_tries: int) -> bool:
+        """Return whether a request that was made so often may be made again."""
+        return self.retries is None or num_tries <= self.retries
+
 
 class Host:
     """A server, as all requests of this process know it."""

@@ -146,8 +146,9 @@ def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if not is_transient(failure):
             break
         since = start if host is None else host.failing_since()
-        if _is_over(since, wait, num_tries):
-            if host is not None:
+        is_late = time.monotonic() - since + wait > patience().seconds
+        if is_late or not patience().allows(num_tries):
+            if is_late and host is not None:
                 host.give_up()
             raise StorageError(
                 f"storage failed {num_tries} times in {time.monotonic() - start:.0f} s, the last time with "
@@ -159,13 +160,6 @@ def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     if (lasting := _lasting(failure)) is failure:
         raise failure
     raise lasting from failure
-
-
-def _is_over(since: float, wait: float, num_tries: int) -> bool:
-    allowed = patience()
-    return time.monotonic() - since + wait > allowed.seconds or (
-        allowed.retries is not None and num_tries > allowed.retries
-    )
 
 
 def _lasting(failure: Exception) -> Exception:

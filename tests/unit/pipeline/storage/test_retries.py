@@ -198,6 +198,18 @@ def test_a_web_server_that_is_gone_is_waited_for_once(faults: Faults, monkeypatc
     assert call(ask, "https://gone.example/20.jpg") and call(ask, "https://gone.example/21.jpg")
 
 
+def test_a_web_server_is_not_given_up_for_one_failure(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.storage.patience._hosts", {})
+    monkeypatch.setattr("pipeline.storage.patience._patience", Patience(retries=0))
+    with pytest.raises(StorageError, match="failed 1 times"):
+        call(_raise, "https://there.example/1.jpg")
+    assert call(str.upper, "https://there.example/2.jpg")
+
+
+def _raise(_: str) -> None:
+    raise TimeoutError
+
+
 def test_a_web_server_that_says_no_is_there(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed for a moment long ago is not held against it."""
     monkeypatch.setattr("pipeline.storage.patience._hosts", {})
