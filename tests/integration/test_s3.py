@@ -77,7 +77,7 @@ def rows(storage: StorageServer, output: str, table: str = "metrics") -> list[di
     filesystem = storage.filesystem()
     folder = output.removeprefix("s3://")
     markers = [json.loads(filesystem.cat_file(path)) for path in filesystem.ls(f"{folder}/commits", detail=False)]
-    files = {f"{folder}/{marker['files'][table]}" for marker in markers}
+    files = {f"{folder}/{marker['files'][table]['name']}" for marker in markers}
     assert files == set(filesystem.ls(f"{folder}/{table}", detail=False))
     tables = [pq.read_table(pa.BufferReader(filesystem.cat_file(path))) for path in files]
     return comparable(row for each in tables for row in each.to_pylist())
