@@ -3,15 +3,14 @@
 For programs of others: `compress_dataset` and `decompress_dataset` are the jobs; `read_compressed` and
 `CompressedImages` read a compressed dataset back; `CompressImages` compresses the batches of any dataset;
 `collate_symbols` and `DeviceDecoder` decode on the training device; `bitstream_files` and `DecompressImages` are for
-other readers of Parquet. They are loaded when they are first named, torch and Ray with them. The jobs stand above this
-package: nothing in it uses them.
+other readers of Parquet. They are loaded when they are first named, torch and Ray with them.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobs.api import compress_dataset, decompress_dataset
+    from pipeline.api import compress_dataset, decompress_dataset
     from pipeline.compress.batches import CompressImages
     from pipeline.read.batches import DecompressImages
     from pipeline.read.dataset import bitstream_files
@@ -26,8 +25,8 @@ _PLACES = {
     "DeviceDecoder": "pipeline.read.training.device",
     "bitstream_files": "pipeline.read.dataset",
     "collate_symbols": "pipeline.read.training.device",
-    "compress_dataset": "jobs.api",
-    "decompress_dataset": "jobs.api",
+    "compress_dataset": "pipeline.api",
+    "decompress_dataset": "pipeline.api",
     "read_compressed": "pipeline.read.ray_dataset",
 }
 

@@ -1,6 +1,7 @@
 """The jobs for programs and notebooks: options by the names of their flags, a result in the place of an exit code.
 
-A process that uses Ray already keeps it; else the job starts Ray and ends it.
+A process that uses Ray already keeps it; else the job starts Ray and ends it. The jobs stand above this package: this
+module alone names them, and no other uses it.
 """
 
 from typing import Any
