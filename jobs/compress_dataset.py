@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from tyro.conf import OmitArgPrefixes
 
@@ -28,6 +28,7 @@ from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.compress.budget import MIN_SHARDS, Steering
 from pipeline.compress.forecast import draw_sample, measure
+from pipeline.compress.settings import settings_of
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
 from pipeline.console import events
 from pipeline.console.exits import ExitCode, exit_code, usage
@@ -50,11 +51,10 @@ from pipeline.console.text import (
     skipped_text,
     speed_text,
 )
-from pipeline.ledger.output import Output, check_same, versions
+from pipeline.ledger.output import Output, check_same
 from pipeline.ledger.plan import SHARDS_PER_WORKER, default_size, freeze_plan, planned_shards
 from pipeline.ledger.summary import Summary
 from pipeline.sources.opening import check_apart, no_images
-from pipeline.sources.reference import Columns, Source
 from pipeline.storage.secrets import redact
 from pipeline.storage.uris import absolute
 from pipeline.work.bundles import load_bundle
@@ -184,27 +184,6 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
     )
 
 
-def _settings(source: Source, worker_config: CompressionConfig, output: Output) -> dict[str, Any]:
-    """Return what decides the rows of an output."""
-    columns = worker_config.columns or Columns()
-    return {
-        "input": str(source),
-        "image_column": columns.image,
-        "key_column": columns.key,
-        "model_fingerprint": worker_config.codec.model_fingerprint,
-        "quality": worker_config.codec.quality,
-        "target": worker_config.goal,
-        "curve": curve_of(output),
-        "min_psnr_db": worker_config.min_psnr_db,
-        "coder": worker_config.codec.coder,
-        "effort": worker_config.codec.effort,
-        "max_pixels": worker_config.codec.max_pixels,
-        "ms_ssim_share": worker_config.ms_ssim_share,
-        "precision": worker_config.codec.precision,
-        **versions(),
-    }
-
-
 def _prepare(config: CompressDataset, cluster: Cluster) -> tuple[Work, Steering | None]:
     source = config.images.open()
     check_apart(config.output, config.images.input)
@@ -214,7 +193,7 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> tuple[Work, Steering 
     if config.rerun.overwrite:
         output.clear(JOB)
     budget, least_num_workers = config.goal.budget, 1
-    settings = _settings(source, worker_config, output)
+    settings = settings_of(source, worker_config, curve=curve_of(output))
     if budget is not None:
         settings["curve"] = settings["curve"] or new_curve(source, worker_config, budget).to_json()
         least_num_workers = MIN_SHARDS // SHARDS_PER_WORKER
@@ -245,7 +224,7 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
     output = Output(config.output)
     stored = None if config.rerun.overwrite else output.manifest()
     if stored is not None:
-        check_same(stored, job=JOB, settings=_settings(source, worker_config, output), output=output)
+        check_same(stored, job=JOB, settings=settings_of(source, worker_config, curve=curve_of(output)), output=output)
     num_images, sample = draw_sample(source.references())
     if not sample:
         raise no_images(source)

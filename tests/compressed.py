@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 from jobs import compress_dataset
+from pipeline.compress.settings import settings_of
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
 from pipeline.ledger.output import Output
 from pipeline.ledger.plan import freeze_plan, planned_shards
@@ -19,7 +20,7 @@ def compress(images: Path, output: Path, bundle: Path, *, shard_size: int = 4, n
         codec=CodecSpec.of(str(bundle), 4, coder="adaptive", max_pixels=2**22),
     )
     source, folder = open_source(config.input), Output(config.output)
-    settings = compress_dataset._settings(source, config, folder)
+    settings = settings_of(source, config)
     manifest = freeze_plan(
         folder, source, job=compress_dataset.JOB, settings=settings, shard_size=shard_size, num_workers=lambda: 1
     )

@@ -12,6 +12,7 @@ from PIL import Image
 
 from jobs import compress_dataset
 from pipeline.cluster.run import Work, run_to_end
+from pipeline.compress.settings import settings_of
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
 from pipeline.ledger.output import Output
 from pipeline.ledger.plan import freeze_plan, planned_shards
@@ -53,7 +54,7 @@ def compress(images: Path, output: Path, *, num_shards: int | None = None, retry
         folder,
         source,
         job=compress_dataset.JOB,
-        settings=compress_dataset._settings(source, config, folder),
+        settings=settings_of(source, config),
         shard_size=1,
         num_workers=lambda: 1,
     )
