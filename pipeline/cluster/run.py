@@ -86,6 +86,7 @@ def run_to_end(
 
     Raises:
         WorkError: more than `max_failures` images are quarantined, or as `run_shards`.
+        DamagedFileError: a file of a shard that was done before is missing.
         ClusterError: as `Cluster.connect`.
     """
     start = time.monotonic()
@@ -121,6 +122,7 @@ def run_to_end(
             f"only {committed.total.num_images} of {work.num_images} images are committed in {work.output}, all were "
             "done: somebody deleted commits while the job ran"
         )
+    work.output.check_complete(committed)
     num_left = work.num_images - committed.total.num_images
     result = Result(committed.total, tally.added, time.monotonic() - start, num_left, is_stopped, work.is_part)
     events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(committed.total))

@@ -83,14 +83,19 @@ class Marker:
 
 @dataclass
 class Committed:
-    """What is committed as far as one process has seen it: of each shard the retry and attempt that count, and sums."""
+    """What is committed as far as one process has seen it, and sums.
+
+    Of each shard the retry and attempt that count, and how many files that attempt has.
+    """
 
     attempts: dict[int, tuple[int, str]] = field(default_factory=dict)
+    num_files: dict[int, int] = field(default_factory=dict)
     total: Summary = field(default_factory=Summary)
 
     def add(self, marker: Marker) -> None:
         """Take note of the marker of a shard, the only one of it."""
         self.attempts[marker.shard] = marker.retry, marker.attempt
+        self.num_files[marker.shard] = sum(marker.attempt in file.name for file in marker.files.values())
         self.total += marker.summary
 
     @property

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.ledger.damage import DamagedFileError, parsing
+from pipeline.ledger.damage import DamagedFileError, check_committed, parsing
 from pipeline.ledger.markers import Committed, CommittedFile, Marker, Stint, marker_name, stem_of
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.summary import Summary
@@ -239,6 +239,21 @@ class Output:
         self._close_abandoned_retries(committed)
         left = (name for name in self._files() if self._is_left_behind(name, manifest.plan, committed))
         delete_many(self.folder, itertools.chain(left, self._temporary_manifests()))
+
+    def check_complete(self, committed: Committed) -> None:
+        """Notice that files of committed shards are not there any more.
+
+        Raises:
+            DamagedFileError: names one.
+        """
+        left = dict(committed.num_files)
+        for attempt in filter(None, map(_ATTEMPT_FILE.fullmatch, self._files(ATTEMPT_KINDS))):
+            shard = int(attempt[1])
+            if committed.attempts.get(shard, (0, ""))[1] == attempt[3]:
+                left[shard] -= 1
+        for shard in (shard for shard, num_files in left.items() if num_files > 0):
+            if (marker := self.marker(shard, retry=committed.attempts[shard][0])) is not None:
+                check_committed(self.folder, marker.files.values())
 
     def _close_abandoned_retries(self, committed: Committed) -> None:
         """Take the number of each retry that left files but no marker, so that its run, if it lives, comes too late.

@@ -1,5 +1,6 @@
 """What the jobs share, with a cluster that does the work itself."""
 
+import re
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pipeline.cluster.pool import ShardWorker
 from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.cluster.scheduler import InterruptedWorkError
 from pipeline.console.exits import ExitCode, WorkError, exit_code
+from pipeline.ledger.damage import DamagedFileError
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.shard import Shard
@@ -77,6 +79,14 @@ def test_a_finished_output_needs_no_cluster(output: Output) -> None:
     result = run_fake(work(output), cluster, max_failures=None)
     assert (cluster.done, result.added) == ([], Summary())
     assert result.exit_code is ExitCode.DONE
+
+
+def test_a_file_that_was_deleted_since_it_was_committed_is_an_error(output: Output, tmp_path: Path) -> None:
+    run_fake(work(output), FakeCluster(output), max_failures=None)
+    file = output.markers()[2].files["metrics"]
+    (tmp_path / "out" / file.name).unlink()
+    with pytest.raises(DamagedFileError, match=rf"{re.escape(file.name)} is missing.*--repair"):
+        run_fake(work(output), FakeCluster(output), max_failures=None)
 
 
 @pytest.mark.parametrize(("max_failures", "done"), [(None, [0, 1, 2, 3]), (3, [0, 1, 2, 3]), (1, [0, 1, 2]), (0, [0])])
