@@ -43,6 +43,7 @@ def encode(
     effort: int = 0,
     coder: str = CODERS[0],
     bundle: Path | None = None,
+    preview: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Compress an image file to a .bls file, or many into a folder, and print rate and PSNR.
@@ -59,18 +60,21 @@ def encode(
         effort: From 0 (fastest) to 3: time spent on the same quality in fewer bits, for the same decoder.
         coder: Entropy coder: `mixed` (smallest), `adaptive` (faster) or `static`.
         bundle: Folder of fitted models; by default the one that comes with the package.
+        preview: Write each decoded image beside its .bls file, as `.preview.png`: to see what the quality looks like.
         overwrite: Replace files that are there.
     """
     wanted = _goal(quality, psnr_db=target_psnr_db, ms_ssim=target_ms_ssim, num_bytes=target_num_bytes, bpp=target_bpp)
     check_effort(effort)
     pairs = _pairs(files, output_dir)
     for image, output in pairs:
-        _check_target(output, source=image, overwrite=overwrite)
+        for target in (output, _preview_of(output)) if preview else (output,):
+            _check_target(target, source=image, overwrite=overwrite)
     codec = Codec.load(bundle)
     if output_dir is not None:
         output_dir.mkdir(parents=True, exist_ok=True)
     compress = partial(_compress, codec, wanted, coder, effort)
-    failed = [error for image, output in pairs if (error := _encode_or_fail(codec, image, output, compress))]
+    encode_one = partial(_encode_or_fail, codec, compress=compress, preview=preview)
+    failed = [error for image, output in pairs if (error := encode_one(image, output))]
     if failed:
         raise ValueError("\n".join([*failed, f"{len(failed)} of {len(pairs)} images were not encoded"]))
 
@@ -105,8 +109,12 @@ def _pairs(files: Sequence[Path], output_dir: Path | None) -> list[tuple[Path, P
     return [(image, output) for output, image in images.items()]
 
 
+def _preview_of(output: Path) -> Path:
+    return output.with_suffix(".preview.png")
+
+
 def _encode_or_fail(
-    codec: Codec, image: Path, output: Path, compress: Callable[[np.ndarray], tuple[float, bytes]]
+    codec: Codec, image: Path, output: Path, *, compress: Callable[[np.ndarray], tuple[float, bytes]], preview: bool
 ) -> str | None:
     """Encode a file and print what became of it; return why that failed: one bad image stops no other."""
     try:
@@ -118,7 +126,10 @@ def _encode_or_fail(
     write_file(output, data)
     height, width = pixels.shape[:2]
     rate = f"{len(data)} bytes, {_bpp(data, height, width):.4f} bpp"
-    psnr_db = measures.psnr_db(measures.mse_255(pixels, codec.decompress(stream)))
+    x_hat = codec.decompress(stream)
+    if preview:
+        replace_file(_preview_of(output), Image.fromarray(x_hat).save)
+    psnr_db = measures.psnr_db(measures.mse_255(pixels, x_hat))
     print(f"{output}: {width}x{height}, quality {quality_text(quality)}, {rate}, PSNR {psnr_db:.2f} dB")
     return None
 

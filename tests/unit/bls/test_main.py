@@ -62,6 +62,16 @@ def test_many_images_go_into_a_folder(
         bls("encode", "x.png", "gray.jpg", "--output-dir", "a/b", "--quality", "4")
 
 
+def test_a_preview_is_what_the_file_decodes_to(bls: Callable[..., None]) -> None:
+    bls("encode", "x.png", "x.bls", "--quality", "4", "--preview")
+    bls("decode", "x.bls", "decoded.png")
+    np.testing.assert_array_equal(np.asarray(Image.open("x.preview.png")), np.asarray(Image.open("decoded.png")))
+    Path("x.bls").unlink()
+    with pytest.raises(SystemExit, match=r"x.preview.png is there already"):
+        bls("encode", "x.png", "x.bls", "--quality", "4", "--preview")
+    assert not Path("x.bls").exists()
+
+
 def test_no_two_images_become_one_file(bls: Callable[..., None]) -> None:
     Path("more").mkdir()
     Image.open("x.png").save("more/x.jpg")
