@@ -66,8 +66,8 @@ class Train:
     """Distortion to minimise together with the rate."""
     rate: Literal["density", "context"] = "density"
     """What counts the bits while fitting: `density`, each latent for itself, as in the paper; `context`, a network that
-    predicts latents from others as the adaptive and mixed coders do: nearer to the bytes that are written, and a step
-    takes about a third longer."""
+    predicts latents from others as the adaptive and mixed coders do: nearer to the bytes that are written, for
+    about a fifth more time."""
     lmbda_scale: float | None = None
     """Factor on every lmbda, as distortions have different units. Default: 1 for mse, 2500 for ms-ssim, 300 for nlp."""
     steps: int = 6000
