@@ -57,7 +57,8 @@ def encode(
         target_ms_ssim: Search for the lowest quality that reaches this MS-SSIM.
         target_num_bytes: Search for the highest quality whose bitstream has no more bytes than this.
         target_bpp: Search for the highest quality whose bitstream has no more bits per pixel than this.
-        effort: From 0 (fastest) to 3: time spent on the same quality in fewer bits, for the same decoder.
+        effort: From 0 (fastest) to 3: more time for a better image at its bits. At the same
+            --quality PSNR rises, and often the size; with a target of PSNR the file is smaller.
         coder: Entropy coder: `mixed` (smallest), `adaptive` (faster) or `static`.
         bundle: Folder of fitted models; by default the one that comes with the package.
         preview: Write each decoded image beside its .bls file, as `.preview.png`: to see what the quality looks like.

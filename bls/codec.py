@@ -114,7 +114,7 @@ class Codec:
         """Compress one image: PIL (modes L and RGB) or uint8, (h, w) grayscale or (h, w, 3) RGB.
 
         `quality` is any number that the bundle serves, `coder` is `mixed`, `adaptive` or `static`. An `effort` of 1 to
-        3 takes longer and saves bits (docs/effort.md).
+        3 takes longer and gives a better image for its bits (docs/effort.md).
 
         Raises:
             ValueError: there is no such quality, coder or effort, or the image is of another kind.

@@ -405,7 +405,7 @@ def check_same(stored: Manifest, *, job: str, settings: Mapping[str, Any], outpu
         raise OutputError(f"{output} holds the output of a {stored.job} job, this is a {job} job: use another folder")
     different = [
         f"{name} was {stored.settings.get(name)}, now {settings.get(name)}"
-        for name in sorted({*stored.settings, *settings})
+        for name in sorted({*stored.settings, *settings}, key=lambda name: (name.endswith("fingerprint"), name))
         if stored.settings.get(name) != settings.get(name)
     ]
     if different:

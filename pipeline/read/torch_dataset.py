@@ -1,6 +1,8 @@
 """A compressed dataset as a `torch` dataset: decoded images for training loops, without Ray."""
 
 import itertools
+import os
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -38,7 +40,8 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
     `skip_corrupt` are left out and counted in `num_skipped`.
 
     `images[number]` and `images[key]` decode one image, in the order in which they are stored; for samplers of torch
-    take `torch.utils.data.Subset(images, range(images.num_images))`.
+    take `torch.utils.data.Subset(images, range(images.num_images))`. Of a job that is not finished, the images are read
+    that are committed, with a warning.
 
     Raises:
         ValueError: no compressed dataset is at `uri`, a key or column is unknown, or another bundle compressed it.
@@ -46,7 +49,7 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
 
     def __init__(
         self,
-        uri: str,
+        uri: str | os.PathLike[str],
         *,
         transform: Callable[[npt.NDArray[np.uint8]], Any] | None = None,
         columns: Sequence[str] | None = None,
@@ -61,7 +64,9 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
         drop_uneven: bool = False,
         skip_corrupt: bool = False,
     ) -> None:
-        dataset = CompressedDataset(uri)
+        dataset = CompressedDataset(os.fspath(uri))
+        if state := dataset.state():
+            warnings.warn(state, stacklevel=2)
         self._config = reading_config(
             dataset, columns=columns, bundle=bundle, device=device, max_pixels=max_pixels, skip_corrupt=skip_corrupt
         )
@@ -124,18 +129,20 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
         """Choose the order of the next epoch."""
         self._progress.epoch = epoch
 
-    def state_dict(self, loader: DataLoader[Any] | None = None, *, num_batches: int = 0) -> dict[str, Any]:
+    def state_dict(self, loader: DataLoader[Any] | None = None, *, num_batches: int | None = None) -> dict[str, Any]:
         """Return where an epoch is, for `load_state_dict`: plain numbers.
 
         With a DataLoader, whose workers read ahead, it is the place after `num_batches` of its batches. Without one it
         is the place after the images that this process has yielded.
 
         Raises:
-            ValueError: the number of batches does not say which images were in them.
+            ValueError: the number of batches is not given, or does not say which images were in them.
         """
         state = {"epoch": self._progress.epoch, "num_ranks": self._current_rank()[1], "order": self._order.settings()}
         if loader is None:
             return {**state, "num_rows": self._num_taken, "num_workers": self._place().num_workers}
+        if num_batches is None:
+            raise ValueError("expected num_batches, the number of batches that the loop has had from the loader")
         if self.num_skipped or not loader.in_order:
             raise ValueError(
                 "the number of batches does not say which images were in them, as damaged images were left out or "

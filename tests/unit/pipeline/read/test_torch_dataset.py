@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -69,6 +70,16 @@ def test_images_come_decoded_with_what_was_carried(dataset: Output, tiny_bundle:
         assert np.array_equal(sample["image"], x_hat if x_hat.ndim == 3 else x_hat[:, :, None])
         assert (sample["height"], sample["width"]) == x_hat.shape[:2]
     assert [sample["image"].shape[2] for sample in samples[:4]] == [1, 3, 3, 1]
+
+
+def test_images_of_a_job_that_is_not_finished_come_with_a_warning(
+    dataset: Output, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    partial = shutil.copytree(str(dataset.folder), tmp_path / "partial")
+    (partial / "commits" / dataset.markers()[1].name).unlink()
+    with pytest.warns(UserWarning, match="is not finished: 9 of 10 images are seen, 1 are left"):
+        images = CompressedImages(partial, bundle=str(tiny_bundle))
+    assert labels(images) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
 
 
 def test_any_bundle_with_the_model_reads_it(dataset: Output, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -308,6 +319,8 @@ def test_an_epoch_goes_on_where_it_was_left(
         assert batches(later_loader) == whole  # once
     with pytest.raises(ValueError, match=f"num_batches is {len(whole) + 1}, an epoch has {len(whole)}"):
         images.load_state_dict(images.state_dict(loader, num_batches=len(whole) + 1))
+    with pytest.raises(ValueError, match="expected num_batches"):
+        images.state_dict(loader)
     later.load_state_dict(images.state_dict(loader, num_batches=1))
     later.set_epoch(4)
     images.set_epoch(4)
