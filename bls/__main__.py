@@ -100,6 +100,8 @@ def _pairs(files: Sequence[Path], output_dir: Path | None) -> list[tuple[Path, P
     if output_dir is None:
         if len(files) != 2:
             raise ValueError(f"{len(files)} files are given, expected an image and the .bls file, or --output-dir")
+        if files[1].suffix != ".bls":
+            raise ValueError(f"{files[1]} is not a name for a .bls file: for several images give --output-dir")
         return [(files[0], files[1])]
     images: dict[Path, Path] = {}
     for image in files:

@@ -78,6 +78,8 @@ def test_no_two_images_become_one_file(bls: Callable[..., None]) -> None:
     with pytest.raises(SystemExit, match=r"x.png and more/x.jpg would both be a/x.bls"):
         bls("encode", "x.png", "more/x.jpg", "--output-dir", "a")
     assert not Path("a").exists()
+    with pytest.raises(SystemExit, match=r"more/x.jpg is not a name for a .bls file"):
+        bls("encode", "x.png", "more/x.jpg", "--overwrite")
     with pytest.raises(SystemExit, match="1 files are given, expected an image and the"):
         bls("encode", "x.png")
 
