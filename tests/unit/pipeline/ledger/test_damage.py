@@ -27,6 +27,9 @@ from tests.inline import InlineCluster
 
 Job = Callable[[Path, Path], int]
 
+# The dataset is partly committed, which readers warn of.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not finished")
+
 
 def run_compress(root: Path, bundle: Path) -> int:
     given = ["--input", str(root / "in"), "--output", str(root / "ds"), "--bundle", str(bundle)]
