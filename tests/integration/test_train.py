@@ -16,8 +16,7 @@ from PIL import Image
 from bls.bundle import load_bundle
 from tests.images import random_fields
 
-# Slow: the sweep did not end within ten minutes on two busy cores; not understood yet.
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--batch-size", 4, "--patch-size", 64, "--num-filters", 8, "--checkpoint-steps", 20, "--evaluation-steps", 40)
