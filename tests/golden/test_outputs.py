@@ -14,6 +14,9 @@ from pipeline.ledger.output import Output
 from tests.golden.write_outputs import BROKEN, GOLDEN, compress
 from tests.inline import InlineCluster
 
+# One output is half finished, which readers warn of.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not finished")
+
 FOLDERS = sorted(GOLDEN.glob("outputs-*"))
 BUNDLE = str(GOLDEN / "v1" / "bundle")
 KEYS = {"committed": ["a.png", "c.png"], "half": ["a.png"], "retried": ["a.png", "c.png", BROKEN]}
