@@ -68,7 +68,7 @@ def run_within_budget(work: Work, steering: Steering, run: Callable[[Work], Resu
     work = replace(work, saw=steering.saw, shards=steering.shards)
     for _ in range(MAX_CORRECTIONS):
         result = run(work)
-        lowered = {} if result.is_stopped else steering.lowered()
+        lowered = {} if result.is_stopped or result.damage else steering.lowered()
         if not lowered:
             return result
         say(f"the total is over the budget: {len(lowered)} shards are done again at a lower quality")

@@ -36,6 +36,7 @@ from pipeline.console.printing import (
     job_command,
     metrics_glob,
     print_commands,
+    print_damage,
     print_quarantined,
     print_table,
     say,
@@ -132,6 +133,8 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
     output, result = compress(config)
     if result.total.num_images:
         _print_result(config, output, result)
+    again = job_command("compress_dataset", *arguments_of(config, leave_out=["overwrite"]))
+    print_damage(result.damage, dataset=output, bundle=config.bundle, again=again)
     return result.exit_code
 
 

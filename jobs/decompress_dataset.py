@@ -16,6 +16,7 @@ from jobs.options import (
     CompressedFolder,
     OutputFolder,
     RerunOptions,
+    arguments_of,
     check_at_least,
     parse,
 )
@@ -23,7 +24,15 @@ from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.console import events
 from pipeline.console.exits import ExitCode, exit_code, usage
-from pipeline.console.printing import metrics_glob, print_quarantined, print_table, say, shown
+from pipeline.console.printing import (
+    job_command,
+    metrics_glob,
+    print_damage,
+    print_quarantined,
+    print_table,
+    say,
+    shown,
+)
 from pipeline.console.text import counts_text, size_rows, speed_text
 from pipeline.decompress.containers import Container, tar_name
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
@@ -84,6 +93,8 @@ def decompress_dataset(config: DecompressDataset) -> ExitCode:
     """Restore what is not restored yet, and print a summary."""
     output, result = decompress(config)
     _print_result(output, result, config.container)
+    again = job_command("decompress_dataset", *arguments_of(config, leave_out=["overwrite"]))
+    print_damage(result.damage, dataset=Output(config.input), bundle=config.bundle, again=again)
     return result.exit_code
 
 

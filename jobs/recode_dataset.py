@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes
 
-from jobs.options import BundleOption, CompressedFolder, OutputFolder, RerunOptions, WorkerOptions, parse
+from jobs.options import BundleOption, CompressedFolder, OutputFolder, RerunOptions, WorkerOptions, arguments_of, parse
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.console import events
@@ -17,6 +17,7 @@ from pipeline.console.printing import (
     job_command,
     metrics_glob,
     print_commands,
+    print_damage,
     print_quarantined,
     print_table,
     say,
@@ -72,6 +73,8 @@ def recode_dataset(config: RecodeDataset) -> ExitCode:
             work, cluster, max_failures=config.rerun.max_failures, retry_quarantined=config.rerun.retry_quarantined
         )
     _print_result(config, source, work.output, result)
+    again = job_command("recode_dataset", *arguments_of(config, leave_out=["overwrite"]))
+    print_damage(result.damage, dataset=source.output, bundle=config.bundle, again=again)
     return result.exit_code
 
 

@@ -10,6 +10,7 @@ from jobs import compress_dataset as compressing
 from jobs import decompress_dataset as decompressing
 from jobs.options import Config, config_of
 from pipeline.cluster.run import Result
+from pipeline.console.exits import WorkError
 
 _OF_COMMANDS = frozenset(("dry_run", "log_json"))  # they are about what a command prints
 
@@ -22,12 +23,19 @@ def compress_dataset(input: str, output: str, **options: Any) -> Result:
         UsageError: the job cannot begin as it was asked to.
         WorkError: it cannot go on; the same call goes on from what is committed.
     """
-    return compressing.compress(_config(compressing.CompressDataset, input, output, options))[1]
+    return _whole(compressing.compress(_config(compressing.CompressDataset, input, output, options))[1])
 
 
 def decompress_dataset(input: str, output: str, **options: Any) -> Result:
     """Restore a compressed dataset as jobs/decompress_dataset.py does; raises as `compress_dataset`."""
-    return decompressing.decompress(_config(decompressing.DecompressDataset, input, output, options))[1]
+    return _whole(decompressing.decompress(_config(decompressing.DecompressDataset, input, output, options))[1])
+
+
+def _whole(result: Result) -> Result:
+    """Refuse to return where shards were left out; a command names all of them at its end."""
+    if result.damage:
+        raise WorkError(f"{len(result.damage)} shards were left out, all others are done: {result.damage[0]}")
+    return result
 
 
 def _config(kind: type[Config], input: str, output: str, options: dict[str, Any]) -> Config:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.cluster.scheduler import ActorDiedError, CallError, Room
+from pipeline.ledger.damage import DamagedFileError
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
@@ -33,6 +34,7 @@ class Schedule:
     num_lost_answers: int  # commits whose worker dies before it can tell
     interrupted_at: float
     can_grow: bool
+    damaged: frozenset[int]  # shards that are made from a damaged file
 
     @classmethod
     def of(cls, seed: int) -> "Schedule":
@@ -57,6 +59,7 @@ class Schedule:
             num_lost_answers=0 if is_calm else rng.choice([0, 1, 2]),
             interrupted_at=rng.choice([never, never, never, rng.uniform(0, 200)]),
             can_grow=rng.random() < 0.7,
+            damaged=frozenset(rng.sample(range(len(shards)), rng.choice([0, 0, 1]))),
         )
 
 
@@ -304,7 +307,11 @@ class SimulatedActor:
         self._cluster.after(self._rng.choice([0.0, 0.0, 0.5]), arrive)
 
     def _run(self, shard: Shard, killers: frozenset[int]) -> None:
-        if self._cluster.has_error(shard.index):
+        if shard.index in self._cluster.schedule.damaged:
+            error = CallError()
+            error.__cause__ = DamagedFileError(str(shard.index))
+            self._answer(error)
+        elif self._cluster.has_error(shard.index):
             error = CallError()
             error.__cause__ = OSError("storage was down")
             self._answer(error)

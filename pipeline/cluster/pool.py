@@ -36,7 +36,7 @@ def run_shards(
 
     Raises:
         ClusterError: as `Cluster.connect`.
-        WorkError, InterruptedWorkError: as `Scheduler.markers`; on a second Ctrl-C KeyboardInterrupt.
+        WorkError, InterruptedWorkError, DamagedShardsError: as `Scheduler.markers`; on a second Ctrl-C KeyboardInterrupt.
     """
     room = cluster.connect()
     telemetry = Telemetry(cluster.job)

@@ -1,18 +1,19 @@
 """What the jobs have in common: do what is left, sum up what is committed, say how it ended."""
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.pool import ShardWorker, run_shards
-from pipeline.cluster.scheduler import InterruptedWorkError
+from pipeline.cluster.scheduler import DamagedShardsError, InterruptedWorkError
 from pipeline.console import events
 from pipeline.console.exits import GOES_ON, ExitCode, WorkError
 from pipeline.console.printing import say
 from pipeline.console.progress import ProgressReport
+from pipeline.ledger.damage import DamagedFileError
 from pipeline.ledger.markers import Committed, Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
@@ -63,11 +64,12 @@ class Result:
     num_left: int = 0  # images
     is_stopped: bool = False  # by the user, before the end
     is_part: bool = False
+    damage: Sequence[DamagedFileError] = ()  # one for each shard that was left out for it
 
     @property
     def exit_code(self) -> ExitCode:
         """Return the code of a job that came to its end, or was stopped in order."""
-        if self.is_stopped:
+        if self.is_stopped or self.damage:
             return ExitCode.FAILED
         if self.is_part:
             return ExitCode.DONE_IN_PART
@@ -106,25 +108,27 @@ def run_to_end(
     if again:
         num_quarantined = sum(marker.summary.num_quarantined for marker in again.values())
         say(f"{len(again)} shards are done again, {num_quarantined} of their images were quarantined")
-    tally, is_stopped = Tally(before), False
+    tally, is_stopped, damage = Tally(before), False, tuple[DamagedFileError, ...]()
     if before.num_images < work.num_images:
         shards = (
             shard and replace(shard, replaces=again.get(shard.index)) for shard in work.shards(set(committed.attempts))
         )
         with _telling_what_is_left(work, tally):
-            is_stopped = _run(work, run(cluster, work.make_worker, shards), committed, tally, max_failures)
+            is_stopped, damage = _run(work, run(cluster, work.make_worker, shards), committed, tally, max_failures)
     if is_stopped:
         say(f"stopped: {work.state(tally.now)}. {GOES_ON}")
     committed = work.output.up_to_date(committed)
     work.output.sweep(committed)
-    if not is_stopped and committed.total.num_images < work.num_images:
+    if not is_stopped and not damage and committed.total.num_images < work.num_images:
         raise WorkError(
             f"only {committed.total.num_images} of {work.num_images} images are committed in {work.output}, all were "
             "done: somebody deleted commits while the job ran"
         )
-    work.output.check_complete(committed)
+    if not damage:
+        work.output.check_complete(committed)
     num_left = work.num_images - committed.total.num_images
-    result = Result(committed.total, tally.added, time.monotonic() - start, num_left, is_stopped, work.is_part)
+    seconds = time.monotonic() - start
+    result = Result(committed.total, tally.added, seconds, num_left, is_stopped, work.is_part, damage)
     events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(committed.total))
     return result
 
@@ -142,8 +146,8 @@ def _telling_what_is_left(work: Work, tally: Tally) -> Iterator[None]:
 
 def _run(
     work: Work, markers: Generator[Marker, None, None], committed: Committed, tally: Tally, max_failures: int | None
-) -> bool:
-    """Take note of markers as they come; return whether the user stopped the work."""
+) -> tuple[bool, tuple[DamagedFileError, ...]]:
+    """Take note of markers as they come; return whether the user stopped the work, and what was left out."""
     with ProgressReport(work.verb, num_images=work.num_images, tally=tally) as progress, closing(markers):
         _check_failures(tally.now, max_failures, work.output)
         try:
@@ -155,8 +159,10 @@ def _run(
                 progress.show()
                 _check_failures(tally.now, max_failures, work.output)
         except InterruptedWorkError:
-            return True
-    return False
+            return True, ()
+        except DamagedShardsError as error:
+            return False, error.damage
+    return False, ()
 
 
 def _check_failures(summary: Summary, max_failures: int | None, output: Output) -> None:

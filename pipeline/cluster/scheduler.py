@@ -3,8 +3,8 @@
 Each actor holds one loaded worker and is given whole shards: references in, markers out, no pixels. An actor whose
 process dies is replaced by a new one, which waits for free resources as the first ones did: workers come and go with
 the nodes of a cluster. A shard whose worker died is tried once more, then bisected until the images that kill are
-alone; they are quarantined and the rest is committed. On Ctrl-C the running shards are finished, and no more are given
-out.
+alone; they are quarantined and the rest is committed. A shard that is made from a damaged file is left out, and all
+others are done. On Ctrl-C the running shards are finished, and no more are given out.
 """
 
 from collections import deque
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pipeline.cluster.tasks import Task
 from pipeline.console.exits import WorkError, describe_error
+from pipeline.ledger.damage import DamagedFileError
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.shard import Shard
 
@@ -28,6 +29,14 @@ SECONDS_TO_CLOSE = 5.0  # for a worker to report, after Ctrl-C, what it has begu
 
 class InterruptedWorkError(Exception):
     """The user stopped the job; the shards that ran then are committed."""
+
+
+class DamagedShardsError(WorkError):
+    """Files that some shards are made from are missing or damaged; all other shards are done."""
+
+    def __init__(self, damage: Sequence[DamagedFileError]) -> None:
+        super().__init__(f"{len(damage)} shards cannot be done, for example: {damage[0]}")
+        self.damage = tuple(damage)
 
 
 class ActorDiedError(Exception):
@@ -164,6 +173,7 @@ class Scheduler:
         self._num_failed_starts = 0
         self._waiting_since = self._last_look = actors.seconds()
         self._is_finishing = False
+        self._damage: list[DamagedFileError] = []
         self._workers = [self._new_worker() for _ in range(room.num_workers)]
 
     def markers(self, is_interrupted: Callable[[], bool]) -> Iterator[Marker]:
@@ -172,6 +182,7 @@ class Scheduler:
         Raises:
             WorkError: workers cannot start, a shard cannot be written, or ends its workers with no image to blame.
             InterruptedWorkError: the user stopped the job, and the shards that ran then are done.
+            DamagedShardsError: as it says.
         """
         while self._give():
             for worker in self._wait():
@@ -182,6 +193,8 @@ class Scheduler:
                 self._finish()
         if self._is_finishing:
             raise InterruptedWorkError
+        if self._damage:
+            raise DamagedShardsError(self._damage)
 
     def stop(self) -> None:
         """End all processes."""
@@ -243,8 +256,11 @@ class Scheduler:
         except CallError as error:
             worker.take()
             self._watcher.failed("error")
-            task.raised(_cause(error))
-            self._again.append(task)
+            if isinstance(cause := _cause(error), DamagedFileError):  # it is the same the next time
+                self._damage.append(cause)
+            else:
+                task.raised(cause)
+                self._again.append(task)
             return None
         except ActorDiedError:
             self._replace(worker)

@@ -53,8 +53,7 @@ def exit_code(job: Callable[[], ExitCode]) -> ExitCode:
     except UsageError as error:
         return _tell_end(ExitCode.WRONG_USAGE, error, f"error: {error}")
     except (WorkError, OSError, OutputError, DamagedFileError) as error:
-        # A damaged file does not mend itself.
-        is_damage = isinstance(error, ValueError) or isinstance(error.__cause__, DamagedFileError)
+        is_damage = isinstance(error, ValueError)  # it does not mend itself
         return _tell_end(ExitCode.FAILED, error, f"error: {error}" if is_damage else f"error: {error}\n{GOES_ON}")
     except KeyboardInterrupt as error:
         return _tell_end(ExitCode.FAILED, error, f"stopped{f': {error}' if str(error) else ''}. {GOES_ON}")

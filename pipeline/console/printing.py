@@ -4,11 +4,12 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.console import events
 from pipeline.console.streams import write_line
+from pipeline.ledger.damage import DamagedFileError
 from pipeline.ledger.output import Output
 from pipeline.ledger.summary import Summary
 from pipeline.storage.secrets import redact
@@ -44,6 +45,27 @@ def print_commands(commands: Iterable[tuple[str, str]]) -> None:
     """Print commands to go on with, each under what it does and ready to be pasted."""
     for purpose, command in commands:
         _print(f"\n{purpose}\n  {command}")
+
+
+_MOST_NAMED = 10
+
+
+def print_damage(damage: Sequence[DamagedFileError], *, dataset: Output, bundle: str | None, again: str) -> None:
+    """Name the files that kept shards from being done, and how to mend them; `again` is the command of this job."""
+    for each in damage[:_MOST_NAMED]:
+        say(f"error: {each}")
+    if len(damage) > _MOST_NAMED:
+        say(f"error: and so with {len(damage) - _MOST_NAMED} more")
+    if damage:
+        say(f"{len(damage)} {'shard was' if len(damage) == 1 else 'shards were'} left out for this, all others are done")
+    if any(each.is_of_a_shard for each in damage):
+        arguments = ["--input", shown(dataset), *([] if bundle is None else ["--bundle", redact(bundle)]), "--repair"]
+        print_commands(
+            [
+                ("Without a copy of the files, give their shards back:", job_command("verify_dataset", *arguments)),
+                (f"Then give the command again that wrote {shown(dataset)}, and this one:", again),
+            ]
+        )
 
 
 def shown(output: Output) -> str:

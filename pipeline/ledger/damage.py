@@ -21,7 +21,11 @@ _NUM_THREADS = 16
 
 
 class DamagedFileError(ValueError):
-    """A file of an output is missing, truncated or was edited."""
+    """A file of an output is missing, truncated or was edited; one of a shard is mended when the shard is done again."""
+
+    def __init__(self, message: str, *, is_of_a_shard: bool = False) -> None:
+        super().__init__(message)
+        self.is_of_a_shard = is_of_a_shard
 
 
 @contextmanager
@@ -36,9 +40,7 @@ def parsing(folder: object, name: str) -> Iterator[None]:
     except DamagedFileError:
         raise
     except Exception as error:  # Arrow and json raise OSError, KeyError, RecursionError and more; nothing is read here
-        raise DamagedFileError(
-            f"{folder}/{name} is damaged or was edited ({_reason(error)}): {_remedy(folder, name)}"
-        ) from error
+        raise _damaged(folder, name, f"is damaged or was edited ({_reason(error)})") from error
 
 
 def read_committed(folder: Folder, file: CommittedFile) -> bytes:
@@ -128,9 +130,7 @@ def _looking(folder: Folder, file: CommittedFile) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise DamagedFileError(
-            f"{folder}/{file.name} is missing, although it was committed: {_remedy(folder, file.name)}"
-        ) from error
+        raise _damaged(folder, file.name, "is missing, although it was committed") from error
 
 
 def _check_size(folder: Folder, file: CommittedFile, num_bytes: int) -> None:
@@ -145,12 +145,14 @@ def _reason(error: Exception) -> str:
     return f"{line} is missing" if isinstance(error, KeyError) else line
 
 
-def _remedy(folder: object, name: str) -> str:
-    if _OF_A_SHARD.match(name):
-        return (
-            f"restore it from a copy, or mend it with bls-verify --input {folder} --repair and the command that wrote "
-            "it, given again"
-        )
-    if name.startswith("plan/"):
-        return "restore it from a copy, or begin anew with --overwrite"
-    return "restore it from a copy, or use another folder"
+def _damaged(folder: object, name: str, what: str) -> DamagedFileError:
+    """Return the error that says what is wrong with a file, and what to do."""
+    is_of_a_shard = _OF_A_SHARD.match(name) is not None
+    if is_of_a_shard:
+        remedy = f"mend it with bls-verify --input {folder} --repair and the command that wrote it, given again"
+    elif name.startswith("plan/"):
+        remedy = "begin anew with --overwrite"
+    else:
+        remedy = "use another folder"
+    message = f"{folder}/{name} {what}: restore it from a copy, or {remedy}"
+    return DamagedFileError(message, is_of_a_shard=is_of_a_shard)

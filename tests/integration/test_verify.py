@@ -33,6 +33,11 @@ def test_four_damages_are_found_and_mended(tmp_path: Path, tiny_bundle: Path) ->
     data = metrics.read_bytes()
     metrics.write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
     (output / third.files["bitstreams"].name).unlink()
+    restore = ("decompress_dataset", "--input", output, "--output", tmp_path / "restored", *bundle)
+    done = run(*restore, RAY_ADDRESS="local")
+    assert done.returncode == 1, done.stderr
+    assert "shards were left out for this, all others are done" in done.stderr and "--repair" in done.stdout
+    assert len(list((tmp_path / "restored" / "images").iterdir())) >= 8
     marker = output / "commits" / fourth.name
     marker.write_bytes(marker.read_bytes()[:99])
 
@@ -48,3 +53,6 @@ def test_four_damages_are_found_and_mended(tmp_path: Path, tiny_bundle: Path) ->
     assert "4 of 12 images are compressed already" in done.stderr
     assert run(*verify, RAY_ADDRESS="local").returncode == 0
     assert Output(str(output)).markers()[4:] == whole
+    done = run(*restore, "--overwrite", RAY_ADDRESS="local")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "restored" / "images").iterdir())) == 12

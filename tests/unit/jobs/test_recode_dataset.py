@@ -161,6 +161,16 @@ def test_damage_of_a_copy_is_mended_by_its_command(
     assert "1 shards in" in (told := capsys.readouterr().err) and "give the command that wrote the input first" in told
 
 
+def test_all_but_the_shards_of_damaged_files_are_recoded(
+    job: Callable[..., int], images: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compress(images, tmp_path / "ds", tiny_bundle, shard_size=2)
+    (tmp_path / "ds" / Output(str(tmp_path / "ds")).markers()[0].files["metrics"].name).unlink()
+    assert job(recode_dataset, "ds", "copy", "--coder", "static") == ExitCode.FAILED
+    assert "1 shard was left out for this, all others are done" in capsys.readouterr().err
+    assert Output(str(tmp_path / "copy")).committed() == {1, 2}
+
+
 def test_a_damaged_bitstream_is_quarantined_and_named_with_the_retry(
     job: Callable[..., int], images: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,9 @@ import pipeline
 from jobs import compress_dataset, decompress_dataset
 from jobs.options import ClusterOptions, InputOptions, config_of
 from pipeline.cluster.run import run_to_end
-from pipeline.console.exits import ExitCode, UsageError
+from pipeline.console.exits import ExitCode, UsageError, WorkError
+from pipeline.ledger.output import Output
+from tests.compressed import compress
 from tests.datasets import pixels
 from tests.inline import InlineCluster
 
@@ -39,6 +41,17 @@ def test_a_dataset_goes_there_and_back(tiny_bundle: Path, tmp_path: Path, capsys
     assert {path.name for path in (tmp_path / "back" / "images").iterdir()} == {"0.webp", "1.webp", "2.webp"}
     assert capsys.readouterr().out == "", "what is printed is for people at a terminal"
     assert "compress_dataset" in dir(pipeline)
+
+
+def test_a_dataset_that_lacks_a_file_is_an_error_when_the_rest_is_restored(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        Image.fromarray(pixels(20, 30, seed=number)).save(tmp_path / "in" / f"{number}.png")
+    compress(tmp_path / "in", tmp_path / "out", tiny_bundle, shard_size=1)
+    (tmp_path / "out" / Output(str(tmp_path / "out")).markers()[0].files["bitstreams"].name).unlink()
+    with pytest.raises(WorkError, match="1 shards were left out, all others are done: .*is missing"):
+        pipeline.decompress_dataset(str(tmp_path / "out"), str(tmp_path / "back"), bundle=str(tiny_bundle))
+    assert {path.name for path in (tmp_path / "back" / "images").iterdir()} == {"1.png", "2.png"}
 
 
 def test_options_have_the_names_of_flags() -> None:
