@@ -71,7 +71,7 @@ def main(config: Planning) -> None:
 def plan(num_images: int, folder: str) -> Manifest:
     """Write the plan of an output."""
     return freeze_plan(
-        Output(folder), MadeUp(num_images), job="benchmark", settings={}, shard_size=128, num_workers=lambda: 2
+        Output(folder), MadeUp(num_images), begun=Manifest("benchmark"), shard_size=128, num_workers=lambda: 2
     )
 
 

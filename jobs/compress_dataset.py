@@ -21,6 +21,7 @@ from jobs.options import (
     RerunOptions,
     arguments_of,
     check_at_least,
+    lasting_arguments,
     parse,
     share_of,
 )
@@ -52,7 +53,7 @@ from pipeline.console.text import (
     skipped_text,
     speed_text,
 )
-from pipeline.ledger.output import Output, check_same
+from pipeline.ledger.output import Manifest, Output, check_same
 from pipeline.ledger.plan import SHARDS_PER_WORKER, default_size, freeze_plan, planned_shards
 from pipeline.ledger.summary import Summary
 from pipeline.sources.opening import check_apart, no_images
@@ -133,8 +134,7 @@ def compress_dataset(config: CompressDataset) -> ExitCode:
     output, result = compress(config)
     if result.total.num_images:
         _print_result(config, output, result)
-    again = job_command("compress_dataset", *arguments_of(config, leave_out=["overwrite"]))
-    print_damage(result.damage, dataset=output, bundle=config.bundle, again=again)
+    print_damage(result.damage, dataset=output, bundle=config.bundle)
     return result.exit_code
 
 
@@ -203,8 +203,7 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> tuple[Work, Steering 
     manifest = freeze_plan(
         output,
         source,
-        job=JOB,
-        settings=settings,
+        begun=Manifest(job=JOB, settings=settings, arguments=lasting_arguments(config)),
         shard_size=config.shard_size,
         num_workers=lambda: max(cluster.connect().num_workers, least_num_workers),
     )
@@ -227,7 +226,8 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
     output = Output(config.output)
     stored = None if config.rerun.overwrite else output.manifest()
     if stored is not None:
-        check_same(stored, job=JOB, settings=settings_of(source, worker_config, curve=curve_of(output)), output=output)
+        settings = settings_of(source, worker_config, curve=curve_of(output))
+        check_same(stored, Manifest(job=JOB, settings=settings), output=output)
     num_images, sample = draw_sample(source.references())
     if not sample:
         raise no_images(source)

@@ -18,6 +18,7 @@ from jobs.options import (
     RerunOptions,
     arguments_of,
     check_at_least,
+    lasting_arguments,
     parse,
 )
 from pipeline.cluster.cluster import Cluster
@@ -36,7 +37,8 @@ from pipeline.console.printing import (
 from pipeline.console.text import counts_text, size_rows, speed_text
 from pipeline.decompress.containers import Container, tar_name
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
-from pipeline.ledger.output import Manifest, Output, check_same, versions
+from pipeline.ledger.output import Manifest, Output, check_same
+from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.shard import Shard
 from pipeline.read.dataset import CompressedDataset, StoredFile
 from pipeline.read.images import codec_of
@@ -138,9 +140,10 @@ def _prepare(config: DecompressDataset) -> Work:
         "keys_sha256": keys and _sha256(keys),
         "where": config.where,
         "max_pixels": config.max_pixels,
-        **versions(),
+        "schema_version": SCHEMA_VERSION,
     }
-    check_same(output.begin(Manifest(job=JOB, settings=settings)), job=JOB, settings=settings, output=output)
+    begun = Manifest(job=JOB, settings=settings, arguments=lasting_arguments(config))
+    check_same(output.begin(begun), begun, output=output)
     worker_config = DecompressionConfig(
         input=absolute(config.input),
         output=absolute(config.output),

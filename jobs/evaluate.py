@@ -30,11 +30,11 @@ from pipeline.evaluate.panel_pages import PanelWork
 from pipeline.evaluate.results import FILES, Report, bd_rate_text
 from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, ladders, read_rows
 from pipeline.extras import check_installed
-from pipeline.ledger.output import Output, versions
+from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.plan import freeze_plan, planned_shards
-from pipeline.ledger.schema import EVALUATION, to_parquet
+from pipeline.ledger.schema import EVALUATION, SCHEMA_VERSION, to_parquet
 from pipeline.ledger.written import check_replaceable, write_results
-from pipeline.provenance import provenance
+from pipeline.provenance import code_version, provenance
 from pipeline.sources.opening import check_apart
 from pipeline.sources.reference import Source
 from pipeline.storage.opening import open_folder
@@ -152,8 +152,7 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
     manifest = freeze_plan(
         output,
         source,
-        job=JOB,
-        settings=_settings(config, source, bundle, qualities),
+        begun=Manifest(job=JOB, settings=_settings(config, source, bundle, qualities)),
         shard_size=1,  # an image takes seconds: dozens of codings, decodings and measures
         num_workers=lambda: cluster.connect().num_workers,
     )
@@ -235,7 +234,8 @@ def _settings(config: Evaluate, source: Source, bundle: Bundle, qualities: Seque
         "codecs": ladders(config.compared),
         "libraries": baselines.library_versions(),
         "max_pixels": config.images.max_pixels,
-        **versions(),
+        "schema_version": SCHEMA_VERSION,
+        "code_version": code_version(),
     }
 
 

@@ -6,7 +6,7 @@ Jobs embed the groups with `OmitArgPrefixes`, so that a flag is `--num-workers` 
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
@@ -17,8 +17,12 @@ from pipeline.sources.opening import open_source
 from pipeline.sources.reference import Columns, Source
 from pipeline.storage.patience import Patience, have_patience
 from pipeline.storage.secrets import redact
+from pipeline.storage.uris import absolute
 
 Config = TypeVar("Config")
+
+_PATHS = ("input", "output", "bundle", "keys")
+_OF_ONE_RUN = ("overwrite", "retry_quarantined", "log_json", "dry_run")
 
 OutputFolder = Annotated[str, tyro.conf.arg(help="Folder to write to: a path or URI.")]
 CompressedFolder = Annotated[str, tyro.conf.arg(help="Output folder of jobs/compress_dataset.py: a path or URI.")]
@@ -187,6 +191,18 @@ def share_of(text: str) -> float | None:
     """Return the part of a whole that a percentage such as `10%` stands for, None where it is not one."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
     return float(match[1]) / 100 if match and float(match[1]) <= 100 else None
+
+
+def lasting_arguments(config: Any) -> list[str]:
+    """Return the command line that goes on with a job later, from any folder, without credentials."""
+    return list(arguments_of(_with_absolute_paths(config), leave_out=_OF_ONE_RUN))
+
+
+def _with_absolute_paths(config: Any) -> Any:
+    values = {option.name: getattr(config, option.name) for option in fields(config)}
+    groups = {name: _with_absolute_paths(value) for name, value in values.items() if is_dataclass(value)}
+    paths = {name: absolute(values[name]) for name in _PATHS if values.get(name) is not None}
+    return replace(config, **groups, **paths)
 
 
 def arguments_of(config: Any, *, leave_out: Collection[str] = ()) -> Iterator[str]:

@@ -8,7 +8,16 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes
 
-from jobs.options import BundleOption, CompressedFolder, OutputFolder, RerunOptions, WorkerOptions, arguments_of, parse
+from jobs.options import (
+    BundleOption,
+    CompressedFolder,
+    OutputFolder,
+    RerunOptions,
+    WorkerOptions,
+    arguments_of,
+    lasting_arguments,
+    parse,
+)
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.console import events
@@ -25,8 +34,9 @@ from pipeline.console.printing import (
 )
 from pipeline.console.text import counts_text, rate_text, size_rows, speed_text
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Output, versions
+from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.plan import copy_plan
+from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 from pipeline.read.dataset import CompressedDataset
@@ -88,8 +98,9 @@ def _prepare(config: RecodeDataset, source: CompressedDataset) -> Work:
     if config.rerun.overwrite:
         output.clear(JOB)
     origin = {"recoded_from": str(source.output), "input_plan": source.manifest.plan}
-    copied = {**settings, **origin, "coder": config.coder, **versions()}
-    copy_plan(output, source.output, source.manifest, job=JOB, settings=copied)
+    copied = {**settings, **origin, "coder": config.coder, "schema_version": SCHEMA_VERSION}
+    begun = Manifest(job=JOB, settings=copied, arguments=lasting_arguments(config))
+    copy_plan(output, source.output, source.manifest, begun=begun)
     _check_kept(source, output)
     if state := source.state():
         say(f"{state}; then give this command again")

@@ -16,7 +16,15 @@ from pipeline.cluster.pool import run_shards
 from pipeline.cluster.scheduler import InterruptedWorkError
 from pipeline.console import events
 from pipeline.console.exits import ExitCode, exit_code, usage
-from pipeline.console.printing import job_command, print_commands, print_quarantined, print_table, say, shown
+from pipeline.console.printing import (
+    job_command,
+    print_commands,
+    print_quarantined,
+    print_table,
+    say,
+    shown,
+    writing_command,
+)
 from pipeline.console.progress import ProgressReport
 from pipeline.console.text import mean_text, num_bytes_text
 from pipeline.ledger.damage import DamagedFileError
@@ -42,7 +50,8 @@ class VerifyDataset:
 
     Every committed file is read and compared with its commit marker (size and SHA-256) and with the plan (keys), and
     every bitstream is decoded to symbols. INPUT/verify/*.parquet gets a row for each problem; rows of earlier runs are
-    deleted. Exit codes: 0 no problem was found, 1 problems were found, or the job failed, 2 wrong usage.
+    deleted. Exit codes: 0 no problem was found, 1 problems were found, or the job failed, 2 wrong usage, 4 problems
+    were found, and --repair gave all of their shards back: the command that wrote the dataset has to be given again.
     """
 
     input: CompressedFolder
@@ -53,7 +62,8 @@ class VerifyDataset:
     sample: str = "100%"
     """Verify a random part of the shards, such as `1%`; every run draws others."""
     repair: bool = False
-    """Give damaged shards back to the job that wrote them: its next run does these again, and only these."""
+    """Give damaged shards back to the job that wrote them: its next run does these again, and only these. It needs the
+    input and the bundle that it had."""
     bundle: BundleOption = None
     cluster: OmitArgPrefixes[ClusterOptions] = field(default_factory=ClusterOptions)
     log_json: bool = False
@@ -75,6 +85,7 @@ class _Check:
     markers: dict[int, Marker] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     given_back: dict[int, int] = field(default_factory=dict)  # shard -> retry
+    num_lasting: int = 0  # problems that no rerun mends
     tally: Tally = field(default_factory=Tally)
 
     @property
@@ -90,6 +101,7 @@ class _Check:
             for shard in planned_shards(output, manifest, skip=others):
                 yield replace(shard, replaces=left.pop(shard.index))
         except DamagedFileError as error:
+            self.num_lasting += 1
             self.findings.append(Finding(Problem.DAMAGED_PLAN, str(error), file="plan"))
             yield from (Shard(index, (), marker) for index, marker in left.items())
         else:
@@ -103,6 +115,8 @@ class _Check:
         self.tally.add(marker.summary)
         if any(Problem(problem).is_mended_by_a_rerun for problem in marker.summary.quarantined):
             self.given_back[marker.shard] = marker.retry
+        else:
+            self.num_lasting += marker.summary.num_quarantined
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,7 +144,8 @@ def verify_dataset(config: VerifyDataset) -> ExitCode:
     if config.repair:
         for shard, retry in check.given_back.items():
             output.give_back(shard, retry)
-    code = ExitCode.FAILED if total.quarantined else ExitCode.DONE
+    is_mended = config.repair and not check.num_lasting
+    code = ExitCode.DONE if not total.quarantined else ExitCode.DONE_IN_PART if is_mended else ExitCode.FAILED
     events.emit("done", exit_code=code, **events.sums(total))
     _print_result(config, check)
     return code
@@ -208,7 +223,8 @@ def _print_result(config: VerifyDataset, check: _Check) -> None:
     )
     print_quarantined(total)
     if check.given_back and config.repair:
-        say(f"{len(check.given_back)} shards were given back: the command that wrote them does them again")
+        say(f"{len(check.given_back)} shards were given back; now they are not done")
+        print_commands([("Do them again, with the command that wrote them:", writing_command(output))])
     elif check.given_back:
         arguments = ["--input", shown(output), *([] if config.bundle is None else ["--bundle", redact(config.bundle)])]
         purpose = "Give the damaged shards back to the job that wrote them, whose command then does them again:"

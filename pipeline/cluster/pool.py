@@ -36,7 +36,8 @@ def run_shards(
 
     Raises:
         ClusterError: as `Cluster.connect`.
-        WorkError, InterruptedWorkError, DamagedShardsError: as `Scheduler.markers`; on a second Ctrl-C KeyboardInterrupt.
+        WorkError, InterruptedWorkError, DamagedShardsError: as `Scheduler.markers`.
+        KeyboardInterrupt: on a second Ctrl-C.
     """
     room = cluster.connect()
     telemetry = Telemetry(cluster.job)

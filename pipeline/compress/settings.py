@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.compress.worker import CompressionConfig
-from pipeline.ledger.output import versions
+from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.sources.reference import Columns, Source
 
 
@@ -28,5 +28,5 @@ def settings_of(source: Source, config: CompressionConfig, *, curve: Mapping[str
         "max_pixels": config.codec.max_pixels,
         "ms_ssim_share": config.ms_ssim_share,
         "precision": config.codec.precision,
-        **versions(),
+        "schema_version": SCHEMA_VERSION,
     }

@@ -50,22 +50,35 @@ def print_commands(commands: Iterable[tuple[str, str]]) -> None:
 _MOST_NAMED = 10
 
 
-def print_damage(damage: Sequence[DamagedFileError], *, dataset: Output, bundle: str | None, again: str) -> None:
-    """Name the files that kept shards from being done, and how to mend them; `again` is the command of this job."""
+def print_damage(
+    damage: Sequence[DamagedFileError], *, dataset: Output, bundle: str | None, again: str | None = None
+) -> None:
+    """Name the files that kept shards from being done, and how to mend them; `again` is the command to give then."""
     for each in damage[:_MOST_NAMED]:
         say(f"error: {each}")
     if len(damage) > _MOST_NAMED:
         say(f"error: and so with {len(damage) - _MOST_NAMED} more")
     if damage:
-        say(f"{len(damage)} {'shard was' if len(damage) == 1 else 'shards were'} left out for this, all others are done")
+        shards = "1 shard was" if len(damage) == 1 else f"{len(damage)} shards were"
+        say(f"{shards} left out for this, all others are done")
     if any(each.is_of_a_shard for each in damage):
         arguments = ["--input", shown(dataset), *([] if bundle is None else ["--bundle", redact(bundle)]), "--repair"]
-        print_commands(
-            [
-                ("Without a copy of the files, give their shards back:", job_command("verify_dataset", *arguments)),
-                (f"Then give the command again that wrote {shown(dataset)}, and this one:", again),
-            ]
-        )
+        repair = job_command("verify_dataset", *arguments)
+        commands = [
+            ("Restore the files from a copy, or give their shards back:", repair),
+            ("Then do these shards again, with the command that wrote them:", writing_command(dataset)),
+        ]
+        print_commands(commands if again is None else [*commands, ("Then do what was left out here:", again)])
+
+
+def writing_command(dataset: Output) -> str:
+    """Return the command that goes on with a compressed dataset, as its manifest has it."""
+    manifest = dataset.manifest()
+    assert manifest is not None
+    name = f"{manifest.job}_dataset"
+    if not manifest.arguments:
+        return f"{job_command(name)} with the options that it had"
+    return job_command(name, *manifest.arguments)
 
 
 def shown(output: Output) -> str:

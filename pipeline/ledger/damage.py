@@ -21,7 +21,7 @@ _NUM_THREADS = 16
 
 
 class DamagedFileError(ValueError):
-    """A file of an output is missing, truncated or was edited; one of a shard is mended when the shard is done again."""
+    """A file of an output is missing, truncated or was edited. If it is of a shard, doing that again mends it."""
 
     def __init__(self, message: str, *, is_of_a_shard: bool = False) -> None:
         super().__init__(message)

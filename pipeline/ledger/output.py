@@ -30,7 +30,6 @@ from typing import Any
 
 from pipeline.ledger.damage import DamagedFileError, check_committed, parsing
 from pipeline.ledger.markers import Committed, CommittedFile, Marker, Stint, marker_name, stem_of
-from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.summary import Summary
 from pipeline.provenance import code_version
 from pipeline.storage.folder import (
@@ -64,7 +63,11 @@ class OutputError(ValueError):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an output is made from: two runs with the same job and settings write the same rows."""
+    """What an output is made from: two runs with the same job and settings write the same rows.
+
+    `arguments` are those of the command that began it, with absolute paths and no credentials. Another release goes on
+    with an output if its schema is the same: `code_version` is of the one that began it.
+    """
 
     job: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +77,8 @@ class Manifest:
     shard_size: int = 0
     keys_sha256: str = ""  # of the keys of all inputs in order
     skipped: Mapping[str, int] = field(default_factory=dict)  # files not named like images: extension -> files
+    arguments: list[str] = field(default_factory=list)
+    code_version: str = field(default_factory=code_version)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
@@ -390,23 +395,20 @@ def findings_name(run: str, shard: int | None = None) -> str:
     return f"verify/{'output' if shard is None else stem_of(shard, 0)}.{run}.parquet"
 
 
-def versions() -> dict[str, Any]:
-    """Return the versions that decide what is written: of the schema and of the code."""
-    return {"schema_version": SCHEMA_VERSION, "code_version": code_version()}
-
-
-def check_same(stored: Manifest, *, job: str, settings: Mapping[str, Any], output: Output) -> None:
+def check_same(stored: Manifest, now: Manifest, *, output: Output) -> None:
     """Refuse to mix rows: what is stored must come from the same job with the same settings.
 
     Raises:
         OutputError: says what differs.
     """
-    if stored.job != job:
-        raise OutputError(f"{output} holds the output of a {stored.job} job, this is a {job} job: use another folder")
+    if stored.job != now.job:
+        raise OutputError(
+            f"{output} holds the output of a {stored.job} job, this is a {now.job} job: use another folder"
+        )
     different = [
-        f"{name} was {stored.settings.get(name)}, now {settings.get(name)}"
-        for name in sorted({*stored.settings, *settings}, key=lambda name: (name.endswith("fingerprint"), name))
-        if stored.settings.get(name) != settings.get(name)
+        f"{name} was {stored.settings.get(name)}, now {now.settings.get(name)}"
+        for name in sorted({*stored.settings, *now.settings}, key=lambda name: (name.endswith("fingerprint"), name))
+        if stored.settings.get(name) != now.settings.get(name)
     ]
     if different:
         raise OutputError(

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,14 +40,14 @@ def freeze_plan(
     output: Output,
     source: Source,
     *,
-    job: str,
-    settings: dict[str, Any],
+    begun: Manifest,
     shard_size: int | None,
     num_workers: Callable[[], int],
 ) -> Manifest:
     """Write the plan of a new output, or check that an existing one was made from the same inputs and settings.
 
-    Without a `shard_size` a few images are spread over the workers, whose number is asked for only then.
+    `begun` has the job and its settings. Without a `shard_size` a few images are spread over the workers, whose number
+    is asked for only then.
 
     Raises:
         OutputError: the output was begun with other inputs or settings.
@@ -55,11 +55,11 @@ def freeze_plan(
     """
     stored = output.manifest()
     if stored is None:
-        manifest = replace(_write_plan(output, source, shard_size, num_workers), job=job, settings=settings)
+        manifest = _write_plan(output, source, begun, shard_size, num_workers)
         stored = output.begin(manifest)
         if stored.plan == manifest.plan:
             return stored
-    check_same(stored, job=job, settings=settings, output=output)
+    check_same(stored, begun, output=output)
     _check_same_inputs(stored, source, output)
     if shard_size not in (None, stored.shard_size):
         raise OutputError(
@@ -69,8 +69,8 @@ def freeze_plan(
     return stored
 
 
-def copy_plan(output: Output, planned: Output, manifest: Manifest, *, job: str, settings: dict[str, Any]) -> Manifest:
-    """Give a new output the plan of another, which has this manifest, or check that an existing one has these settings.
+def copy_plan(output: Output, planned: Output, manifest: Manifest, *, begun: Manifest) -> Manifest:
+    """Give a new output the plan of another, which has this manifest, or check that an existing one was begun so.
 
     Raises:
         DamagedFileError: a file of the plan is damaged.
@@ -83,8 +83,9 @@ def copy_plan(output: Output, planned: Output, manifest: Manifest, *, job: str, 
         for name, table, _ in _plan_files(planned, manifest):
             content = table_to_parquet(table, metadata={"plan": plan})
             output.folder.write(name.replace(manifest.plan, plan), content)
-        stored = output.begin(replace(manifest, job=job, settings=settings, plan=plan, created=Manifest().created))
-    check_same(stored, job=job, settings=settings, output=output)
+        planned_as = ("num_images", "num_shards", "shard_size", "keys_sha256", "skipped")
+        stored = output.begin(replace(begun, plan=plan, **{name: getattr(manifest, name) for name in planned_as}))
+    check_same(stored, begun, output=output)
     return stored
 
 
@@ -125,7 +126,9 @@ class _Listing:
         return whole.hexdigest()
 
 
-def _write_plan(output: Output, source: Source, shard_size: int | None, num_workers: Callable[[], int]) -> Manifest:
+def _write_plan(
+    output: Output, source: Source, begun: Manifest, shard_size: int | None, num_workers: Callable[[], int]
+) -> Manifest:
     references = iter(source.references())
     if (first := next(references, None)) is None:
         raise no_images(source)
@@ -149,7 +152,8 @@ def _write_plan(output: Output, source: Source, shard_size: int | None, num_work
     except ValueError:
         delete_many(output.folder, names)
         raise
-    return Manifest(
+    return replace(
+        begun,
         plan=plan,
         num_images=listing.num_images,
         num_shards=math.ceil(listing.num_images / shard_size),

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bls.bitstream import Coder
+from pipeline.provenance import code_version
 
 SCHEMA_VERSION = 7  # raised with every change of a column's name, type or meaning
 
@@ -241,7 +242,8 @@ def table_to_parquet(table: pa.Table, *, metadata: Mapping[str, Any]) -> bytes:
     `metadata` travels as key-value metadata of the file: text as it is, anything else as JSON.
     """
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-    table = table.replace_schema_metadata({"schema_version": str(SCHEMA_VERSION), **texts})
+    written_by = {"schema_version": str(SCHEMA_VERSION), "code_version": code_version()}
+    table = table.replace_schema_metadata({**written_by, **texts})
     # Bitstreams and PNGs do not compress again and never repeat.
     opaque = {"bitstream", "alpha_png"}
     sink = pa.BufferOutputStream()

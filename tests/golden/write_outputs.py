@@ -14,7 +14,7 @@ from jobs import compress_dataset
 from pipeline.cluster.run import Work, run_to_end
 from pipeline.compress.settings import settings_of
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
-from pipeline.ledger.output import Output
+from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.plan import freeze_plan, planned_shards
 from pipeline.sources.opening import open_source
 from pipeline.work.codec import CodecSpec
@@ -53,8 +53,7 @@ def compress(images: Path, output: Path, *, num_shards: int | None = None, retry
     manifest = folder.manifest() or freeze_plan(
         folder,
         source,
-        job=compress_dataset.JOB,
-        settings=settings_of(source, config),
+        begun=Manifest(job=compress_dataset.JOB, settings=settings_of(source, config)),
         shard_size=1,
         num_workers=lambda: 1,
     )

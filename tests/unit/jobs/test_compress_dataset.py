@@ -230,7 +230,7 @@ def test_a_bundle_that_gained_a_model_is_the_same_to_an_output(
     assert snapshot(tmp_path / "out") == before
 
 
-@pytest.mark.parametrize("change", ["inputs", "bundle", "quality", "code", "schema"])
+@pytest.mark.parametrize("change", ["inputs", "bundle", "quality", "schema"])
 def test_an_output_that_was_begun_otherwise_is_refused(
     compress: Callable[..., int],
     photographs: Path,
@@ -250,17 +250,14 @@ def test_an_output_that_was_begun_otherwise_is_refused(
         arguments = ("--bundle", tmp_path / "other")
     elif change == "quality":
         arguments = ("--quality", 2)
-    elif change == "code":
-        monkeypatch.setattr("pipeline.ledger.output.code_version", lambda: "9.9")
     else:
-        monkeypatch.setattr("pipeline.ledger.output.SCHEMA_VERSION", 99)
+        monkeypatch.setattr("pipeline.compress.settings.SCHEMA_VERSION", 99)
     assert compress(*arguments) == 2
     message = capsys.readouterr().err
     expected = {
         "inputs": "6 then, 7 now",
         "bundle": "model_fingerprint was ",
         "quality": "quality was 4, now 2",
-        "code": "now 9.9",
         "schema": f"schema_version was {SCHEMA_VERSION}, now 99",
     }
     assert expected[change] in message

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from jobs.compress_dataset import CompressDataset
-from jobs.options import ClusterOptions, InputOptions, RerunOptions, arguments_of, check_at_least, parse
+from jobs.options import (
+    ClusterOptions,
+    InputOptions,
+    RerunOptions,
+    arguments_of,
+    check_at_least,
+    lasting_arguments,
+    parse,
+)
 from pipeline.console import printing
 
 ROOT = Path(__file__).parents[3]
@@ -62,6 +70,15 @@ def test_options_of_groups_are_flags_like_all_others() -> None:
     assert (config.cluster, config.rerun) == (ClusterOptions(num_workers=3), RerunOptions(overwrite=True))
     assert parse(CompressDataset, list(arguments_of(config))) == config
     assert "--key-column" not in list(arguments_of(config, leave_out=["key_column"]))
+
+
+def test_a_command_for_later_is_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = "--input a/*.jpg --output b --bundle s3://id:secret@x/c --overwrite"
+    config = parse(CompressDataset, flags.split(" "))
+    later = parse(CompressDataset, lasting_arguments(config))
+    assert (later.images.input, later.output, later.bundle) == (f"{tmp_path}/a/*.jpg", f"{tmp_path}/b", "s3://x/c")
+    assert not later.rerun.overwrite
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Damage of every kind is found, given back, and mended by the next compress run, which touches nothing else."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -153,7 +154,7 @@ def test_damage_is_found_given_back_and_mended(
     expected = damage(root)
     assert verify(root, tiny_bundle) == ExitCode.FAILED
     assert found(root) == expected
-    assert verify(root, tiny_bundle, "--repair") == ExitCode.FAILED
+    assert verify(root, tiny_bundle, "--repair") == ExitCode.DONE_IN_PART
     assert found(root) == expected, "what an earlier run found is not there twice"
     assert Output(str(root / "ds")).committed() == {0, 2, 3}
     assert compress(root, tiny_bundle) == ExitCode.DONE_WITH_QUARANTINED
@@ -165,13 +166,30 @@ def test_damage_is_found_given_back_and_mended(
     assert file_of(root, 1, "bitstreams").read_bytes() == file_of(undamaged, 1, "bitstreams").read_bytes()
 
 
+def test_the_command_that_is_told_after_a_repair_mends(
+    root: Path, undamaged: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another release, too: the schema decides."""
+    monkeypatch.setattr("pipeline.provenance.version", lambda _: "9.9")
+    path = root / "ds" / "manifest.json"  # it names the folder that was copied
+    path.write_text(path.read_text().replace(str(undamaged), str(root)))
+    delete_bitstreams(root)
+    assert verify(root, tiny_bundle, "--repair") == ExitCode.DONE_IN_PART
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[1].endswith("jobs/compress_dataset.py")
+    assert compress_dataset.main(command[2:]) == ExitCode.DONE_WITH_QUARANTINED
+    assert verify(root, tiny_bundle) == ExitCode.DONE
+    assert pq.read_schema(file_of(root, 1, "metrics")).metadata[b"code_version"] == b"9.9"
+    assert json.loads(path.read_text())["code_version"] != "9.9"
+
+
 def test_all_retries_of_a_shard_are_given_back(root: Path, tiny_bundle: Path) -> None:
     output = Output(str(root / "ds"))
     marker = output.markers()[1]
     files = {kind: output.folder.read(file.name) for kind, file in marker.files.items()}
     retried = output.commit(1, files, marker.summary, retry=1)
     output.folder.delete(retried.files["metrics"].name)
-    assert verify(root, tiny_bundle, "--repair") == ExitCode.FAILED
+    assert verify(root, tiny_bundle, "--repair") == ExitCode.DONE_IN_PART
     assert output.committed() == {0, 2, 3}
     assert compress(root, tiny_bundle) == ExitCode.DONE_WITH_QUARANTINED
     assert verify(root, tiny_bundle) == ExitCode.DONE
@@ -189,7 +207,7 @@ def test_a_damaged_plan_is_named_and_the_shards_are_verified(root: Path, tiny_bu
 def test_a_shard_that_the_plan_does_not_have(root: Path, tiny_bundle: Path) -> None:
     output = Output(str(root / "ds"))
     output.commit(9, {"metrics": b"", "bitstreams": b""}, output.markers()[0].summary)
-    assert verify(root, tiny_bundle, "--repair") == ExitCode.FAILED
+    assert verify(root, tiny_bundle, "--repair") == ExitCode.DONE_IN_PART
     assert found(root) == {("damaged_marker", 9, None)}
     assert output.committed() == {0, 1, 2, 3}
 

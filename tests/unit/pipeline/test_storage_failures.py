@@ -21,7 +21,7 @@ from pipeline.cluster.run import Work, run_to_end
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
 from pipeline.console.exits import WorkError
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Output, OutputError
+from pipeline.ledger.output import Manifest, Output, OutputError
 from pipeline.ledger.plan import freeze_plan, planned_shards
 from pipeline.sources.opening import open_source
 from pipeline.storage.folder import list_names
@@ -47,7 +47,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Job:
     def compress(output: Output, told: list[Marker]) -> None:
         source = open_source(str(images))
         manifest = freeze_plan(
-            output, source, job="compress", settings={"quality": 4}, shard_size=2, num_workers=lambda: 1
+            output, source, begun=Manifest("compress", {"quality": 4}), shard_size=2, num_workers=lambda: 1
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(CodecSpec, "load_and_try", lambda _: codec)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.console.printing import job_command, metrics_glob, shown
+from pipeline.console.printing import job_command, metrics_glob, print_damage, shown
 from pipeline.console.text import (
     bitstreams_row,
     counts_text,
@@ -14,7 +14,8 @@ from pipeline.console.text import (
     skipped_text,
     speed_text,
 )
-from pipeline.ledger.output import Output
+from pipeline.ledger.damage import DamagedFileError
+from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.summary import Mean, Summary
 
 
@@ -48,6 +49,28 @@ def test_a_run_that_finished_nothing_does_not_say_that_nothing_was_left() -> Non
     assert counts_text("compressed", Summary(88, {"empty": 3}), num_left=112) == (
         "85 compressed, 3 quarantined, 112 left"
     )
+
+
+def test_damage_is_named_with_the_commands_that_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/bls-decompress"])
+    output = Output(str(tmp_path))
+    output.begin(Manifest(job="recode", arguments=["--input", "x"]))
+    print_damage([], dataset=output, bundle=None)
+    assert capsys.readouterr() == ("", "")
+    errors = [DamagedFileError(f"{number} is missing", is_of_a_shard=True) for number in range(12)]
+    print_damage(errors, dataset=output, bundle="b", again="bls-decompress")
+    out, told = capsys.readouterr()
+    assert told.splitlines()[0] == "error: 0 is missing"
+    assert told.splitlines()[-2:] == [
+        "error: and so with 2 more",
+        "12 shards were left out for this, all others are done",
+    ]
+    commands = [line.strip() for line in out.splitlines() if line.startswith("  ")]
+    assert commands == [f"bls-verify --input {tmp_path} --bundle b --repair", "bls-recode --input x", "bls-decompress"]
+    print_damage([DamagedFileError("records")], dataset=output, bundle=None)
+    assert capsys.readouterr().out == "", "no job mends it"
 
 
 def test_means_tell_of_how_many_images() -> None:

@@ -33,8 +33,7 @@ def freeze(
     return freeze_plan(
         output,
         source,
-        job="compress",
-        settings={**SETTINGS, **settings},
+        begun=Manifest(job="compress", settings={**SETTINGS, **settings}),
         shard_size=shard_size,
         num_workers=lambda: num_workers,
     )
@@ -56,12 +55,13 @@ def test_every_input_is_in_one_shard_in_order(tmp_path: Path, output: Output) ->
 
 def test_a_plan_is_copied_once_under_an_id_of_its_own(tmp_path: Path, output: Output) -> None:
     first, copy = freeze(output, fill(tmp_path / "in", 10)), Output(str(tmp_path / "copy"))
-    manifest = copy_plan(copy, output, first, job="recode", settings=SETTINGS)
+    begun = Manifest(job="recode", settings=SETTINGS)
+    manifest = copy_plan(copy, output, first, begun=begun)
     assert plan(copy, manifest) == plan(output, first)
     assert manifest.plan != first.plan and manifest.keys_sha256 == first.keys_sha256
-    assert copy_plan(copy, output, first, job="recode", settings=SETTINGS) == manifest
+    assert copy_plan(copy, output, first, begun=begun) == manifest
     with pytest.raises(OutputError, match="begun with other settings"):
-        copy_plan(copy, output, first, job="recode", settings={"quality": 5})
+        copy_plan(copy, output, first, begun=Manifest(job="recode"))
 
 
 def test_a_rerun_reads_the_frozen_plan(tmp_path: Path, output: Output) -> None:
