@@ -1,9 +1,19 @@
-"""Image files that were made to do harm, or to look as if."""
+"""Image files that were made to do harm, or to look as if, and datasets of them."""
 
 import io
+import os
 import struct
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
+
+from tests.datasets import pixels
+
+SECRET = b"hunter2-is-the-password"
 
 
 def tiff_that_claims(width: int, height: int = 1) -> bytes:
@@ -35,3 +45,52 @@ def eps() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (16, 16)).save(file, "EPS")
     return file.getvalue()
+
+
+def image_file(image_format: str = "PNG", **options: Any) -> bytes:
+    """Return a good image."""
+    file = io.BytesIO()
+    Image.fromarray(pixels(20, 24)).save(file, image_format, **options)
+    return file.getvalue()
+
+
+FILES: dict[bytes, tuple[bytes, str]] = {
+    b"good.png": (image_file(), "ok"),
+    b"caf\xe9.png": (image_file(), "ok"),
+    b"caf\\xe9.png": (image_file(), "ok"),
+    b"=HYPERLINK(1).png": (image_file(), "ok"),
+    b"profile.jpg": (image_file("JPEG", icc_profile=np.random.default_rng(0).bytes(2**20 + 1)), "ok"),
+    b"huge.tif": (tiff_that_claims(3_000_000_000), "too_large"),
+    b"claims.jpg": (jpeg_that_claims(8000, 8000), "truncated"),
+    b"eps.jpg": (eps(), "not_an_image"),
+    b"passwords.png": (SECRET, "not_an_image"),
+    b"passwords.ppm": (b"P6 " + SECRET, "corrupt"),
+    b"half.png": (image_file()[:200], "truncated"),
+    b"empty.webp": (b"", "empty"),
+}
+"""Files by their names, with the status of their rows."""
+
+
+def write_folder(folder: Path) -> dict[str, str]:
+    """Write the files, and links, pipes and devices beside them; return the status of each key."""
+    folder.mkdir()
+    for name, (data, _) in FILES.items():
+        (folder / os.fsdecode(name)).write_bytes(data)
+    (folder / "gone.png").symlink_to("nowhere")
+    (folder / "self.png").symlink_to("self.png")
+    (folder / "up").symlink_to(folder)
+    (folder / "null.png").symlink_to("/dev/null")
+    os.mkfifo(folder / "pipe.png")
+    keys = {name: name.decode(errors="backslashreplace") for name in FILES}
+    keys[b"caf\\xe9.png"] = "caf\\x5cxe9.png"
+    return {keys[name]: status for name, (_, status) in FILES.items()} | {"gone.png": "unreadable"}
+
+
+def write_table(path: Path) -> dict[str, str]:
+    """Write a table of the files, with columns without any value; return the status of each key."""
+    images = [data for data, _ in FILES.values()]
+    nothing = pa.nulls(len(images))
+    nested = pa.array([{"none": [None]}] * len(images), pa.struct([("none", pa.list_(pa.null()))]))
+    table = {"image": images, "nothing": nothing, "nested": nested}
+    pq.write_table(pa.table({**table, "when": pa.array([2**62] * len(images), pa.timestamp("us"))}), path)
+    return {f"{path.stem}/{row}": status for row, (_, status) in enumerate(FILES.values())}

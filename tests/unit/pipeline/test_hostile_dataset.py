@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,33 +18,8 @@ from jobs import compress_dataset, decompress_dataset, query_metrics
 from pipeline.cluster.run import run_to_end
 from pipeline.console.exits import ExitCode
 from pipeline.ledger.output import Output
-from tests.datasets import pixels
-from tests.hostile import eps, jpeg_that_claims, tiff_that_claims
+from tests.hostile import FILES, write_folder, write_table
 from tests.inline import InlineCluster
-
-SECRET = b"hunter2-is-the-password"
-
-
-def image_file(image_format: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels(20, 24)).save(file, image_format, **options)
-    return file.getvalue()
-
-
-FILES: dict[bytes, tuple[bytes, str]] = {
-    b"good.png": (image_file(), "ok"),
-    b"caf\xe9.png": (image_file(), "ok"),
-    b"caf\\xe9.png": (image_file(), "ok"),
-    b"=HYPERLINK(1).png": (image_file(), "ok"),
-    b"profile.jpg": (image_file("JPEG", icc_profile=np.random.default_rng(0).bytes(2**20 + 1)), "ok"),
-    b"huge.tif": (tiff_that_claims(3_000_000_000), "too_large"),
-    b"claims.jpg": (jpeg_that_claims(8000, 8000), "truncated"),
-    b"eps.jpg": (eps(), "not_an_image"),
-    b"passwords.png": (SECRET, "not_an_image"),
-    b"passwords.ppm": (b"P6 " + SECRET, "corrupt"),
-    b"half.png": (image_file()[:200], "truncated"),
-    b"empty.webp": (b"", "empty"),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -82,23 +56,13 @@ def test_a_folder_of_all_of_them(
     compress: Any, tmp_path: Path, tiny_bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "in"
-    folder.mkdir()
-    for name, (data, _) in FILES.items():
-        (folder / os.fsdecode(name)).write_bytes(data)
-    (folder / "gone.png").symlink_to("nowhere")
-    (folder / "self.png").symlink_to("self.png")
-    (folder / "up").symlink_to(folder)
-    (folder / "null.png").symlink_to("/dev/null")
-    os.mkfifo(folder / "pipe.png")
+    expected = write_folder(folder)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("in/socket.png")
 
     assert compress(str(folder)) == ExitCode.DONE_WITH_QUARANTINED
     told = capfd.readouterr()
     assert "skipped 5 files or samples that are not images: links in a circle 2" in told.err
-    keys = {name: name.decode(errors="backslashreplace") for name in FILES}
-    keys[b"caf\\xe9.png"] = "caf\\x5cxe9.png"
-    expected = {keys[name]: status for name, (_, status) in FILES.items()} | {"gone.png": "unreadable"}
     check_rows(tmp_path / "out", expected)
     assert compress(str(folder)) == ExitCode.DONE_WITH_QUARANTINED  # the same when it is asked for again
     check_rows(tmp_path / "out", expected)
@@ -131,11 +95,7 @@ def test_a_tar_of_them(compress: Any, tmp_path: Path) -> None:
 
 
 def test_a_table_of_them_with_columns_without_any_value(compress: Any, tmp_path: Path) -> None:
-    images = [data for data, _ in FILES.values()]
-    nothing = pa.nulls(len(images))
-    nested = pa.array([{"none": [None]}] * len(images), pa.struct([("none", pa.list_(pa.null()))]))
-    table = {"image": images, "nothing": nothing, "nested": nested}
-    pq.write_table(pa.table({**table, "when": pa.array([2**62] * len(images), pa.timestamp("us"))}), "x.parquet")
+    expected = write_table(Path("x.parquet"))
     assert compress(str(tmp_path / "x.parquet")) == ExitCode.DONE_WITH_QUARANTINED
     assert compress(str(tmp_path / "x.parquet"), "--retry-quarantined") == ExitCode.DONE_WITH_QUARANTINED
-    check_rows(tmp_path / "out", {f"x/{row}": status for row, (_, status) in enumerate(FILES.values())})
+    check_rows(tmp_path / "out", expected)
