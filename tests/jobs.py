@@ -11,6 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.ledger.output import Output
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -66,6 +71,19 @@ def started_under(mark: str) -> dict[int, str]:
         except OSError:  # it ended in the meantime
             continue
     return commands
+
+
+def committed_rows(output: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the committed rows of a compressed dataset in order, without what differs from run to run."""
+    markers = Output(str(output)).markers()
+    tables = {
+        kind: pa.concat_tables([pq.read_table(output / marker.files[kind].name) for marker in markers]).to_pylist()
+        for kind in ("metrics", "bitstreams")
+    }
+    return {
+        kind: [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
+        for kind, rows in tables.items()
+    }
 
 
 def comparable(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,9 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -25,6 +23,7 @@ from ray.cluster_utils import Cluster
 
 from pipeline.ledger.output import Output
 from tests.images import random_fields
+from tests.jobs import committed_rows
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +32,6 @@ NUM_IMAGES, SHARD_SIZE = 12, 2
 PASSWORD, KEY_ID, SECRET = "swordfish", "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
 
 Process = subprocess.Popen[str]
-Tables = dict[str, list[dict[str, Any]]]
 
 
 @dataclass
@@ -115,22 +113,9 @@ def num_commits(output: Path) -> int:
     return len(list((output / "commits").glob("shard-*.json")))
 
 
-def committed(output: Path) -> Tables:
-    """Return the committed rows in order, without what differs from run to run."""
-    markers = Output(str(output)).markers()
-    tables = {
-        kind: pa.concat_tables([pq.read_table(output / marker.files[kind].name) for marker in markers]).to_pylist()
-        for kind in ("metrics", "bitstreams")
-    }
-    return {
-        kind: [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
-        for kind, rows in tables.items()
-    }
-
-
 def check_whole(output: Path, undisturbed: Path) -> None:
     """Assert that a finished output is that of an undisturbed run, with no file that does not count."""
-    assert committed(output) == committed(undisturbed)
+    assert committed_rows(output) == committed_rows(undisturbed)
     for kind in ("metrics", "bitstreams"):
         files = {marker.files[kind].name for marker in Output(str(output)).markers()}
         assert {f"{kind}/{path.name}" for path in (output / kind).iterdir()} == files
@@ -172,7 +157,7 @@ def undisturbed(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("undisturbed")
     done = stage.run(output)
     assert done.returncode == 3, done.stderr
-    rows = committed(output)
+    rows = committed_rows(output)
     names = [f"{index:02}.png" for index in range(NUM_IMAGES)]
     assert [row["key"] for row in rows["metrics"]] == names
     assert [row["key"] for row in rows["bitstreams"]] == [name for name in names if name != "05.png"]
@@ -199,7 +184,7 @@ def test_a_driver_that_is_killed_again_and_again(stage: Stage, undisturbed: Path
 
     stage.tell("wait-06.png")
     kill_when(lambda: num_commits(output) == 3 and stage.reached("06.png"), "the fourth shard")
-    assert committed(output)["metrics"] == committed(undisturbed)["metrics"][: 3 * SHARD_SIZE]
+    assert committed_rows(output)["metrics"] == committed_rows(undisturbed)["metrics"][: 3 * SHARD_SIZE]
 
     done = stage.run(output)
     assert done.returncode == 3, done.stderr
@@ -228,7 +213,7 @@ def test_an_image_that_kills_is_alone_and_a_retry_brings_it_back(
     with stage.running(tmp_path) as process:
         _, errors = process.communicate(timeout=240)
     assert process.returncode == 3, errors
-    before = committed(tmp_path)
+    before = committed_rows(tmp_path)
     statuses = {row["key"]: row["status"] for row in before["metrics"]}
     assert {key: status for key, status in statuses.items() if status != "ok"} == {
         "05.png": "empty",
@@ -242,7 +227,7 @@ def test_an_image_that_kills_is_alone_and_a_retry_brings_it_back(
         process.kill()
         process.wait()
     # A retry of the other shard may have come to its end, and again found nothing.
-    assert committed(tmp_path) == before
+    assert committed_rows(tmp_path) == before
 
     done = stage.run(tmp_path, "--retry-quarantined")
     assert done.returncode == 3, done.stderr
@@ -274,7 +259,7 @@ def test_ctrl_c_finishes_what_runs_and_a_second_one_does_not(stage: Stage, undis
     assert process.returncode == 1
     assert errors.endswith("are left. What is committed stays: the same command goes on from there.\n")
     assert num_commits(tmp_path) == 3 and "5 compressed, 1 quarantined" in out
-    assert committed(tmp_path)["metrics"] == committed(undisturbed)["metrics"][:6]
+    assert committed_rows(tmp_path)["metrics"] == committed_rows(undisturbed)["metrics"][:6]
 
     stage.tell("wait-08.png")
     with stage.running(tmp_path, "--num-workers", 1, **own_ray) as process:
@@ -341,7 +326,7 @@ def test_no_credentials_are_left_anywhere(stage: Stage, tmp_path: Path) -> None:
     with stage.running(tmp_path) as process:
         texts = list(process.communicate(timeout=240))
     assert process.returncode == 3, texts
-    (row,) = [row for row in committed(tmp_path)["metrics"] if row["status"] == "unreadable"]
+    (row,) = [row for row in committed_rows(tmp_path)["metrics"] if row["status"] == "unreadable"]
     assert "denied" in row["error_message"] and row["source_uri"].startswith("faulty://host/")
     for path in tmp_path.rglob("*.parquet"):
         table = pq.read_table(path)
