@@ -50,7 +50,8 @@ ATTEMPT_KINDS = ("bitstreams", "metrics", "images")
 """Folders of what an attempt at a shard writes, as Parquet."""
 _KINDS = ("plan", *ATTEMPT_KINDS, "commits", "written", "verify")
 _PLAN_FILE = re.compile(r"plan/part-\d+\.([0-9a-f]{32})\.parquet")
-_WRITTEN_FILE = re.compile(r"written/shard-\d+/[0-9a-f]{32}\.json")
+_RECORD = re.compile(r"[0-9a-f]{32}\.json")
+_WRITTEN_FILE = re.compile(rf"written/shard-\d+/{_RECORD.pattern}")
 _FINDINGS_FILE = re.compile(r"verify/(?:shard-\d+|output)\.[0-9a-f]{32}\.parquet")
 _ATTEMPT_FILE = re.compile(rf"(?:{'|'.join(ATTEMPT_KINDS)})/shard-(\d+)(?:\.retry-(\d+))?\.([0-9a-f]{{32}})\.parquet")
 _MARKERS_AT_ONCE = 1024  # are read, whatever their number
@@ -323,7 +324,7 @@ class Output:
         A file is foreign that is there already and was not recorded by an earlier attempt at the shard.
         """
         records, images = self.folder.child(f"written/shard-{shard:06d}"), self.folder.child("images")
-        ours = set(_read_records(records, list_names(records)))
+        ours = set(_read_records(records, filter(_RECORD.fullmatch, list_names(records))))
         unknown = [name for name in names if name not in ours]
         foreign = {name for name, is_there in zip(unknown, hold_many(images, unknown), strict=True) if is_there}
         if new := [name for name in unknown if name not in foreign]:

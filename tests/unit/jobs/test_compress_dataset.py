@@ -27,6 +27,7 @@ from pipeline.ledger.schema import SCHEMA_VERSION, STORED_SIZES
 from pipeline.ledger.summary import Summary
 from pipeline.storage.local import LocalFolder
 from tests.bundles import small_network
+from tests.faulty_disk import DeathError
 from tests.images import random_fields
 from tests.inline import InlineCluster
 
@@ -145,9 +146,13 @@ def test_a_retry_that_is_killed_leaves_the_old_state(
     compress()
     first = rows(tmp_path / "out")
     shutil.copy(tmp_path / "1.png", tmp_path / "mended.png")
+
+    def die(*_: object) -> None:
+        raise DeathError
+
     with monkeypatch.context() as patch:
-        patch.setattr(Output, "_create_marker", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        patch.setattr(Output, "_create_marker", die)
+        with pytest.raises(DeathError):
             compress("--retry-quarantined")
     assert rows(tmp_path / "out") == first
     assert len(list((tmp_path / "out" / "metrics").iterdir())) == 4

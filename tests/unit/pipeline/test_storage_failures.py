@@ -1,57 +1,80 @@
-"""A small job, over and over, with another call to storage failing each time, until none is left to fail.
+"""Small jobs, over and over, with another call to storage failing each time, until none is left to fail.
 
 After each failure all that is committed is whole, and the rerun ends as the undisturbed run does.
 """
 
-import errno
-import hashlib
-import itertools
-import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from bls.codec import Codec
+from jobs import decompress_dataset
+from jobs.decompress_dataset import DecompressDataset
 from pipeline.cluster.run import Work, run_to_end
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
-from pipeline.console.exits import WorkError
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Manifest, Output, OutputError
+from pipeline.ledger.output import Manifest, Output
 from pipeline.ledger.plan import freeze_plan, planned_shards
 from pipeline.sources.opening import open_source
 from pipeline.storage.folder import list_names
-from pipeline.storage.retries import Retrying
 from pipeline.work.codec import CodecSpec
-from tests.datasets import pixels
-from tests.faulty_disk import DeathError, Fault, FaultyDisk
+from tests.compressed import compress
+from tests.datasets import commit_instead, pixels
+from tests.failing import Trial, rows
+from tests.faulty_disk import Fault
 from tests.inline import InlineCluster
-from tests.jobs import comparable
 
-Job = Callable[[Output, list[Marker]], None]
+STORED = ("metrics", "bitstreams")
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Job:
-    """Return a job of three images in two shards, one of them broken, that loads no codec again."""
-    images = tmp_path_factory.mktemp("images")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     for seed in range(2):
-        Image.fromarray(pixels(16, 16, seed=seed)).save(images / f"{seed}.png")
-    (images / "broken.png").write_bytes(b"broken")
-    codec, spec = Codec.load(tiny_bundle), CodecSpec.of(str(tiny_bundle), 4, coder="static", max_pixels=2**22)
+        Image.fromarray(pixels(16, 16, seed=seed)).save(folder / f"{seed}.png")
+    (folder / "broken.png").write_bytes(b"broken")
+    return folder
 
-    def compress(output: Output, told: list[Marker]) -> None:
-        source = open_source(str(images))
-        manifest = freeze_plan(
-            output, source, begun=Manifest("compress", {"quality": 4}), shard_size=2, num_workers=lambda: 1
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(CodecSpec, "load_and_try", lambda _: codec)
-            worker = ShardCompressor(CompressionConfig(str(images), str(output), spec, ms_ssim_share=0))
+
+@pytest.fixture
+def no_loading(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> None:
+    """Give workers a codec that is there."""
+    codec = Codec.load(tiny_bundle)
+    monkeypatch.setattr(CodecSpec, "load_and_try", lambda _: codec)
+
+
+def telling(told: list[Marker]) -> Callable[..., Generator[Marker, None, None]]:
+    """Return what runs shards and takes note of the markers."""
+
+    def run(*arguments: Any) -> Generator[Marker, None, None]:
+        for marker in InlineCluster.run(*arguments):
+            told.append(marker)
+            yield marker
+
+    return run
+
+
+def check_names(output: Output, others: Iterable[str]) -> None:
+    markers = output.markers()
+    named = {file.name for marker in markers for file in marker.files.values()}
+    commits = {f"commits/{marker.name}" for marker in markers}
+    assert set(list_names(output.folder)) == {"manifest.json", *others, *commits, *named}, "nothing is left over"
+
+
+@pytest.fixture
+def compression(images: Path, tiny_bundle: Path, no_loading: None) -> Trial:
+    """Return a job of three images in two shards, one of them broken."""
+    spec = CodecSpec.of(str(tiny_bundle), 4, coder="static", max_pixels=2**22)
+
+    def job(output: Output, told: list[Marker]) -> None:
+        source, begun = open_source(str(images)), Manifest("compress", {"quality": 4})
+        manifest = freeze_plan(output, source, begun=begun, shard_size=2, num_workers=lambda: 1)
+        worker = ShardCompressor(CompressionConfig(str(images), str(output), spec, ms_ssim_share=0))
         work = Work(
             verb="compressed",
             output=output,
@@ -59,100 +82,90 @@ def job(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Job:
             shards=lambda done: planned_shards(output, manifest, skip=done),
             make_worker=lambda: worker,
         )
+        run_to_end(work, InlineCluster(), max_failures=None, run=telling(told))
 
-        def run(*arguments: Any) -> Generator[Marker, None, None]:
-            for marker in InlineCluster.run(*arguments):
-                told.append(marker)
-                yield marker
+    def check_end(output: Output, undisturbed: Output) -> None:
+        for kind in STORED:
+            assert rows(output, kind) == rows(undisturbed, kind)
+        (plan,) = list_names(output.folder.child("plan"))
+        check_names(output, [f"plan/{plan}"])
 
-        run_to_end(work, InlineCluster(), max_failures=None, run=run)
-
-    return compress
-
-
-def rows(output: Output, kind: str) -> list[dict[str, Any]]:
-    contents = [pa.BufferReader(output.folder.read(each.files[kind].name)) for each in output.markers()]
-    return comparable(pa.concat_tables(map(pq.read_table, contents)).to_pylist())
+    return Trial(job, lambda output: None, check_end)
 
 
-def check_what_is_there(output: Output, told: list[Marker]) -> None:
-    """Check that all that is committed is whole, and that nothing is lost that the job said it had committed."""
-    markers = output.markers()
-    for file in (file for marker in markers for file in marker.files.values()):
-        data = output.folder.read(file.name)
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (file.num_bytes, file.sha256)
-    assert [marker for marker in told if marker not in markers] == []
+@pytest.fixture
+def restore(
+    images: Path, tiny_bundle: Path, tmp_path: Path, no_loading: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Trial]:
+    """Return what makes a job that restores four images in two shards, one of them damaged, into a container."""
+    many, compressed = tmp_path / "many", Output(str(tmp_path / "compressed"))
+    many.mkdir()
+    for seed in range(4):
+        Image.fromarray(pixels(16, 16, seed=seed)).save(many / f"{seed}.png")
+    compress(many, tmp_path / "compressed", tiny_bundle, shard_size=2)
+    marker = compressed.markers()[1]
+    table = pq.read_table(tmp_path / "compressed" / marker.files["bitstreams"].name)
+    stored = table.to_pylist()
+    stored[0]["bitstream"] = stored[0]["bitstream"][:-1]
+    commit_instead(compressed, marker, "bitstreams", table.from_pylist(stored, schema=table.schema))
+    spec = CodecSpec.of(str(tiny_bundle), 4, coder="adaptive", max_pixels=2**22)
+    monkeypatch.setattr(decompress_dataset, "codec_of", lambda *_, **__: spec)
+    monkeypatch.setattr(decompress_dataset, "Cluster", InlineCluster)
 
+    def restored(output: Output) -> dict[str, bytes]:
+        folder = output.folder.child("images")
+        return {name: folder.read(name) for name in list_names(folder)}
 
-def check_is_as_undisturbed(output: Output, undisturbed: Output) -> None:
-    for kind in ("metrics", "bitstreams"):
-        assert rows(output, kind) == rows(undisturbed, kind)
-    (plan,) = list_names(output.folder.child("plan"))
-    markers = output.markers()
-    named = {file.name for marker in markers for file in marker.files.values()}
-    commits = {f"commits/{marker.name}" for marker in markers}
-    assert set(list_names(output.folder)) == {"manifest.json", f"plan/{plan}", *commits, *named}, "nothing is left over"
+    def make(container: Any) -> Trial:
+        def job(output: Output, told: list[Marker]) -> None:
+            config = DecompressDataset(str(compressed), str(output), bundle=str(tiny_bundle), container=container)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(decompress_dataset, "run_to_end", partial(run_to_end, run=telling(told)))
+                decompress_dataset.decompress(config)
+
+        def check_there(output: Output) -> None:
+            for marker in output.markers():
+                for row in rows(output, "metrics"):
+                    if row["status"] == "ok" and row["shard"] == marker.shard:
+                        name = row["path"] if container == "files" else f"{marker.shard:06d}.tar"
+                        assert output.folder.child("images").read(name) == whole[name]
+
+        def check_end(output: Output, undisturbed: Output) -> None:
+            assert rows(output, "metrics") == rows(undisturbed, "metrics")
+            assert restored(output) == restored(undisturbed) == whole
+            records = [name for name in list_names(output.folder) if name.startswith("written/")]
+            check_names(output, [*records, *(f"images/{name}" for name in whole)])
+
+        first = Output(str(tmp_path / f"first-{container}"))
+        job(first, [])
+        whole = restored(first)
+        assert whole
+        return Trial(job, check_there, check_end)
+
+    return make
 
 
 @pytest.mark.parametrize("fault", Fault)
-def test_every_call_to_the_disk_fails_once(job: Job, tmp_path: Path, fault: Fault) -> None:
-    undisturbed = Output(f"{tmp_path}/undisturbed")
-    job(undisturbed, [])
-    for number in itertools.count(1):
-        folder, told = tmp_path / str(number), list[Marker]()
-        folder.mkdir()
-        disk, output = FaultyDisk(folder, number, fault), Output(str(folder))
-        with pytest.MonkeyPatch.context() as patch:
-            disk.install(patch)
-            try:
-                job(output, told)
-            except (OSError, OutputError, WorkError, DeathError):
-                assert disk.has_failed
-        check_what_is_there(output, told)
-        job(output, [])
-        check_is_as_undisturbed(output, undisturbed)
-        if not disk.has_failed:
-            break
-    assert number > 50, "the calls are counted"
+def test_every_call_to_the_disk_fails_once(compression: Trial, tmp_path: Path, fault: Fault) -> None:
+    assert compression.on_a_disk(tmp_path, fault) > 50, "the calls are counted"
 
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["refused", "answer lost"])
-def test_every_request_to_an_object_store_fails_once(job: Job, is_done: bool) -> None:
-    undisturbed = Output(f"memory://undisturbed-{is_done}")
-    job(undisturbed, [])
-    for number in itertools.count(1):
-        store, told, output = FaultyStore(number, is_done), list[Marker](), Output(f"memory://{is_done}-{number}")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Retrying, "_ask", store.request)
-            try:
-                job(output, told)
-            except (OSError, OutputError, WorkError):
-                assert store.has_failed
-        check_what_is_there(output, told)
-        job(output, [])
-        check_is_as_undisturbed(output, undisturbed)
-        if not store.has_failed:
-            break
-    assert number > 30, "the requests are counted"
+def test_every_request_to_an_object_store_fails_once(compression: Trial, is_done: bool) -> None:
+    assert compression.in_a_store(f"compress-{is_done}", is_done=is_done) > 30, "the requests are counted"
 
 
-class FaultyStore:
-    """Counts requests; one of them fails, before it was done or after."""
+@pytest.mark.parametrize(
+    ("container", "fault"), [*(("files", fault) for fault in Fault), ("webdataset", Fault.POWER_CUT)]
+)
+def test_every_call_to_the_disk_of_a_restore_fails_once(
+    restore: Callable[[str], Trial], tmp_path: Path, container: str, fault: Fault
+) -> None:
+    assert restore(container).on_a_disk(tmp_path, fault) > 50, "the calls are counted"
 
-    def __init__(self, fails_at: int, is_done: bool) -> None:
-        self._fails_at, self._is_done = fails_at, is_done
-        self._lock = threading.Lock()
-        self._num_requests = 0
 
-    @property
-    def has_failed(self) -> bool:
-        return self._num_requests >= self._fails_at
-
-    def request(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        with self._lock:
-            self._num_requests += 1
-            if self._num_requests != self._fails_at:
-                return function(*arguments, **options)
-            if self._is_done:
-                function(*arguments, **options)
-            raise OSError(errno.EIO, "this request was to fail")
+@pytest.mark.parametrize("is_done", [False, True], ids=["refused", "answer lost"])
+def test_every_request_to_an_object_store_of_a_restore_fails_once(
+    restore: Callable[[str], Trial], is_done: bool
+) -> None:
+    assert restore("files").in_a_store(f"restore-{is_done}", is_done=is_done) > 30, "the requests are counted"
