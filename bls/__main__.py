@@ -1,12 +1,12 @@
-"""Single files: `python -m bls encode IN OUT.bls --quality Q`, `decode IN.bls OUT.png`, `info IN.bls`."""
+"""Image files: `python -m bls encode IN OUT.bls --quality Q`, `decode IN.bls OUT.png`, `info IN.bls`."""
 
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 
 import numpy as np
 import tyro
@@ -23,12 +23,17 @@ from bls.measures import images as measures
 from bls.refinement.descent import check_effort
 from bls.targets import Kind, Target, compress_to_target
 
+DONE, TARGET_MISSED = 0, 3  # exit codes
+
 
 class UsageError(ValueError):
     """What is asked for makes no sense, whatever the files hold."""
 
 
+T = TypeVar("T")
 Input = Annotated[Path, tyro.conf.Positional]
+Compress = Callable[[np.ndarray], tuple[float, bytes, bool]]
+"""Pixels to quality, bitstream, and whether it meets its target."""
 
 
 def encode(
@@ -45,8 +50,10 @@ def encode(
     bundle: Path | None = None,
     preview: bool = False,
     overwrite: bool = False,
-) -> None:
+) -> int:
     """Compress an image file to a .bls file, or many into a folder, and print rate and PSNR.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done, but at least one image does not meet its target.
 
     Args:
         files: An image and the .bls file to write; with --output-dir any number of images, of formats in
@@ -66,18 +73,37 @@ def encode(
     """
     wanted = _goal(quality, psnr_db=target_psnr_db, ms_ssim=target_ms_ssim, num_bytes=target_num_bytes, bpp=target_bpp)
     check_effort(effort)
-    pairs = _pairs(files, output_dir)
+    pairs = _pairs(files, output_dir, ".bls")
     for image, output in pairs:
+        if output.suffix != ".bls":
+            raise ValueError(f"{output} is not a name for a .bls file: for several images give --output-dir")
         for target in (output, _preview_of(output)) if preview else (output,):
             _check_target(target, source=image, overwrite=overwrite)
     codec = Codec.load(bundle)
     if output_dir is not None:
         output_dir.mkdir(parents=True, exist_ok=True)
     compress = partial(_compress, codec, wanted, coder, effort)
-    encode_one = partial(_encode_or_fail, codec, compress=compress, preview=preview)
-    failed = [error for image, output in pairs if (error := encode_one(image, output))]
-    if failed:
-        raise ValueError("\n".join([*failed, f"{len(failed)} of {len(pairs)} images were not encoded"]))
+    are_met = _do_all(pairs, partial(_encode, codec, compress=compress, preview=preview), "images were not encoded")
+    return DONE if all(are_met) else TARGET_MISSED
+
+
+def _do_all(pairs: Sequence[tuple[Path, Path]], do: Callable[[Path, Path], T], failed: str) -> list[T]:
+    """Do something with each file and the one to write; return what came of it. One bad file stops no other.
+
+    Raises:
+        ValueError: at the end, with what is wrong with each bad file.
+    """
+    results, errors = [], []
+    for source, output in pairs:
+        try:
+            results.append(do(source, output))
+        except (ValueError, OSError, Warning, Image.DecompressionBombError) as error:
+            text = str(error)
+            errors.append(text if text.startswith(str(source)) else f"{source}: {text}")
+    if errors:
+        several = [f"{len(errors)} of {len(pairs)} {failed}"] if len(pairs) > 1 else []
+        raise ValueError("\n".join([*errors, *several]))
+    return results
 
 
 def _goal(quality: float | None, **values: float | None) -> Target | float:
@@ -95,36 +121,29 @@ def _goal(quality: float | None, **values: float | None) -> Target | float:
     return wanted
 
 
-def _pairs(files: Sequence[Path], output_dir: Path | None) -> list[tuple[Path, Path]]:
-    """Return each image with its .bls file."""
+def _pairs(files: Sequence[Path], output_dir: Path | None, suffix: str) -> list[tuple[Path, Path]]:
+    """Return each file with the one to write."""
     if output_dir is None:
         if len(files) != 2:
-            raise ValueError(f"{len(files)} files are given, expected an image and the .bls file, or --output-dir")
-        if files[1].suffix != ".bls":
-            raise ValueError(f"{files[1]} is not a name for a .bls file: for several images give --output-dir")
+            raise ValueError(f"{len(files)} files are given, expected one to read and one to write, or --output-dir")
         return [(files[0], files[1])]
-    images: dict[Path, Path] = {}
-    for image in files:
-        output = output_dir / f"{image.stem}.bls"
-        if output in images:
-            raise ValueError(f"{images[output]} and {image} would both be {output}: encode one into another folder")
-        images[output] = image
-    return [(image, output) for output, image in images.items()]
+    sources: dict[Path, Path] = {}
+    for source in files:
+        output = output_dir / f"{source.stem}{suffix}"
+        if output in sources:
+            raise ValueError(f"{sources[output]} and {source} would both be {output}: give one another folder")
+        sources[output] = source
+    return [(source, output) for output, source in sources.items()]
 
 
 def _preview_of(output: Path) -> Path:
     return output.with_suffix(".preview.png")
 
 
-def _encode_or_fail(
-    codec: Codec, image: Path, output: Path, *, compress: Callable[[np.ndarray], tuple[float, bytes]], preview: bool
-) -> str | None:
-    """Encode a file and print what became of it; return why that failed: one bad image stops no other."""
-    try:
-        pixels = _read_image(image)
-        quality, stream = compress(pixels)
-    except (ValueError, OSError, Warning, Image.DecompressionBombError) as error:
-        return f"{image}: {error}"
+def _encode(codec: Codec, image: Path, output: Path, *, compress: Compress, preview: bool) -> bool:
+    """Encode a file and print what became of it; return whether it meets its target."""
+    pixels = _read_image(image)
+    quality, stream, is_met = compress(pixels)
     data = bitstream.pack_file(stream, fingerprint=codec.model_fingerprint(quality))
     write_file(output, data)
     height, width = pixels.shape[:2]
@@ -134,38 +153,54 @@ def _encode_or_fail(
         replace_file(_preview_of(output), Image.fromarray(x_hat).save)
     psnr_db = measures.psnr_db(measures.mse_255(pixels, x_hat))
     print(f"{output}: {width}x{height}, quality {quality_text(quality)}, {rate}, PSNR {psnr_db:.2f} dB")
-    return None
+    if not is_met:
+        print(f"{output}: no quality meets the target, {quality_text(quality)} comes nearest", file=sys.stderr)
+    return is_met
 
 
-def _compress(codec: Codec, wanted: Target | float, coder: str, effort: int, pixels: np.ndarray) -> tuple[float, bytes]:
-    """Return the quality that was taken, and the bitstream."""
+def _compress(
+    codec: Codec, wanted: Target | float, coder: str, effort: int, pixels: np.ndarray
+) -> tuple[float, bytes, bool]:
+    """Do what `Compress` says; a given quality is met."""
     if not isinstance(wanted, Target):
-        return wanted, codec.compress(pixels, quality=wanted, coder=coder, effort=effort)
+        return wanted, codec.compress(pixels, quality=wanted, coder=coder, effort=effort), True
     prefix = bitstream.FILE_PREFIX_NUM_BYTES
     found = compress_to_target(codec, pixels, wanted, coder=coder, effort=effort, more_num_bytes=prefix)
-    if not found.is_met:
-        print(f"no quality meets the target, {quality_text(found.quality)} comes nearest", file=sys.stderr)
-    return found.quality, found.bitstream
+    return found.quality, found.bitstream, found.is_met
 
 
 def decode(
-    file: Input,
-    output: Annotated[Path, tyro.conf.Positional],
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional],
     /,
+    output_dir: Path | None = None,
     bundle: Path | None = None,
     max_pixels: int = MAX_PIXELS,
     overwrite: bool = False,
-) -> None:
-    """Decompress a .bls file to an image file.
+) -> int:
+    """Decompress a .bls file to an image file, or many into a folder, as PNG.
 
     Args:
-        file: The .bls file.
-        output: Image file; its extension chooses the format.
+        files: A .bls file and the image file to write, whose extension chooses the format; with --output-dir any number
+            of .bls files.
+        output_dir: Folder of the images, which are named like their .bls files.
         bundle: Folder of fitted models; by default the one that comes with the package.
         max_pixels: Refuse a file that claims more: a few hostile bytes may ask for gigabytes of memory.
         overwrite: Replace a file that is there.
     """
-    _check_target(output, source=file, overwrite=overwrite)
+    pairs = _pairs(files, output_dir, ".png")
+    for file, output in pairs:
+        _check_target(output, source=file, overwrite=overwrite)
+        if output.suffix.lower() not in Image.registered_extensions():
+            raise ValueError(f"{output} has extension {output.suffix or 'none'}, which Pillow cannot write: use .png")
+    if output_dir is not None:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    load = cache(lambda: Codec.load(bundle, max_pixels=max_pixels))
+    _do_all(pairs, partial(_decode, load=load, max_pixels=max_pixels), "files were not decoded")
+    return DONE
+
+
+def _decode(file: Path, output: Path, *, load: Callable[[], Codec], max_pixels: int) -> None:
+    """Decode a file, and print its size; a codec is loaded for what is within the limit."""
     fingerprint, data = bitstream.unpack_file(file.read_bytes())
     header = bitstream.parse_header(data)
     if header.width * header.height > max_pixels:
@@ -173,18 +208,15 @@ def decode(
             f"{file} claims {header.width}x{header.height} pixels, --max-pixels is {max_pixels}: "
             "give a larger --max-pixels if you trust the file"
         )
-    codec = Codec.load(bundle, max_pixels=max_pixels)
+    codec = load()
     expected = codec.model_fingerprint(quality_of(header.quality_index))
     bitstream.check_fingerprint(fingerprint, model=expected)
     image = Image.fromarray(codec.decompress(data))
-    extension = output.suffix.lower()
-    if extension not in Image.registered_extensions():
-        raise ValueError(f"{output} has extension {extension or 'none'}, which Pillow cannot write: use .png")
     replace_file(output, image.save)
     print(f"{output}: {image.width}x{image.height}, {'grayscale' if image.mode == 'L' else 'RGB'}")
 
 
-def info(file: Input, /) -> None:
+def info(file: Input, /) -> int:
     """Print what a .bls file says of itself; needs no model.
 
     Args:
@@ -198,6 +230,7 @@ def info(file: Input, /) -> None:
     print(f"coder        {header.coder.name.lower()}")
     print(f"model        {fingerprint.hex()}")
     print(f"bytes        {len(data)} ({_bpp(data, header.height, header.width):.4f} bpp), checksum intact")
+    return DONE
 
 
 def _bpp(data: bytes, height: int, width: int) -> float:
@@ -228,22 +261,24 @@ def _read_image(path: Path) -> np.ndarray:
     raise ValueError(f"{path} has mode {image.mode}, expected 8-bit grayscale or colour: convert it first")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"encode": encode, "decode": decode, "info": info}
+COMMANDS: dict[str, Callable[..., int]] = {"encode": encode, "decode": decode, "info": info}
 
 
 def main() -> None:
-    """Run the command that the arguments name; exit code 1 on failure, 2 on wrong usage."""
+    """Run the command that the arguments name; exit code 1 on failure, 2 on wrong usage, 3 on a missed target."""
     use_huge_pages()
     if "--version" in sys.argv[1:]:
         print(f"bls-codec {version('bls-codec')}")
         return
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m bls")
+        code = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m bls")
     except UsageError as error:
         print(f"bls: {error}", file=sys.stderr)
         sys.exit(2)
     except (BitstreamError, ValueError, OSError, Warning, Image.DecompressionBombError) as error:
         sys.exit(f"bls: {error}")
+    if code != DONE:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

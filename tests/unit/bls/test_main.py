@@ -72,6 +72,35 @@ def test_a_preview_is_what_the_file_decodes_to(bls: Callable[..., None]) -> None
     assert not Path("x.bls").exists()
 
 
+def test_a_missed_target_has_an_exit_code_of_its_own(
+    bls: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The nearest file is written all the same."""
+    x = (np.random.default_rng(0).random((30, 40, 3)) * 255).astype(np.uint8)
+    Image.fromarray(x).save("noise.png")
+    with pytest.raises(SystemExit) as ended:
+        bls("encode", "x.png", "noise.png", "--output-dir", "a", "--target-psnr-db", "60")
+    assert ended.value.code == 3
+    assert "a/noise.bls: no quality meets the target, 4 comes nearest" in capsys.readouterr().err
+    assert Path("a/noise.bls").exists()
+    bls("encode", "x.png", "x.bls", "--target-bpp", "20")
+
+
+def test_many_files_are_decoded_into_a_folder(bls: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    bls("encode", "x.png", "x.bls", "--quality", "4")
+    Path("y.bls").write_bytes(Path("x.bls").read_bytes())
+    Path("bad.bls").write_bytes(Path("x.bls").read_bytes()[:-1])
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match=r"(?s)bls: bad.bls: .*\n1 of 3 files were not decoded"):
+        bls("decode", "x.bls", "bad.bls", "y.bls", "--output-dir", "a/b")
+    assert capsys.readouterr().out == "a/b/x.png: 40x30, RGB\na/b/y.png: 40x30, RGB\n"
+    assert sorted(path.name for path in Path("a/b").iterdir()) == ["x.png", "y.png"]
+    with pytest.raises(SystemExit, match=r"a/b/x.png is there already"):
+        bls("decode", "x.bls", "--output-dir", "a/b")
+    with pytest.raises(SystemExit, match="1 files are given, expected one to read and one to write, or --output-dir"):
+        bls("decode", "x.bls")
+
+
 def test_no_two_images_become_one_file(bls: Callable[..., None]) -> None:
     Path("more").mkdir()
     Image.open("x.png").save("more/x.jpg")
@@ -80,7 +109,7 @@ def test_no_two_images_become_one_file(bls: Callable[..., None]) -> None:
     assert not Path("a").exists()
     with pytest.raises(SystemExit, match=r"more/x.jpg is not a name for a .bls file"):
         bls("encode", "x.png", "more/x.jpg", "--overwrite")
-    with pytest.raises(SystemExit, match="1 files are given, expected an image and the"):
+    with pytest.raises(SystemExit, match="1 files are given, expected one to read and"):
         bls("encode", "x.png")
 
 
