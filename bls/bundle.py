@@ -3,8 +3,8 @@
 A network serves a range of qualities. Its file holds the filters and GDN parameters of both transforms in half
 precision, the gains by quality, and at some points of the range the integers that the entropy coders start from.
 Integers are stored, never derived again, so symbols decode identically on every machine and in every later release.
-The fingerprint is the hash of what decodes: all but the analysis transform. A better encoder for the same decoder is an
-upgrade.
+The fingerprint is the hash of what decodes: all but the analysis transform and the filter for thumbnails. A better
+encoder for the same decoder is an upgrade, and so are thumbnails.
 """
 
 import hashlib
@@ -33,10 +33,13 @@ from bls.transforms.gains import StoredGains
 from bls.transforms.gdn import GDN
 from bls.transforms.layers import Downsample, Upsample
 from bls.transforms.networks import AnalysisTransform, SynthesisTransform, TransformConfig
+from bls.transforms.thumbnails import ThumbnailFilter
 
 FORMAT = 2
 MANIFEST = "bundle.json"
 Arrays = Mapping[str, np.ndarray]
+_NOT_DECODING = ("analysis.", "thumbnails.")
+_FINGERPRINTS = ("fingerprint", "analysis_fingerprint", "thumbnails_fingerprint")
 
 
 class BundleError(ValueError):
@@ -92,6 +95,8 @@ class FittedNetwork:
     """Starting states of the entropy coders at some qualities of the range, the lowest first."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """How it was fitted: free-form, for people and for comparisons."""
+    thumbnails: ThumbnailFilter | None = None
+    """What small pictures are made by; a network may have none."""
 
     def __post_init__(self) -> None:
         latents = self.config.latents
@@ -111,6 +116,8 @@ class FittedNetwork:
         places = [states.index for states in self.states]
         if places != sorted(set(places)) or not ends[0] <= places[0] <= places[-1] <= ends[1]:
             raise ValueError(f"coders of network {self.qualities} stand at {places}, not in its range")
+        if self.thumbnails and (self.thumbnails.latents, self.thumbnails.channels) != (latents, self.config.channels):
+            raise ValueError(f"thumbnails of network {self.qualities} are of another network: fit them again")
 
     @property
     def config(self) -> TransformConfig:
@@ -120,12 +127,18 @@ class FittedNetwork:
     @cached_property
     def fingerprint(self) -> bytes:
         """The first 8 bytes of the hash of what decodes: what a bitstream is bound to."""
-        return _fingerprint({name: array for name, array in self._arrays().items() if not name.startswith("analysis.")})
+        decoding = {name: array for name, array in self._arrays().items() if not name.startswith(_NOT_DECODING)}
+        return _fingerprint(decoding)
 
     @cached_property
     def analysis_fingerprint(self) -> bytes:
         """The first 8 bytes of the hash of the analysis transform: which encoder wrote, for provenance."""
         return _fingerprint({f"analysis.{name}": array for name, array in self.weights.analysis.items()})
+
+    @cached_property
+    def thumbnails_fingerprint(self) -> bytes:
+        """The first 8 bytes of the hash of the filter for thumbnails, or nothing."""
+        return b"" if self.thumbnails is None else _fingerprint(self.thumbnails.to_arrays())
 
     def states_at(self, index: int) -> StartingStates:
         """Return what the coders start from at a quality's index: the nearest stored point, the lower of two."""
@@ -155,11 +168,13 @@ class FittedNetwork:
             StoredGains.from_arrays(_with_prefix(arrays, "gains.")),
             [_states(_with_prefix(arrays, f"{place:04d}."), place) for place in _places(arrays)],
             training,
+            ThumbnailFilter.from_arrays(thumbnails) if (thumbnails := _with_prefix(arrays, "thumbnails.")) else None,
         )
 
     def _arrays(self) -> dict[str, np.ndarray]:
         parts: dict[str, Arrays] = {"analysis": self.weights.analysis, "synthesis": self.weights.synthesis}
         parts["gains"] = self.gains.to_arrays()
+        parts["thumbnails"] = {} if self.thumbnails is None else self.thumbnails.to_arrays()
         for states in self.states:
             parts[f"{states.index:04d}.table"] = states.table.to_arrays()
             parts[f"{states.index:04d}.adaptive"] = states.adaptive.to_arrays()
@@ -233,8 +248,8 @@ class Bundle:
         """
         return self.networks[network_number(self.qualities, index)]
 
-    def _fingerprints(self) -> list[tuple[bytes, bytes]]:
-        return [(network.fingerprint, network.analysis_fingerprint) for network in self.networks]
+    def _fingerprints(self) -> list[list[bytes]]:
+        return [[getattr(network, name) for name in _FINGERPRINTS] for network in self.networks]
 
 
 def network_number(qualities: Sequence[QualityRange], index: int) -> int:
@@ -271,8 +286,7 @@ def save_bundle(folder: Path, networks: Sequence[FittedNetwork]) -> None:
             {
                 "qualities": [network.qualities.low, network.qualities.high],
                 "file": name,
-                "fingerprint": network.fingerprint.hex(),
-                "analysis_fingerprint": network.analysis_fingerprint.hex(),
+                **{each: getattr(network, each).hex() for each in _FINGERPRINTS},
                 "config": asdict(network.config),
                 "training": dict(network.training),
             }
@@ -313,7 +327,7 @@ def read_bundle(read: Callable[[str], bytes], folder: str, *, quality: float | N
         raise BundleError(f"{folder}: {error}") from error
 
 
-def _load_again(place: BundlePlace, fingerprints: list[tuple[bytes, bytes]]) -> Bundle:
+def _load_again(place: BundlePlace, fingerprints: list[list[bytes]]) -> Bundle:
     bundle = load_bundle(place.folder, quality=place.quality)
     if bundle._fingerprints() != fingerprints:
         raise BundleError(
@@ -331,6 +345,7 @@ class _Entry:
     file: str
     fingerprint: str
     analysis_fingerprint: str
+    thumbnails_fingerprint: str
     config: TransformConfig
     training: Mapping[str, Any]
 
@@ -341,8 +356,9 @@ class _Entry:
         if Path(value["file"]).name != value["file"]:
             raise ValueError(f"it names {value['file']!r}, expected a file beside it")
         config = TransformConfig(**{name: item for name, item in value["config"].items() if name in known})
-        names = ("file", "fingerprint", "analysis_fingerprint", "training")
-        return cls(QualityRange(low, high), config=config, **{name: value[name] for name in names})
+        values = {"thumbnails_fingerprint": "", **value}  # manifests of networks without thumbnails may lack it
+        names = ("file", *_FINGERPRINTS, "training")
+        return cls(QualityRange(low, high), config=config, **{name: values[name] for name in names})
 
 
 def _read_manifest(read: Callable[[str], bytes], folder: str) -> list[_Entry]:
@@ -373,12 +389,12 @@ def _read_network(read: Callable[[str], bytes], folder: str, entry: _Entry) -> F
         )
     except (ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
         raise BundleError(f"{path} does not hold a network that this release can use: {error}") from error
-    for name in ("fingerprint", "analysis_fingerprint"):
+    for name in _FINGERPRINTS:
         found, expected = getattr(network, name).hex(), getattr(entry, name)
         if found != expected:
             raise BundleError(
-                f"{path} has {name} {found}, {MANIFEST} says {expected}: it is damaged or was exchanged, "
-                "copy the bundle again"
+                f"{path} has {name} {found or 'none'}, {MANIFEST} says {expected or 'none'}: it is damaged or was "
+                "exchanged, copy the bundle again"
             )
     return network
 

@@ -36,7 +36,8 @@ from bls.refinement.refiner import Refiner
 from bls.transforms.networks import DOWNSAMPLING
 from bls.transforms.precision import Precision, takes_bfloat16
 from bls.transforms.quantization import quantize
-from bls.transforms.tiling import analyze_tiled, synthesize_tiled
+from bls.transforms.thumbnails import SCALES, Scale
+from bls.transforms.tiling import analyze_tiled, shrink_tiled, synthesize_tiled
 
 Symbols = Int32[np.ndarray, "c hl wl"]
 Latents = Float32[np.ndarray, "c hl wl"]
@@ -144,6 +145,18 @@ class Codec:
     def decompress_batch(self, data: Sequence[bytes]) -> list[Pixels]:
         """Decompress several bitstreams; those of equal padded shapes and quality share the transform."""
         return self.synthesize([self.decode(item) for item in data])
+
+    def thumbnail(self, data: bytes, *, scale: Scale = 16) -> Pixels:
+        """Decode a bitstream to a small picture, without the synthesis: uint8, (h / scale, w / scale), rounded up.
+
+        A pixel of it is close to the mean of a block of `scale` x `scale` pixels of the image, 16 or 8. Grayscale stays
+        grayscale; else the shape ends in 3.
+
+        Raises:
+            BitstreamError: as `decompress`.
+            ValueError: the scale is another, or the network of this bitstream has no thumbnails.
+        """
+        return self.thumbnails([self.decode(data)], scale=scale)[0]
 
     def analyze(
         self, images: Sequence[Pixels], *, quality: float, coder: str = CODERS[0], effort: int = 0
@@ -276,6 +289,27 @@ class Codec:
                 planes = synthesize_tiled(pixels, _batch([decoded[i][1] for i in indices]))
             images |= zip(indices, planes, strict=True)
         return [images[i][:, : header.height, : header.width] for i, (header, _) in enumerate(decoded)]
+
+    def thumbnails(self, decoded: Sequence[tuple[Header, Symbols]], *, scale: Scale = 16) -> list[Pixels]:
+        """Return small pictures of decoded symbols, as `thumbnail`; they are computed on the CPU."""
+        if scale not in SCALES:
+            raise ValueError(f"scale is {scale}, expected one of {', '.join(map(str, SCALES))}")
+        return [self._thumbnail(header, symbols, scale) for header, symbols in decoded]
+
+    def _thumbnail(self, header: Header, symbols: Symbols, scale: Scale) -> Pixels:
+        network = self._network(header.quality_index)
+        if network.thumbnails is None:
+            raise ValueError(
+                f"the network of qualities {network.qualities} has no thumbnails: docs/training.md says how to add "
+                "them to a bundle"
+            )
+        filter_, step = network.thumbnails, 1 / self._gain(header.quality_index).cpu()
+
+        def pixels(tile: Tensor) -> Tensor:
+            return to_uint8(filter_(tile.float() * step, scale=scale), gray=header.gray)
+
+        planes = shrink_tiled(pixels, torch.from_numpy(symbols)[None], scale)[0]
+        return to_pixels(planes[:, : -(-header.height // scale), : -(-header.width // scale)])
 
     def estimate_bits(self, symbols: Symbols, *, quality: float) -> float:
         """Return the model's estimate of the payload: the ideal code length under the static table."""

@@ -1,4 +1,4 @@
-"""From a trained model to a network that codes: starting states of the entropy coders, fitted to training latents."""
+"""From a trained model to a network that codes: what coders start from, and thumbnails, are fitted to its latents."""
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -17,6 +17,7 @@ from bls.entropy.table import ProbabilityTable
 from bls.ladder import QualityRange, index_of
 from bls.training.density import Density
 from bls.training.model import Model
+from bls.training.thumbnails import block_means, with_thumbnails
 from bls.transforms.quantization import quantize
 
 STATES_SPACING = 0.5
@@ -31,7 +32,7 @@ def make_fitted_network(
     training: Mapping[str, Any],
     states_spacing: float = STATES_SPACING,
 ) -> FittedNetwork:
-    """Round the weights to what a bundle stores, and fit density and coders anew to the latents these give.
+    """Round the weights to what a bundle stores, and fit density, coders and thumbnails to the latents these give.
 
     `batches` are whole training images, best some hundred: they are what the integers of the coders are made from.
     """
@@ -40,16 +41,19 @@ def make_fitted_network(
     analysis, _ = weights.transforms()
     density = Density(model.config.latents, momentum=1.0)
     latents: list[Tensor] = []
+    means: list[Tensor] = []
     for x in batches:
         y = analysis(x.to("cpu", torch.float32))
         density.update(y)
         latents.extend(y)
+        means.extend(block_means(x.to("cpu", torch.float32)))
     states = []
     for quality in _points(model.qualities, states_spacing):
         gain = torch.from_numpy(gains.at(index_of(quality)))
         symbols = [quantize(y * gain[:, None, None]).to(torch.int32).numpy() for y in latents]
         states.append(_fit_states(index_of(quality), density, gain, symbols))
-    return FittedNetwork(model.qualities, weights, gains, states, training)
+    network = FittedNetwork(model.qualities, weights, gains, states, training)
+    return with_thumbnails(network, zip(latents, means, strict=True))
 
 
 def _points(qualities: QualityRange, spacing: float) -> list[float]:

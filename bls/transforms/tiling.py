@@ -30,6 +30,13 @@ def synthesize_tiled(synthesis: Callable[[Tensor], Tensor], y: Shaped[Tensor, "b
     return _tiled(synthesis, y, tile, unit_in=1, unit_out=DOWNSAMPLING)
 
 
+def shrink_tiled(
+    thumbnail: Callable[[Tensor], Tensor], y: Shaped[Tensor, "b c h w"], scale: int, tile: int = TILE
+) -> Tensor:
+    """Return the thumbnails of a batch of latents, whose sides are those of the images over `scale`."""
+    return _tiled(thumbnail, y, tile, unit_in=1, unit_out=DOWNSAMPLING // scale)
+
+
 def _tiled(transform: Callable[[Tensor], Tensor], x: Tensor, tile: int, *, unit_in: int, unit_out: int) -> Tensor:
     height, width = x.shape[2] // unit_in, x.shape[3] // unit_in
     if height <= tile and width <= tile:

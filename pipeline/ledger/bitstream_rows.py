@@ -18,7 +18,7 @@ from pipeline.ledger.markers import CommittedFile
 from pipeline.ledger.schema import BITSTREAMS, CARRIED
 from pipeline.storage.folder import Folder
 
-MADE_COLUMNS = ("image", "latents", "symbols", "width", "height")
+MADE_COLUMNS = ("image", "thumbnail_16", "thumbnail_8", "latents", "symbols", "width", "height")
 """Columns that readers make from the bitstream."""
 _ROWS_AT_ONCE = 16
 

@@ -1,13 +1,15 @@
 """The decoded images of a compressed dataset, file by file; no Ray.
 
 Columns of an image: `key`; `image`, uint8 of (h, w, 3) or, where it was grayscale, (h, w, 1); `width` and `height`; the
-carried columns of the input, flat. Where they are asked for: `latents`, what the synthesis makes the image of, float32
-of (c, hl, wl); `symbols`, the same as `DecodedSymbols`; and the others of `pipeline.ledger.schema.BITSTREAMS`.
+carried columns of the input, flat. Where they are asked for: `thumbnail_16` and `thumbnail_8`, the same as `image` with
+1/16 and 1/8 of its height and width; `latents`, what the synthesis makes the image of, float32 of (c, hl, wl);
+`symbols`, the same as `DecodedSymbols`; and the others of `pipeline.ledger.schema.BITSTREAMS`.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ import pyarrow as pa
 from bls.bitstream import MAX_PIXELS, BitstreamError, Header, parse_header
 from bls.codec import Codec, Latents, Symbols
 from bls.ladder import quality_of, quality_text
+from bls.pixels import Pixels
+from bls.transforms.thumbnails import Scale
 from pipeline.ledger.bitstream_rows import MADE_COLUMNS, Bitstreams, carried_names, read_stored
 from pipeline.ledger.markers import CommittedFile
 from pipeline.ledger.schema import BITSTREAMS, CARRIED
@@ -24,7 +28,7 @@ from pipeline.read.dataset import CompressedDataset
 from pipeline.storage.folder import Folder
 from pipeline.work.codec import CodecSpec
 
-DECODED = ("image", "latents", "symbols")
+DECODED = ("image", "thumbnail_16", "thumbnail_8", "latents", "symbols")
 """Columns for which the bitstream is decoded."""
 
 
@@ -218,7 +222,17 @@ class ImageReader:
 
 
 def _images(codec: Codec, decoded: Sequence[tuple[Header, Symbols]]) -> list[npt.NDArray[np.uint8]]:
-    return [x if x.ndim == 3 else x[:, :, None] for x in codec.synthesize(decoded)]
+    return _with_channels(codec.synthesize(decoded))
+
+
+def _thumbnails(
+    codec: Codec, decoded: Sequence[tuple[Header, Symbols]], *, scale: Scale
+) -> list[npt.NDArray[np.uint8]]:
+    return _with_channels(codec.thumbnails(decoded, scale=scale))
+
+
+def _with_channels(images: Sequence[Pixels]) -> list[npt.NDArray[np.uint8]]:
+    return [x if x.ndim == 3 else x[:, :, None] for x in images]
 
 
 def _latents(codec: Codec, decoded: Sequence[tuple[Header, Symbols]]) -> list[Latents]:
@@ -231,6 +245,8 @@ def _symbols(_: Codec, decoded: Sequence[tuple[Header, Symbols]]) -> list[Decode
 
 _MAKERS: dict[str, Callable[[Codec, Sequence[tuple[Header, Symbols]]], list[Any]]] = {
     "image": _images,
+    "thumbnail_16": partial(_thumbnails, scale=16),
+    "thumbnail_8": partial(_thumbnails, scale=8),
     "latents": _latents,
     "symbols": _symbols,
 }

@@ -97,6 +97,32 @@ def test_the_fingerprint_is_of_what_decodes() -> None:
     assert replace(network, states=network.states[:1]).fingerprint != network.fingerprint
 
 
+def test_thumbnails_are_stored_and_no_part_of_the_fingerprint(folder: Path, tmp_path: Path) -> None:
+    network = small_network(4)
+    bare = replace(network, thumbnails=None)
+    assert bare.fingerprint == network.fingerprint and bare.analysis_fingerprint == network.analysis_fingerprint
+    save_bundle(tmp_path, [bare])
+    assert load_bundle(tmp_path).network(4).thumbnails is None
+    loaded = load_bundle(folder).network(4).thumbnails
+    assert network.thumbnails is not None and loaded is not None
+    for name, array in network.thumbnails.to_arrays().items():
+        np.testing.assert_array_equal(getattr(loaded, name), array)
+
+
+def test_thumbnails_that_the_manifest_does_not_name_are_refused(folder: Path, tmp_path: Path) -> None:
+    manifest = json.loads((_copy(folder, tmp_path) / MANIFEST).read_text())
+    del manifest["networks"][0]["thumbnails_fingerprint"]
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"has thumbnails_fingerprint .*, bundle\.json says none"):
+        load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("other", [{"num_filters": 6}, {"channels": 1}])
+def test_thumbnails_of_another_network_are_refused(other: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="are of another network: fit them again"):
+        replace(small_network(4), thumbnails=small_network(4, **other).thumbnails)
+
+
 def test_the_nearest_states_are_taken_and_of_two_the_lower() -> None:
     network = small_network(3, 5)
     assert [states.index for states in network.states] == [832, 960, 1088, 1216]

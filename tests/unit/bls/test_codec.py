@@ -22,8 +22,10 @@ from bls.entropy.coders import CODERS
 from bls.ladder import QualityError, index_of, lmbda_of
 from bls.measures.luma import LUMA_WEIGHTS
 from bls.pixels import padded_shape
+from bls.training.thumbnails import add_thumbnails
 from bls.transforms.precision import Precision, takes_bfloat16
 from bls.transforms.quantization import quantize
+from bls.transforms.thumbnails import SCALES, Scale
 from tests.bundles import small_network
 from tests.images import random_fields
 
@@ -320,3 +322,61 @@ def test_dequantised_symbols_are_close_to_the_latents() -> None:
     step = 1 / codec.bundle.network(4).gains.at(index_of(4))[:, None, None]
     assert y_hat.shape == y.shape and (np.abs(y_hat - y) <= 0.501 * step).all()
     np.testing.assert_array_equal(codec.quantize(y_hat, quality=4), symbols)
+
+
+@functools.cache
+def _codec_with_thumbnails() -> Codec:
+    """Return a codec of a range whose thumbnails are fitted to more images than a small network's."""
+    return Codec(Bundle([add_thumbnails(small_network(3, 5), random_fields(16, 128, seed=3).split(4))]))
+
+
+def _shrunk(x: np.ndarray, scale: int) -> np.ndarray:
+    """Return the means of an image's blocks, the image extended by its mirror image to multiples of 16."""
+    height, width = padded_shape(*x.shape[:2])
+    padded = np.pad(x, ((0, height - x.shape[0]), (0, width - x.shape[1]), *[(0, 0)] * (x.ndim - 2)), mode="symmetric")
+    means: np.ndarray = padded.reshape(height // scale, scale, width // scale, scale, *x.shape[2:]).mean((1, 3))
+    return means[: -(-x.shape[0] // scale), : -(-x.shape[1] // scale)]
+
+
+@pytest.mark.parametrize("quality", [3, 4.37, 5])
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_thumbnail_is_about_what_the_decoded_image_shrinks_to(scale: Scale, gray: bool, quality: float) -> None:
+    codec, x = _codec_with_thumbnails(), _image(150, 133, gray=gray)
+    stream = codec.compress(x, quality=quality)
+    small, shrunk, expected = (
+        codec.thumbnail(stream, scale=scale),
+        _shrunk(codec.decompress(stream), scale),
+        _shrunk(x, scale),
+    )
+    error, error_of_decoded = (float(np.square(each - expected).mean() / expected.var()) for each in (small, shrunk))
+    assert error < error_of_decoded + 0.02
+
+
+@pytest.mark.parametrize("coder", CODERS)
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 9), (17, 40), (50, 33)])
+def test_thumbnails_have_a_pixel_for_each_block(height: int, width: int, gray: bool, coder: str) -> None:
+    stream = _codec().compress(_image(height, width, gray=gray), quality=4, coder=coder)
+    for scale in SCALES:
+        small = _codec().thumbnail(stream, scale=scale)
+        assert small.shape == (-(-height // scale), -(-width // scale), *[3] * (not gray)) and small.dtype == np.uint8
+
+
+def test_thumbnails_have_no_seams() -> None:
+    codec = _codec()
+    header, symbols = codec.decode(codec.compress(_image(48, 1100), quality=4))
+    (whole,) = codec.thumbnails([(header, symbols)])
+    # The first tile ends at 64; a latent sees its neighbours alone.
+    (right,) = codec.thumbnails([(replace(header, width=1100 - 16 * 60), symbols[:, :, 60:])])
+    assert np.array_equal(whole[:, 61:], right[:, 1:])
+
+
+def test_a_thumbnail_that_there_is_not_is_a_clear_error() -> None:
+    stream = _codec().compress(_image(20, 20), quality=4)
+    with pytest.raises(ValueError, match="scale is 4, expected one of 16, 8"):
+        _codec().thumbnail(stream, scale=4)  # type: ignore[arg-type]
+    bare = Codec(Bundle([replace(small_network(4), thumbnails=None)]))
+    with pytest.raises(ValueError, match=r"qualities 4 has no thumbnails: docs/training.md says how to add"):
+        bare.thumbnail(stream)
+    assert np.array_equal(bare.decompress(stream), _codec().decompress(stream))

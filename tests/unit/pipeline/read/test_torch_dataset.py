@@ -17,6 +17,7 @@ import pipeline
 from bls.bitstream import BitstreamError
 from bls.bundle import load_bundle, save_bundle, shipped_bundle
 from bls.codec import Codec
+from bls.transforms.thumbnails import SCALES
 from pipeline.ledger.output import Output
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.torch_dataset import CompressedImages
@@ -121,6 +122,19 @@ def test_latents_are_what_the_image_is_made_of(dataset: Output, tiny_bundle: Pat
         np.testing.assert_array_equal(codec.quantize(sample["latents"], quality=4), symbols.values)
         (x_hat,) = codec.synthesize([(symbols.header, symbols.values)])
         assert np.array_equal(sample["image"], x_hat if x_hat.ndim == 3 else x_hat[:, :, None])
+
+
+def test_thumbnails_are_columns(dataset: Output, tiny_bundle: Path) -> None:
+    codec = Codec.load(tiny_bundle)
+    columns = ["thumbnail_8", "thumbnail_16", "symbols"]
+    for sample in CompressedImages(str(dataset), columns=columns, bundle=str(tiny_bundle)):
+        assert list(sample) == columns
+        header = sample["symbols"].header
+        for scale in SCALES:
+            small = sample[f"thumbnail_{scale}"]
+            (expected,) = codec.thumbnails([(header, sample["symbols"].values)], scale=scale)
+            assert small.shape == (-(-header.height // scale), -(-20 // scale), 1 if header.gray else 3)
+            assert np.array_equal(small.reshape(expected.shape), expected)
 
 
 def test_only_committed_files_are_read(dataset: Output, tiny_bundle: Path) -> None:

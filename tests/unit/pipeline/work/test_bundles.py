@@ -32,5 +32,5 @@ def test_a_damaged_file_is_refused(tiny_bundle: Path) -> None:
             f"/damaged/{path.name}",
             path.read_bytes()[:-1] + b"x" if path.suffix == ".safetensors" else path.read_bytes(),
         )
-    with pytest.raises(BundleError, match=r"memory://damaged/quality-2\.safetensors has fingerprint .* damaged"):
+    with pytest.raises(BundleError, match=r"memory://damaged/quality-2\.safetensors has \w*fingerprint .* damaged"):
         load_bundle("memory://damaged")
