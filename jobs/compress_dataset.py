@@ -89,6 +89,9 @@ class CompressDataset:
     """Images that are committed together. Default: 128, or fewer if workers would be idle."""
     min_psnr_db: float | None = None
     """Quarantine images that come out with a lower PSNR than this, in dB: line art, screenshots. Default: none."""
+    raise_quality: bool = False
+    """Code images that fall short of --min-psnr-db again, at the lowest quality that reaches it; only those that no
+    quality brings there are quarantined."""
     ms_ssim: str = "all"
     """Images whose MS-SSIM is measured: `all`, `none`, or a sample such as `10%`. Images with fewer than 161
     pixels a side never have one: its coarsest window does not fit into them."""
@@ -103,6 +106,8 @@ class CompressDataset:
     def __post_init__(self) -> None:
         check_at_least(1, shard_size=self.shard_size)
         check_effort(self.effort)
+        if self.raise_quality and (self.min_psnr_db is None or self.goal.common_quality is None):
+            raise ValueError("--raise-quality needs --min-psnr-db, and one quality for all images instead of a target")
         _ = self.ms_ssim_share
 
     @property
@@ -166,7 +171,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
     """Return what a worker needs, with the fingerprint of the network."""
     codec = CodecSpec.of(
         config.bundle,
-        config.goal.common_quality,
+        None if config.raise_quality else config.goal.common_quality,
         coder=config.coder,
         effort=config.effort,
         device=config.cluster.device,
@@ -180,6 +185,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
         target=config.goal.target,
         max_total_bytes=config.goal.budget,
         min_psnr_db=config.min_psnr_db,
+        raised_from=config.goal.common_quality if config.raise_quality else None,
         ms_ssim_share=config.ms_ssim_share,
         columns=config.images.columns,
         num_threads=config.cluster.cpus_per_worker,

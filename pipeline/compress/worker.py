@@ -64,11 +64,17 @@ class CompressionConfig:
     target: Target | None = None
     max_total_bytes: int | None = None
     min_psnr_db: float | None = None
+    raised_from: float | None = None  # quality of the images that do not fall short of it; the codec then has all
     ms_ssim_share: float = 1.0
     columns: Columns | None = None
     carried: pa.DataType | None = None  # beside each image, as the source said when it was listed
     num_threads: int = 1
     patience: Patience = field(default_factory=Patience)
+
+    @property
+    def quality(self) -> float | None:
+        """The quality of all images, but for those whose quality is raised; None if each is searched for."""
+        return self.codec.quality if self.raised_from is None else self.raised_from
 
     @property
     def goal(self) -> str | None:
@@ -106,7 +112,7 @@ class ShardCompressor:
         self._output = Output(config.output)
         self._threads = WorkerThreads(config.num_threads)
         self._file_num_bytes = ExpectedCost(AHEAD_BYTES)
-        quality = config.codec.quality
+        quality = config.quality
         self._model_columns = {
             "coder": config.codec.coder,
             "effort": config.codec.effort,
@@ -223,6 +229,8 @@ class ShardCompressor:
         return item
 
     def _measure(self, item: _SourceItem) -> _SourceItem:
+        if item.ok and self._config.raised_from is not None:
+            self._raise_quality(item)
         if item.ok:
             assert item.image is not None and item.symbols is not None and item.x_hat is not None
             with item.stage("quality_seconds"):
@@ -237,6 +245,17 @@ class ShardCompressor:
                 item.row["carried_num_bytes"] = self._carried_num_bytes(item.carried)
         item.carried = item.image = item.symbols = item.x_hat = None
         return item
+
+    def _raise_quality(self, item: _SourceItem) -> None:
+        """Code an image that came out worse than is wanted again, at the lowest quality that is good enough."""
+        spec, wanted = self._config.codec, self._config.min_psnr_db
+        assert wanted is not None
+        with item.stage("quality_seconds"):
+            psnr_db = rate_and_distortion(item)["psnr_db"]
+        if psnr_db is not None and psnr_db < wanted:
+            target = Target("psnr_db", wanted)
+            code_to_target(self._codec, item, target=target, coder=spec.coder, effort=spec.effort)
+            synthesize(self._codec, [item])  # where the search did not need to
 
     def _check_psnr(self, psnr_db: float | None) -> None:
         """Raise an ImageError where an image came out worse than is wanted; None is an image without error."""

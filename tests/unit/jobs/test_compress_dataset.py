@@ -321,6 +321,8 @@ def test_a_target_is_met_or_its_row_says_that_it_is_not(
         (["--target-psnr-db", "nan"], "target psnr_db is nan, expected"),
         (["--effort", 9], "effort is 9, expected a whole number from 0 (fastest) to 3 (smallest)"),
         (["--effort", -1], "effort is -1, expected"),
+        (["--raise-quality"], "--raise-quality needs --min-psnr-db, and one quality for all images"),
+        (["--raise-quality", "--min-psnr-db", 30, "--target-bpp", 1], "--raise-quality needs --min-psnr-db, and one"),
     ],
 )
 def test_a_wrong_goal_is_refused(

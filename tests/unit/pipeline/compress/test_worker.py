@@ -205,6 +205,33 @@ def test_images_that_come_out_too_bad_are_held_back(config: CompressionConfig, s
     assert marker.summary.quarantined == {"low_psnr": 2}
 
 
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_images_that_come_out_too_bad_get_a_higher_quality(
+    config: CompressionConfig, shard: Shard, tiny_bundle: Path, is_reachable: bool
+) -> None:
+    low = replace(config, output=f"{config.output}-2", codec=CodecSpec.of(str(tiny_bundle), 2, coder="adaptive"))
+    first, best = (
+        {row["key"]: row for row in rows_of(ShardCompressor(each).run(shard), each, "metrics")}
+        for each in (low, config)
+    )
+    measured = [key for key, row in first.items() if row["psnr_db"] is not None]
+    gain, key = max((best[key]["psnr_db"] - first[key]["psnr_db"], key) for key in measured)
+    wanted = first[key]["psnr_db"] + gain / 2 if is_reachable else 90.0
+    every = CodecSpec.of(str(tiny_bundle), None, coder="adaptive")
+    raised = replace(config, output=f"{config.output}-raised", codec=every, min_psnr_db=wanted, raised_from=2)
+    marker = ShardCompressor(raised).run(shard)
+    rows = {row["key"]: row for row in rows_of(marker, raised, "metrics")}
+    for good in (key for key in measured if first[key]["psnr_db"] >= wanted):
+        assert (rows[good]["quality"], rows[good]["target_met"]) == (2, None)
+        assert rows[good]["num_bytes"] == first[good]["num_bytes"]
+    assert (rows[key]["quality"], rows[key]["target_met"]) == (4, is_reachable)
+    assert rows[key]["status"] == ("ok" if is_reachable else "low_psnr")
+    assert rows[key]["psnr_db"] == best[key]["psnr_db"]
+    stored = {row["key"]: row["bitstream"] for row in rows_of(marker, raised, "bitstreams")}
+    assert stored.keys() == {key for key, row in rows.items() if row["status"] == "ok"}
+    assert all(len(bitstream) == rows[key]["num_bytes"] for key, bitstream in stored.items())
+
+
 def test_files_tell_how_they_were_made(config: CompressionConfig, shard: Shard) -> None:
     marker = ShardCompressor(config).run(shard)
     for kind in ("metrics", "bitstreams"):
