@@ -22,8 +22,9 @@ from benchmarks.provenance import write_result
 from benchmarks.timing import in_a_process
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Work, run_to_end
+from pipeline.ledger.manifest import Manifest, Plan
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Mean, Summary
 from pipeline.report.charts import STAGES
@@ -86,7 +87,7 @@ def made_up_shards(num_shards: int, shard_size: int, skip: set[int]) -> Iterator
 def _measure(folder: str, num_shards: int, num_workers: int, shard_size: int) -> dict[str, float]:
     path = str(Path(folder, "output"))
     output, num_images = Output(path), num_shards * shard_size
-    output.begin(Manifest(job="benchmark", plan="0" * 32, num_images=num_images, num_shards=num_shards))
+    output.begin(Manifest(job="benchmark", plans=(Plan("0" * 32, num_images, num_shards),)))
     from benchmarks.driver import EmptyWorker  # under this name the workers find it
 
     shards = partial(made_up_shards, num_shards, shard_size)

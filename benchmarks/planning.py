@@ -1,4 +1,4 @@
-"""Planning and resuming with many inputs: seconds per 100,000 and how the driver's memory grows.
+"""Planning, resuming and appending with many inputs: seconds per 100,000 and how the driver's memory grows.
 
     python -m benchmarks.planning
 
@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,14 +19,16 @@ import tyro
 
 from benchmarks.provenance import write_result
 from benchmarks.timing import in_a_process
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.append import append_plan
+from pipeline.ledger.manifest import Manifest
+from pipeline.ledger.output import Output
 from pipeline.ledger.plan import freeze_plan, planned_shards
 from pipeline.sources.reference import ImageReference, Sample
 
 
 @dataclass(frozen=True)
 class Planning:
-    """Time plans of made-up inputs, and what a rerun does with them before its first shard."""
+    """Time plans of made-up inputs, and what a rerun and an append do with them before their first shard."""
 
     num_images: tuple[int, ...] = (100_000, 1_000_000)
 
@@ -59,7 +61,7 @@ def main(config: Planning) -> None:
     result: dict[str, float] = {}
     for num_images in config.num_images:
         with tempfile.TemporaryDirectory() as folder:
-            for name, step in (("plan", plan), ("resume", resume)):
+            for name, step in (("plan", plan), ("resume", resume), ("append", append)):
                 seconds, growth = in_a_process(_measure, step, num_images, folder)
                 result[f"{name}_{num_images}_seconds_per_100000"] = seconds * 100_000 / num_images
                 result[f"{name}_{num_images}_peak_growth_mib"] = growth / 2**20
@@ -81,6 +83,17 @@ def resume(num_images: int, folder: str) -> Manifest:
     (last,) = planned_shards(Output(folder), manifest, skip=set(range(manifest.num_shards - 1)))
     assert last.index == manifest.num_shards - 1
     return manifest
+
+
+def append(num_images: int, folder: str) -> Manifest:
+    """Find one new input among all, which are planned already, and append it."""
+    if Output(folder).manifest() is None:
+        plan(num_images, folder)
+    manifest, compared = append_plan(
+        Output(folder), MadeUp(num_images + 1), begun=Manifest("benchmark"), shard_size=128, num_workers=lambda: 2
+    )
+    assert compared.num_new == 1
+    return replace(manifest, plans=manifest.plans[:1])
 
 
 def _measure(step: Callable[[int, str], Manifest], num_images: int, folder: str) -> tuple[float, float]:

@@ -12,7 +12,8 @@ from pipeline.compress.forecast import draw_sample
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
 from pipeline.console.exits import WorkError
 from pipeline.console.printing import say
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.manifest import Manifest
+from pipeline.ledger.output import Output
 from pipeline.ledger.plan import planned_shards
 from pipeline.sources.opening import no_images
 from pipeline.sources.reference import ImageReference, Source

@@ -27,6 +27,7 @@ from jobs.options import (
 )
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.run import Result, Work, run_to_end
+from pipeline.compress.append import plan_new, tell
 from pipeline.compress.budget import MIN_SHARDS, Steering
 from pipeline.compress.forecast import draw_sample, measure
 from pipeline.compress.settings import settings_of
@@ -53,10 +54,13 @@ from pipeline.console.text import (
     skipped_text,
     speed_text,
 )
-from pipeline.ledger.output import Manifest, Output, check_same
+from pipeline.ledger.append import NewInputs
+from pipeline.ledger.manifest import Manifest
+from pipeline.ledger.output import Output, check_same
 from pipeline.ledger.plan import SHARDS_PER_WORKER, default_size, freeze_plan, planned_shards
 from pipeline.ledger.summary import Summary
 from pipeline.sources.opening import check_apart, no_images
+from pipeline.sources.reference import ImageReference, Source
 from pipeline.storage.secrets import redact
 from pipeline.storage.uris import absolute
 from pipeline.work.bundles import load_bundle
@@ -98,6 +102,9 @@ class CompressDataset:
     precision: Precision = "auto"
     """Arithmetic inside the transforms; auto is bfloat16 where the hardware has it and the quality loses nothing by it
     (1 to 4 of the shipped bundle), else float32."""
+    append: bool = False
+    """Add what is new in the input since the last run: images with keys that the output does not know. The settings
+    must be those of then; images that changed or vanished are left alone. Begins the output where there is none."""
     dry_run: bool = False
     """Write nothing; compress a sample and estimate what the whole would take."""
     cluster: OmitArgPrefixes[ClusterOptions] = field(default_factory=ClusterOptions)
@@ -108,6 +115,12 @@ class CompressDataset:
         check_effort(self.effort)
         if self.raise_quality and (self.min_psnr_db is None or self.goal.common_quality is None):
             raise ValueError("--raise-quality needs --min-psnr-db, and one quality for all images instead of a target")
+        if self.append and self.rerun.overwrite:
+            raise ValueError("--append is given with --overwrite, which deletes what it would add to: leave out one")
+        if self.append and self.goal.budget is not None:
+            raise ValueError(
+                "--append is given with --max-total-bytes, which is for all images together: use --quality"
+            )
         _ = self.ms_ssim_share
 
     @property
@@ -206,21 +219,22 @@ def _prepare(config: CompressDataset, cluster: Cluster) -> tuple[Work, Steering 
     if budget is not None:
         settings["curve"] = settings["curve"] or new_curve(source, worker_config, budget).to_json()
         least_num_workers = MIN_SHARDS // SHARDS_PER_WORKER
-    manifest = freeze_plan(
+    manifest = (plan_new if config.append else freeze_plan)(
         output,
         source,
         begun=Manifest(job=JOB, settings=settings, arguments=lasting_arguments(config)),
         shard_size=config.shard_size,
         num_workers=lambda: max(cluster.connect().num_workers, least_num_workers),
     )
-    if manifest.skipped:
-        say(skipped_text(manifest.skipped))
+    if skipped := manifest.plans[-1].skipped:
+        say(skipped_text(skipped))
     work = Work(
         verb="compressed",
         output=output,
         num_images=manifest.num_images,
         shards=lambda done: planned_shards(output, manifest, skip=done),
         make_worker=partial(ShardCompressor, replace(worker_config, carried=source.carried)),
+        is_append=config.append,
     )
     return work, None if budget is None else steering_of(budget, output, manifest, bundle=config.bundle)
 
@@ -234,21 +248,21 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
     if stored is not None:
         settings = settings_of(source, worker_config, curve=curve_of(output))
         check_same(stored, Manifest(job=JOB, settings=settings), output=output)
-    num_images, sample = draw_sample(source.references())
+    num_images, num_done, sample = _drawn(config, output, source, stored)
     if not sample:
-        raise no_images(source)
+        return ExitCode.DONE
     worker_config = replace(worker_config, carried=source.carried)
-    done = sum((marker.summary for marker in output.iter_markers()), Summary()) if stored else Summary()
     curve = measured_curve(worker_config, sample, max_pixels=_CURVE_PIXELS)
-    size = stored.shard_size if stored else config.shard_size or default_size(num_images, cluster.connect().num_workers)
+    size = stored.plans[0].shard_size if stored and not config.append else config.shard_size
+    size = size or default_size(num_images, cluster.connect().num_workers)
     quality = None
     if config.goal.budget is not None:
         quality = curve.highest_quality(config.goal.budget / num_images, load_bundle(config.bundle).qualities)
     rows = [
-        ("images", f"{num_images}, {done.num_images} of them compressed already"),
+        ("images", f"{num_images}, {num_done} of them compressed already"),
         ("shards", f"{math.ceil(num_images / size)} of {size} images"),
         *measure(ShardCompressor(worker_config), sample, quality=quality).report(
-            num_images=num_images, num_left=num_images - done.num_images, num_workers=cluster.connect().num_workers
+            num_images=num_images, num_left=num_images - num_done, num_workers=cluster.connect().num_workers
         ),
         *curve.table(num_images),
     ]
@@ -258,6 +272,21 @@ def _dry_run(config: CompressDataset, cluster: Cluster) -> ExitCode:
     command = job_command("compress_dataset", *arguments_of(config, leave_out=["dry_run"]))
     print_commands([("Nothing was written. To compress:", command)])
     return ExitCode.DONE
+
+
+def _drawn(
+    config: CompressDataset, output: Output, source: Source, stored: Manifest | None
+) -> tuple[int, int, list[ImageReference]]:
+    """Draw a sample of what the job would do; return how many images that is, how many of them are done, the sample."""
+    if config.append and stored is not None:
+        new = NewInputs(output, stored, source)
+        num_images, sample = draw_sample(new.references())
+        tell(new.compared(num_images), source)
+        return num_images, 0, sample
+    num_images, sample = draw_sample(source.references())
+    if not sample:
+        raise no_images(source)
+    return num_images, sum(marker.summary.num_images for marker in output.iter_markers()) if stored else 0, sample
 
 
 def _goal_rows(goal: GoalOptions, total: Summary) -> list[tuple[str, str]]:

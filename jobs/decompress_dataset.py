@@ -37,7 +37,8 @@ from pipeline.console.printing import (
 from pipeline.console.text import counts_text, size_rows, speed_text
 from pipeline.decompress.containers import Container, tar_name
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
-from pipeline.ledger.output import Manifest, Output, check_same
+from pipeline.ledger.manifest import Manifest
+from pipeline.ledger.output import Output, check_same
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.shard import Shard
 from pipeline.read.dataset import CompressedDataset, StoredFile
@@ -133,7 +134,7 @@ def _prepare(config: DecompressDataset) -> Work:
         output.clear(JOB)
     settings = {
         "input": str(source.output),
-        "input_plan": source.manifest.plan,
+        "input_plan": source.manifest.id,
         "model_fingerprint": codec.model_fingerprint,
         "format": config.format,
         "container": config.container,

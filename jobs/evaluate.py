@@ -30,7 +30,8 @@ from pipeline.evaluate.panel_pages import PanelWork
 from pipeline.evaluate.results import FILES, Report, bd_rate_text
 from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, ladders, read_rows
 from pipeline.extras import check_installed
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.manifest import Manifest
+from pipeline.ledger.output import Output
 from pipeline.ledger.plan import freeze_plan, planned_shards
 from pipeline.ledger.schema import EVALUATION, SCHEMA_VERSION, to_parquet
 from pipeline.ledger.written import check_replaceable, write_results
@@ -156,8 +157,8 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
         shard_size=1,  # an image takes seconds: dozens of codings, decodings and measures
         num_workers=lambda: cluster.connect().num_workers,
     )
-    if manifest.skipped:
-        say(skipped_text(manifest.skipped))
+    if skipped := manifest.plans[0].skipped:
+        say(skipped_text(skipped))
     worker_config = EvaluationConfig(
         input=absolute(config.images.input),
         output=str(output),

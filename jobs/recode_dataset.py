@@ -33,8 +33,9 @@ from pipeline.console.printing import (
     shown,
 )
 from pipeline.console.text import counts_text, rate_text, size_rows, speed_text
+from pipeline.ledger.manifest import Manifest
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.output import Output
 from pipeline.ledger.plan import copy_plan
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.shard import Shard
@@ -97,7 +98,7 @@ def _prepare(config: RecodeDataset, source: CompressedDataset) -> Work:
     codec = codec_of(source, config.bundle, coder=settings["coder"], max_pixels=settings["max_pixels"])
     if config.rerun.overwrite:
         output.clear(JOB)
-    origin = {"recoded_from": str(source.output), "input_plan": source.manifest.plan}
+    origin = {"recoded_from": str(source.output), "input_plan": source.manifest.id}
     copied = {**settings, **origin, "coder": config.coder, "schema_version": SCHEMA_VERSION}
     begun = Manifest(job=JOB, settings=copied, arguments=lasting_arguments(config))
     copy_plan(output, source.output, source.manifest, begun=begun)

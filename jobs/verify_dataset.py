@@ -94,8 +94,8 @@ class _Check:
 
     def shards(self) -> Iterator[Shard]:
         """Return the shards with the references of the plan; where that is damaged, without."""
-        output, manifest = self.dataset.output, self.dataset.manifest
-        left = dict(self.markers)
+        output, left = self.dataset.output, dict(self.markers)
+        manifest = output.manifest() or self.dataset.manifest  # as it is now: a run may have appended since it was read
         try:
             others = set(range(manifest.num_shards)) - left.keys()
             for shard in planned_shards(output, manifest, skip=others):

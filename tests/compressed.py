@@ -6,7 +6,8 @@ from pathlib import Path
 from jobs import compress_dataset
 from pipeline.compress.settings import settings_of
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.manifest import Manifest
+from pipeline.ledger.output import Output
 from pipeline.ledger.plan import freeze_plan, planned_shards
 from pipeline.sources.opening import open_source
 from pipeline.work.codec import CodecSpec

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from bls.codec import Codec
 from bls.measures.images import bpp
+from pipeline.ledger.manifest import Manifest, Plan
 from pipeline.ledger.markers import CommittedFile, Marker
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, METRICS, SCHEMA_VERSION, SOURCE_SIZES, STORED_SIZES, to_parquet
 from pipeline.ledger.summary import Summary
 from tests.images import random_fields
@@ -52,7 +53,7 @@ def write_dataset(
     model = {"quality": 4, "model_fingerprint": codec.model_fingerprint(4).hex(), "coder": "mixed", "effort": 0}
     settings = {"schema_version": SCHEMA_VERSION, **model}
     num_images = sum(map(len, shards))
-    output.begin(Manifest(job="compress", settings=settings, plan="1" * 32, num_images=num_images))
+    output.begin(Manifest(job="compress", settings=settings, plans=(Plan("1" * 32, num_images, len(shards)),)))
     for index, samples in enumerate(shards):
         _commit(output, codec, index, samples, carried)
     return output

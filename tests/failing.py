@@ -35,11 +35,13 @@ class Trial:
     """A job, which appends the markers that it is told to a list, and what is checked of its output.
 
     `check_there` is called after the failure, `check_end` after the rerun, with the output of an undisturbed run.
+    `prepare` makes of an empty output the one that the job finds; nothing fails meanwhile.
     """
 
     job: Callable[[Output, list[Marker]], None]
     check_there: Callable[[Output], None]
     check_end: Callable[[Output, Output], None]
+    prepare: Callable[[Output], None] = lambda _: None
 
     def on_a_disk(self, root: Path, fault: Fault) -> int:
         """Let every call fail once; return how many there are."""
@@ -60,9 +62,11 @@ class Trial:
         return self._repeat(make, Output(f"memory://{name}-undisturbed"))
 
     def _repeat(self, make: Callable[[int], tuple[Output, Faulty]], undisturbed: Output) -> int:
+        self.prepare(undisturbed)
         self.job(undisturbed, [])
         for number in itertools.count(1):
             output, faulty = make(number)
+            self.prepare(output)
             self._run_once(output, faulty)
             self.job(output, [])
             self.check_end(output, undisturbed)

@@ -41,6 +41,7 @@ class Work:
     is_part: bool = False  # of a whole that is not there yet
     saw: Callable[[Marker], None] = lambda _: None
     again: Collection[int] = ()
+    is_append: bool = False  # earlier runs told of what they quarantined
 
     def is_to_do_again(self, marker: Marker, retry_quarantined: bool) -> bool:
         """Return whether a shard that is done is outdated, or has quarantined images that are to be retried."""
@@ -65,6 +66,7 @@ class Result:
     is_stopped: bool = False  # by the user, before the end
     is_part: bool = False
     damage: Sequence[DamagedFileError] = ()  # one for each shard that was left out for it
+    is_append: bool = False
 
     @property
     def exit_code(self) -> ExitCode:
@@ -73,7 +75,8 @@ class Result:
             return ExitCode.FAILED
         if self.is_part:
             return ExitCode.DONE_IN_PART
-        return ExitCode.DONE_WITH_QUARANTINED if self.total.quarantined else ExitCode.DONE
+        told = self.added if self.is_append else self.total
+        return ExitCode.DONE_WITH_QUARANTINED if told.quarantined else ExitCode.DONE
 
 
 def run_to_end(
@@ -126,9 +129,16 @@ def run_to_end(
         )
     if not damage:
         work.output.check_complete(committed)
-    num_left = work.num_images - committed.total.num_images
-    seconds = time.monotonic() - start
-    result = Result(committed.total, tally.added, seconds, num_left, is_stopped, work.is_part, damage)
+    result = Result(
+        committed.total,
+        tally.added,
+        time.monotonic() - start,
+        num_left=work.num_images - committed.total.num_images,
+        is_stopped=is_stopped,
+        is_part=work.is_part,
+        damage=damage,
+        is_append=work.is_append,
+    )
     events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(committed.total))
     return result
 

@@ -18,8 +18,8 @@ from bls.ladder import QualityRange
 from pipeline.compress.curve import Curve
 from pipeline.console.exits import WorkError
 from pipeline.console.text import num_bytes_text
+from pipeline.ledger.manifest import Manifest
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Manifest
 from pipeline.ledger.shard import Shard
 
 AIM = 0.99
@@ -53,13 +53,14 @@ class Steering:
     def __init__(
         self, max_num_bytes: int, curve: Curve, manifest: Manifest, served: Sequence[QualityRange], planned: Planned
     ) -> None:
+        shard_size = manifest.plans[0].shard_size
         self._max_num_bytes = max_num_bytes
         self._curve = curve
         self._served = served
         self._planned = planned
         self._waves = [np.array(wave) for wave in waves(manifest.num_shards)]
-        self._num_images = np.full(manifest.num_shards, manifest.shard_size)
-        self._num_images[-1] = manifest.num_images - manifest.shard_size * (manifest.num_shards - 1)
+        self._num_images = np.full(manifest.num_shards, shard_size)
+        self._num_images[-1] = manifest.num_images - shard_size * (manifest.num_shards - 1)
         self._num_bytes = np.full(manifest.num_shards, -1)  # -1 until a shard is committed
         self._qualities = np.full(manifest.num_shards, np.nan)  # of committed shards and of decided waves
 

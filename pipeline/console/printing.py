@@ -78,7 +78,8 @@ def writing_command(dataset: Output) -> str:
     name = f"{manifest.job}_dataset"
     if not manifest.arguments:
         return f"{job_command(name)} with the options that it had"
-    return job_command(name, *manifest.arguments)
+    has_grown = manifest.job == "compress" and len(manifest.plans) > 1 and "--append" not in manifest.arguments
+    return job_command(name, *manifest.arguments, *(["--append"] if has_grown else []))
 
 
 def shown(output: Output) -> str:

@@ -1,7 +1,8 @@
 """What is written and what counts: schema, plan, attempts, commit markers."""
 
+from pipeline.ledger.manifest import Manifest
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 

@@ -2,6 +2,8 @@
 
     manifest.json                          what the output is made from; written when the plan is, then frozen
     plan/part-00000.<plan>.parquet         every input with its shard (pipeline/ledger/plan.py)
+    plan/append-00001.<output>.json        the first plan that a later run appended; written once, after its parts
+    plan/append-00001.part-00000.<plan>.parquet
     <kind>/shard-000042.<attempt>.parquet  one attempt at a shard; kinds: bitstreams, metrics, images (restored)
     images/...                             restored images as files of their own, or in tars
     commits/shard-000042.json              names the attempt that counts, sizes and hashes; written last, once
@@ -24,14 +26,13 @@ import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 from typing import Any
 
 from pipeline.ledger.damage import DamagedFileError, check_committed, parsing
+from pipeline.ledger.manifest import Manifest, Plan
 from pipeline.ledger.markers import Committed, CommittedFile, Marker, Stint, marker_name, stem_of
 from pipeline.ledger.summary import Summary
-from pipeline.provenance import code_version
 from pipeline.storage.folder import (
     TEMPORARY_PREFIX,
     Folder,
@@ -49,7 +50,8 @@ _MANIFEST = "manifest.json"
 ATTEMPT_KINDS = ("bitstreams", "metrics", "images")
 """Folders of what an attempt at a shard writes, as Parquet."""
 _KINDS = ("plan", *ATTEMPT_KINDS, "commits", "written", "verify")
-_PLAN_FILE = re.compile(r"plan/part-\d+\.([0-9a-f]{32})\.parquet")
+_PLAN_FILE = re.compile(r"plan/(?:append-(\d+)\.)?part-\d+\.([0-9a-f]{32})\.parquet")
+_APPEND_FILE = re.compile(r"plan/append-(\d+)\.([0-9a-f]{32})\.json")
 _RECORD = re.compile(r"[0-9a-f]{32}\.json")
 _WRITTEN_FILE = re.compile(rf"written/shard-\d+/{_RECORD.pattern}")
 _FINDINGS_FILE = re.compile(r"verify/(?:shard-\d+|output)\.[0-9a-f]{32}\.parquet")
@@ -60,27 +62,6 @@ _MARKER_FILE = re.compile(r"shard-(\d+)(?:\.retry-(\d+))?\.json")
 
 class OutputError(ValueError):
     """The output folder holds something that this job would not write."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an output is made from: two runs with the same job and settings write the same rows.
-
-    `arguments` are those of the command that began it, with absolute paths and no credentials. Another release goes on
-    with an output if its schema is the same: `code_version` is of the one that began it.
-    """
-
-    job: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    plan: str = ""  # id of this output, new with every overwrite
-    num_images: int = 0
-    num_shards: int = 0
-    shard_size: int = 0
-    keys_sha256: str = ""  # of the keys of all inputs in order
-    skipped: Mapping[str, int] = field(default_factory=dict)  # files not named like images: extension -> files
-    arguments: list[str] = field(default_factory=list)
-    code_version: str = field(default_factory=code_version)
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 class Output:
@@ -104,13 +85,8 @@ class Output:
         except FileNotFoundError:
             return None
         with parsing(self, _MANIFEST):
-            value = json.loads(data)
-            manifest = Manifest(**{"job": value["job"], **value})
-            for each in fields(Manifest):
-                value, expected = getattr(manifest, each.name), type(getattr(Manifest(), each.name))
-                if not isinstance(value, expected):
-                    raise ValueError(f"{each.name} is {value!r}, expected {expected.__name__}")
-            return manifest
+            manifest = Manifest.from_json(data)
+        return replace(manifest, plans=(*manifest.plans, *self._appended(manifest.id)))
 
     def begin(self, manifest: Manifest) -> Manifest:
         """Write the manifest unless another run did; return the one that is stored.
@@ -119,10 +95,13 @@ class Output:
             OutputError: there are markers but no manifest that says of what, or files that no job wrote.
         """
         self.check_free()
-        self.folder.create(_MANIFEST, _to_json(asdict(manifest)))
-        if (stored := self.manifest()) is None:
-            raise self._deleted()
-        return stored
+        self.folder.create(_MANIFEST, _to_json(manifest.to_json()))
+        return self._stored_manifest()
+
+    def append(self, manifest: Manifest, plan: Plan) -> Manifest:
+        """Write a plan behind those of a manifest unless another run did; return the manifest that is stored."""
+        self.folder.create(f"plan/append-{len(manifest.plans):05d}.{manifest.id}.json", _to_json(asdict(plan)))
+        return self._stored_manifest()
 
     def check_free(self) -> None:
         """Refuse to begin among other people's files: readers would take them for ours.
@@ -240,10 +219,9 @@ class Output:
 
         Attempts at shards without a marker stay: another run may be about to commit them.
         """
-        if (manifest := self.manifest()) is None:
-            raise self._deleted()
+        manifest = self._stored_manifest()
         self._close_abandoned_retries(committed)
-        left = (name for name in self._files() if self._is_left_behind(name, manifest.plan, committed))
+        left = (name for name in self._files() if self._is_left_behind(name, manifest, committed))
         delete_many(self.folder, itertools.chain(left, self._temporary_manifests()))
 
     def check_complete(self, committed: Committed) -> None:
@@ -279,10 +257,15 @@ class Output:
                 stored = self._create_marker(replace(marker, retry=last + 1))
                 committed.attempts[shard] = stored.retry, stored.attempt
 
-    def _is_left_behind(self, name: str, plan: str, committed: Committed) -> bool:
-        """Return whether a file can be deleted: no marker names it and none ever will."""
+    def _is_left_behind(self, name: str, manifest: Manifest, committed: Committed) -> bool:
+        """Return whether a file can be deleted: no marker or manifest names it and none ever will.
+
+        Parts of an append whose number is not taken stay: another run may be about to write its plan.
+        """
         if part := _PLAN_FILE.fullmatch(name):
-            return part[1] != plan
+            return int(part[1] or 0) < len(manifest.plans) and all(part[2] != plan.id for plan in manifest.plans)
+        if append := _APPEND_FILE.fullmatch(name):
+            return append[2] != manifest.id
         if is_temporary(name):
             return True
         attempt = _ATTEMPT_FILE.fullmatch(name)
@@ -330,6 +313,23 @@ class Output:
         if new := [name for name in unknown if name not in foreign]:
             records.write(f"{uuid.uuid4().hex}.json", json.dumps(new).encode())
         return foreign
+
+    def _appended(self, output: str) -> list[Plan]:
+        """Read the plans that later runs appended, in order."""
+        found = filter(None, map(_APPEND_FILE.fullmatch, self._files(("plan",))))
+        names = sorted(append[0] for append in found if append[2] == output)
+        plans = []
+        for number, (name, data) in enumerate(zip(names, read_many(self.folder, names), strict=True), start=1):
+            with parsing(self, name):
+                if not name.startswith(f"plan/append-{number:05d}."):
+                    raise ValueError(f"append {number} is missing")
+                plans.append(Plan.from_json(json.loads(data)))
+        return plans
+
+    def _stored_manifest(self) -> Manifest:
+        if (stored := self.manifest()) is None:
+            raise self._deleted()
+        return stored
 
     def _last_retries(self) -> dict[int, int]:
         """List the shards that are done, each with the number of its last retry."""
@@ -387,7 +387,7 @@ class Output:
     @staticmethod
     def _is_ours(name: str, written: Collection[str]) -> bool:
         """Return whether a file was written by a run: by its name, or because it was recorded."""
-        patterns = (_PLAN_FILE, _ATTEMPT_FILE, _WRITTEN_FILE, _FINDINGS_FILE)
+        patterns = (_PLAN_FILE, _APPEND_FILE, _ATTEMPT_FILE, _WRITTEN_FILE, _FINDINGS_FILE)
         return name in written or is_temporary(name) or any(pattern.fullmatch(name) for pattern in patterns)
 
 

@@ -1,23 +1,25 @@
-"""The frozen plan of a job: which inputs are compressed together, decided once and kept beside the output.
+"""The frozen plans of a job: which inputs are compressed together, decided once and kept beside the output.
 
-Planning holds the references of one plan file, and 16 bytes of each key to see whether it is the only one.
+Planning holds the references of one plan file, and 16 bytes of each key to see whether it is the only one. What later
+runs append (pipeline/ledger/append.py) is planned in the same way.
 """
 
 import hashlib
-import itertools
 import math
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from itertools import chain, islice
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.ledger.damage import parse_table, parsing
-from pipeline.ledger.output import Manifest, Output, OutputError, check_same
+from pipeline.ledger.manifest import Manifest, Plan
+from pipeline.ledger.output import Output, OutputError, check_same
 from pipeline.ledger.schema import PLAN, table_to_parquet
 from pipeline.ledger.shard import Shard
 from pipeline.sources.opening import no_images
@@ -29,6 +31,7 @@ MAX_DEFAULT_SIZE = 128  # images of a shard: about a minute of one CPU with phot
 MIN_DEFAULT_SIZE = 4  # with fewer, the stages of a worker would wait for each other
 SHARDS_PER_WORKER = 4  # at least, so that all workers end at about the same time
 _PART_NUM_IMAGES = 50_000  # of a plan file: some megabytes
+_LISTED_AT_ONCE = 10_000
 
 _REFERENCE_COLUMNS = [field.name for field in fields(ImageReference)]
 _REFERENCE_VALUES = attrgetter(*_REFERENCE_COLUMNS)
@@ -55,38 +58,44 @@ def freeze_plan(
     """
     stored = output.manifest()
     if stored is None:
-        manifest = _write_plan(output, source, begun, shard_size, num_workers)
-        stored = output.begin(manifest)
-        if stored.plan == manifest.plan:
+        plan = _write_first_plan(output, source, shard_size, num_workers)
+        stored = output.begin(replace(begun, plans=(plan,)))
+        if stored.id == plan.id:
             return stored
     check_same(stored, begun, output=output)
     _check_same_inputs(stored, source, output)
-    if shard_size not in (None, stored.shard_size):
-        raise OutputError(
-            f"{output} was planned with --shard-size {stored.shard_size}, now {shard_size}: "
-            "leave the option out, use another --output, or --overwrite to delete what is there and begin again"
-        )
+    check_same_size(stored, shard_size, output)
     return stored
 
 
 def copy_plan(output: Output, planned: Output, manifest: Manifest, *, begun: Manifest) -> Manifest:
-    """Give a new output the plan of another, which has this manifest, or check that an existing one was begun so.
+    """Give an output the plans of another, which has this manifest: all of a new one, those that an old one lacks.
 
     Raises:
-        DamagedFileError: a file of the plan is damaged.
+        DamagedFileError: a file of the plans is damaged.
         OutputError: the output was begun with other settings.
     """
     stored = output.manifest()
     if stored is None:
         output.check_writable()
-        plan = uuid.uuid4().hex
-        for name, table, _ in _plan_files(planned, manifest):
-            content = table_to_parquet(table, metadata={"plan": plan})
-            output.folder.write(name.replace(manifest.plan, plan), content)
-        planned_as = ("num_images", "num_shards", "shard_size", "keys_sha256", "skipped")
-        stored = output.begin(replace(begun, plan=plan, **{name: getattr(manifest, name) for name in planned_as}))
+        stored = output.begin(replace(begun, plans=(_copied(output, planned, manifest, 0),)))
     check_same(stored, begun, output=output)
+    while (number := len(stored.plans)) < len(manifest.plans):
+        stored = output.append(stored, _copied(output, planned, manifest, number))
     return stored
+
+
+def check_same_size(stored: Manifest, shard_size: int | None, output: Output) -> None:
+    """Refuse shards of another size than the first ones.
+
+    Raises:
+        OutputError: says both.
+    """
+    if shard_size not in (None, stored.plans[0].shard_size):
+        raise OutputError(
+            f"{output} was planned with --shard-size {stored.plans[0].shard_size}, now {shard_size}: "
+            "leave the option out, use another --output, or --overwrite to delete what is there and begin again"
+        )
 
 
 def planned_shards(output: Output, manifest: Manifest, *, skip: set[int]) -> Iterator[Shard]:
@@ -95,8 +104,19 @@ def planned_shards(output: Output, manifest: Manifest, *, skip: set[int]) -> Ite
     Raises:
         DamagedFileError: a plan file is damaged, or one is missing.
     """
-    for _, table, starts in _plan_files(output, manifest):
-        yield from _shards(table, starts, skip)
+    for table in plan_tables(output, manifest):
+        yield from _shards(table, skip)
+
+
+def plan_tables(output: Output, manifest: Manifest) -> Iterator[pa.Table]:
+    """Read the files of all plans in order, one at a time.
+
+    Raises:
+        DamagedFileError: a plan file is damaged, or one is missing.
+    """
+    names = list(list_names(output.folder.child("plan")))
+    for plan in manifest.plans:
+        yield from _part_tables(output, plan, names)
 
 
 def default_size(num_images: int, num_workers: int) -> int:
@@ -104,63 +124,89 @@ def default_size(num_images: int, num_workers: int) -> int:
     return min(max(math.ceil(num_images / (SHARDS_PER_WORKER * num_workers)), MIN_DEFAULT_SIZE), MAX_DEFAULT_SIZE)
 
 
-class _Listing:
+class Listing:
     """The references of a source, counted and hashed as they pass."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._sha256 = hashlib.sha256()
+        self._hashes: list[Hashes] = []
         self.num_images = 0
 
-    def add(self, references: Sequence[ImageReference]) -> None:
-        """Count and hash the next references."""
-        self.num_images += len(references)
-        self._sha256.update("".join(f"{reference.key}\0" for reference in references).encode())
+    def chunks(self, *, must_be_unique: bool = True) -> Iterator[Sequence[ImageReference]]:
+        """List the references, some at a time; hashes of all keys are kept where each must be the only one."""
+        for chunk in _chunks(iter(self._source.references()), _LISTED_AT_ONCE):
+            keys = [reference.key for reference in chunk]
+            self.num_images += len(chunk)
+            self._sha256.update("".join(f"{key}\0" for key in keys).encode())
+            if must_be_unique:
+                self._hashes.append(hashes_of(keys))
+            yield chunk
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a plan says of the listing, when all references have passed.
+
+        Raises:
+            ValueError: two images have the same key.
+        """
+        skipped, carried = dict(self._source.skipped), self.carried
+        if self._hashes:
+            check_unique_keys(self._source, self._hashes)
+        return {"keys_sha256": self.keys_sha256, "carried": carried, "skipped": skipped}
 
     @property
     def keys_sha256(self) -> str:
-        """The hash of all keys, and of the type of what is carried beside the images; valid when all have passed."""
-        carried = self._source.carried
-        whole = self._sha256.copy()
-        whole.update(b"" if carried is None else f"\0{carried}".encode())
-        return whole.hexdigest()
+        """The hash of the keys that have passed."""
+        return self._sha256.hexdigest()
+
+    @property
+    def carried(self) -> str:
+        """The type of what is beside the images."""
+        return "" if self._source.carried is None else str(self._source.carried)
 
 
-def _write_plan(
-    output: Output, source: Source, begun: Manifest, shard_size: int | None, num_workers: Callable[[], int]
-) -> Manifest:
-    references = iter(source.references())
+def _write_first_plan(output: Output, source: Source, shard_size: int | None, num_workers: Callable[[], int]) -> Plan:
+    listing = Listing(source)
+    references = chain.from_iterable(listing.chunks())
     if (first := next(references, None)) is None:
         raise no_images(source)
+    return write_plan(output, listing, chain([first], references), shard_size=shard_size, num_workers=num_workers)
+
+
+def write_plan(
+    output: Output,
+    listing: Listing,
+    references: Iterator[ImageReference],
+    *,
+    behind: Manifest | None = None,
+    shard_size: int | None,
+    num_workers: Callable[[], int],
+) -> Plan:
+    """Write the parts of a plan of references, which come from a listing; its shards are those behind a manifest's.
+
+    Raises:
+        ValueError: two images have the same key.
+    """
     output.check_writable()
-    references = itertools.chain([first], references)
     if shard_size is None:
         shard_size, references = _default_size(references, num_workers())
-    plan = uuid.uuid4().hex
-    listing = _Listing(source)
-    hashes: list[Hashes] = []
-    names: list[str] = []
+    plan, start = Plan(uuid.uuid4().hex, shard_size=shard_size), behind.num_shards if behind else 0
+    num_images, names = 0, list[str]()
     try:
         for part in _chunks(references, math.ceil(_PART_NUM_IMAGES / shard_size) * shard_size):
-            shards = np.arange(listing.num_images, listing.num_images + len(part)) // shard_size
-            names.append(f"plan/part-{len(names):05d}.{plan}.parquet")
-            output.folder.write(names[-1], table_to_parquet(_part_table(shards, part), metadata={"plan": plan}))
-            listing.add(part)
-            hashes.append(hashes_of([reference.key for reference in part]))
-        skipped = dict(source.skipped)
-        check_unique_keys(source, hashes)
+            shards = start + np.arange(num_images, num_images + len(part)) // shard_size
+            names.append(_part_name(plan.id, len(behind.plans) if behind else 0, len(names)))
+            output.folder.write(names[-1], table_to_parquet(_part_table(shards, part), metadata={"plan": plan.id}))
+            num_images += len(part)
+        facts = listing.facts()
     except ValueError:
         delete_many(output.folder, names)
         raise
-    return replace(
-        begun,
-        plan=plan,
-        num_images=listing.num_images,
-        num_shards=math.ceil(listing.num_images / shard_size),
-        shard_size=shard_size,
-        keys_sha256=listing.keys_sha256,
-        skipped=skipped,
-    )
+    return replace(plan, num_images=num_images, num_shards=math.ceil(num_images / shard_size), **facts)
+
+
+def _part_name(plan: str, number: int, part: int) -> str:
+    return f"plan/{f'append-{number:05d}.' if number else ''}part-{part:05d}.{plan}.parquet"
 
 
 def _part_table(shards: npt.NDArray[np.int64], references: Sequence[ImageReference]) -> pa.Table:
@@ -170,32 +216,47 @@ def _part_table(shards: npt.NDArray[np.int64], references: Sequence[ImageReferen
 
 def _default_size(references: Iterator[ImageReference], num_workers: int) -> tuple[int, Iterator[ImageReference]]:
     # Only a listing that ends early needs smaller shards: look that far ahead and no further.
-    head = list(itertools.islice(references, MAX_DEFAULT_SIZE * SHARDS_PER_WORKER * num_workers))
-    return default_size(len(head), num_workers), itertools.chain(head, references)
+    head = list(islice(references, MAX_DEFAULT_SIZE * SHARDS_PER_WORKER * num_workers))
+    return default_size(len(head), num_workers), chain(head, references)
 
 
 def _chunks(items: Iterator[_T], size: int) -> Iterator[tuple[_T, ...]]:
-    while chunk := tuple(itertools.islice(items, size)):
+    while chunk := tuple(islice(items, size)):
         yield chunk
 
 
-def _plan_files(output: Output, manifest: Manifest) -> Iterator[tuple[str, pa.Table, list[int]]]:
-    """Read the files of a plan in order: name, table, and the rows at which its shards begin."""
+def _part_tables(output: Output, plan: Plan, names: Iterable[str]) -> Iterator[pa.Table]:
+    """Read the parts of a plan in order, which are some of the names."""
     num_shards = 0
-    for name in list_names(output.folder.child("plan")):
-        if f".{manifest.plan}." in name:
+    for name in names:
+        if name.endswith(f".{plan.id}.parquet"):
             table = parse_table(output.folder.read(f"plan/{name}"), PLAN, folder=output, name=f"plan/{name}")
-            starts = np.flatnonzero(np.diff(table.column("shard").to_numpy(), prepend=-1)).tolist()
-            num_shards += len(starts)
-            yield f"plan/{name}", table, starts
+            num_shards += len(_starts(table))
+            yield table
     with parsing(output, "plan/"):
-        if num_shards != manifest.num_shards:
-            raise ValueError(f"there are {num_shards} of {manifest.num_shards} shards, a file is missing")
+        if num_shards != plan.num_shards:
+            raise ValueError(f"there are {num_shards} of {plan.num_shards} shards, a file is missing")
 
 
-def _shards(table: pa.Table, starts: Sequence[int], skip: set[int]) -> Iterator[Shard]:
-    """Return the shards of a plan file, which begin at these rows."""
-    shards, references = table.column("shard").to_numpy(), table.select(_REFERENCE_COLUMNS)
+def _copied(output: Output, planned: Output, manifest: Manifest, number: int) -> Plan:
+    """Copy the parts of a plan to another output under an id of their own."""
+    original = manifest.plans[number]
+    plan = replace(original, id=uuid.uuid4().hex, created=Plan().created)
+    for part, table in enumerate(_part_tables(planned, original, list_names(planned.folder.child("plan")))):
+        content = table_to_parquet(table, metadata={"plan": plan.id})
+        output.folder.write(_part_name(plan.id, number, part), content)
+    return plan
+
+
+def _starts(table: pa.Table) -> list[int]:
+    """Return the rows of a plan file at which its shards begin."""
+    starts: list[int] = np.flatnonzero(np.diff(table.column("shard").to_numpy(), prepend=-1)).tolist()
+    return starts
+
+
+def _shards(table: pa.Table, skip: set[int]) -> Iterator[Shard]:
+    """Return the shards of a plan file."""
+    shards, references, starts = table.column("shard").to_numpy(), table.select(_REFERENCE_COLUMNS), _starts(table)
     for start, end in zip(starts, [*starts[1:], len(shards)], strict=True):
         if (index := int(shards[start])) not in skip:
             columns = (column.to_pylist() for column in references.slice(start, end - start).columns)
@@ -203,11 +264,12 @@ def _shards(table: pa.Table, starts: Sequence[int], skip: set[int]) -> Iterator[
 
 
 def _check_same_inputs(stored: Manifest, source: Source, output: Output) -> None:
-    listing = _Listing(source)
-    for chunk in _chunks(iter(source.references()), _PART_NUM_IMAGES):
-        listing.add(chunk)
-    if listing.keys_sha256 != stored.keys_sha256:
+    listing, planned = Listing(source), stored.plans[-1]
+    for _ in listing.chunks(must_be_unique=False):
+        pass
+    if (listing.keys_sha256, listing.carried) != (planned.keys_sha256, planned.carried):
         raise OutputError(
             f"{source} no longer holds the images that {output} was planned with: {stored.num_images} then, "
-            f"{listing.num_images} now, or other names. Use another --output, or --overwrite to delete what is there"
+            f"{listing.num_images} now, or other names. Use another --output, or --overwrite to delete what is "
+            "there; with --append, bls-compress takes what is new"
         )

@@ -55,12 +55,12 @@ class CompressedDataset:
 
     @cached_property
     def markers(self) -> list[Marker]:
-        """The markers that count of all committed shards.
+        """The markers that count of all committed shards, but for those that were appended since the manifest was read.
 
         Raises:
             DamagedFileError: one is damaged.
         """
-        markers = self.output.markers()
+        markers = [marker for marker in self.output.iter_markers() if marker.shard < self.manifest.num_shards]
         for marker in markers:
             with parsing(self.output, f"commits/{marker.name}"):
                 _ = marker.files["metrics"], marker.files["bitstreams"]

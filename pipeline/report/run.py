@@ -85,7 +85,7 @@ def gather(dataset: CompressedDataset, *, seed: int = 0) -> RunReport:
         num_images_planned=manifest.num_images,
         num_shards_planned=manifest.num_shards,
         settings=manifest.settings,
-        created=manifest.created,
+        created=manifest.plans[0].created,
         shards=[(marker.shard, marker.summary) for marker in markers],
         times=job_times(markers),
     )

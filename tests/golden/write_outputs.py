@@ -1,8 +1,8 @@
 """Write golden outputs: `python -m tests.golden.write_outputs`. Until 0.1.0 they may be written anew, then never again.
 
-A folder of three images, and three outputs of the compress job over it in shards of one image: `committed` is whole,
-`half` was killed after its first shard, and in `retried` a broken image was mended and tried again. The bundle is the
-one of the golden bitstreams.
+A folder of three images, and four outputs of the compress job over it in shards of one image: `committed` is whole,
+`half` was killed after its first shard, in `retried` a broken image was mended and tried again, and to `grown` the last
+image was appended. The bundle is the one of the golden bitstreams.
 """
 
 import shutil
@@ -14,7 +14,9 @@ from jobs import compress_dataset
 from pipeline.cluster.run import Work, run_to_end
 from pipeline.compress.settings import settings_of
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.append import append_plan
+from pipeline.ledger.manifest import Manifest
+from pipeline.ledger.output import Output
 from pipeline.ledger.plan import freeze_plan, planned_shards
 from pipeline.sources.opening import open_source
 from pipeline.work.codec import CodecSpec
@@ -42,21 +44,29 @@ def main() -> None:
     (images / BROKEN).write_bytes(broken)
     compress(images, PLACE / "retried", retry_quarantined=True)
     (images / BROKEN).write_bytes(broken[:100])
+    (images / "c.png").rename(PLACE / "c.png")
+    compress(images, PLACE / "grown")
+    (PLACE / "c.png").rename(images / "c.png")
+    compress(images, PLACE / "grown", append=True)
     shutil.rmtree(OUTPUTS, ignore_errors=True)
     shutil.move(PLACE, OUTPUTS)
 
 
-def compress(images: Path, output: Path, *, num_shards: int | None = None, retry_quarantined: bool = False) -> None:
+def compress(
+    images: Path,
+    output: Path,
+    *,
+    num_shards: int | None = None,
+    retry_quarantined: bool = False,
+    append: bool = False,
+) -> None:
     """Compress in this process, or go on; stop after so many shards, as a job that was killed."""
     config = CompressionConfig(str(images), str(output), CodecSpec.of(str(GOLDEN / "v1" / "bundle"), 4))
     source, folder = open_source(config.input), Output(config.output)
-    manifest = folder.manifest() or freeze_plan(
-        folder,
-        source,
-        begun=Manifest(job=compress_dataset.JOB, settings=settings_of(source, config)),
-        shard_size=1,
-        num_workers=lambda: 1,
-    )
+    begun = Manifest(job=compress_dataset.JOB, settings=settings_of(source, config))
+    if append:
+        append_plan(folder, source, begun=begun, shard_size=1, num_workers=lambda: 1)
+    manifest = folder.manifest() or freeze_plan(folder, source, begun=begun, shard_size=1, num_workers=lambda: 1)
     worker = ShardCompressor(config)
     if num_shards is not None:
         for shard in list(planned_shards(folder, manifest, skip=set()))[:num_shards]:

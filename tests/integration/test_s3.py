@@ -21,7 +21,8 @@ import pytest
 from PIL import Image
 
 from bls.measures.images import mse_255, psnr_db
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.manifest import Manifest, Plan
+from pipeline.ledger.output import Output
 from pipeline.ledger.summary import Summary
 from pipeline.storage.folder import list_names
 from pipeline.storage.opening import open_folder
@@ -121,7 +122,7 @@ def test_a_conditional_put_is_one(storage: StorageServer) -> None:
 
 def test_of_two_commits_one_stands(storage: StorageServer) -> None:
     uri = f"s3://{BUCKET}/commits-of-two"
-    Output(uri).begin(Manifest(job="compress", plan="1" * 32))
+    Output(uri).begin(Manifest(job="compress", plans=(Plan("1" * 32),)))
     with ThreadPoolExecutor(2) as executor:
         contents = [b"one", b"another"]
         markers = list(executor.map(lambda data: Output(uri).commit(0, {"metrics": data}, Summary(1)), contents))

@@ -13,8 +13,9 @@ from bls.bundle import save_bundle
 from jobs import check_relaxation, compress_dataset, decompress_dataset, evaluate, report, train
 from pipeline.console.exits import ExitCode, exit_code
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
+from pipeline.ledger.manifest import Manifest, Plan
 from pipeline.ledger.markers import Committed
-from pipeline.ledger.output import Manifest, Output, OutputError
+from pipeline.ledger.output import Output, OutputError
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 from pipeline.read.dataset import CompressedDataset
@@ -141,7 +142,7 @@ def test_an_output_with_other_files_is_refused(tmp_path: Path, name: str) -> Non
     output = Output(str(tmp_path))
     output.folder.write(name, FOREIGN)
     with pytest.raises(OutputError, match=f"did not write, {name} for example: use another --output"):
-        output.begin(Manifest(job="compress", plan="1" * 32))
+        output.begin(Manifest(job="compress", plans=(Plan("1" * 32),)))
     assert snapshot(tmp_path) == {name: FOREIGN}
 
 
@@ -151,12 +152,12 @@ def test_what_a_killed_run_left_does_not_prevent_a_beginning(tmp_path: Path) -> 
     output.folder.write(f"metrics/.tmp-{'3' * 32}", b"")
     assert output.record_written(0, ["a/x.png"]) == set()
     output.folder.write("images/a/x.png", b"")
-    output.begin(Manifest(job="compress", plan="1" * 32))
+    output.begin(Manifest(job="compress", plans=(Plan("1" * 32),)))
 
 
 def test_clearing_and_sweeping_leave_what_others_put_there_later(tmp_path: Path) -> None:
     output = Output(str(tmp_path))
-    output.begin(Manifest(job="decompress", plan="1" * 32))
+    output.begin(Manifest(job="decompress", plans=(Plan("1" * 32),)))
     foreign = ["plan/a.jpg", "plan/part-1.jpg", "images/b/keep.png", "images/.tmp-mine", "metrics/x.parquet"]
     foreign += ["images/a.tar", "commits/notes.json", "bitstreams/shard-000000.parquet", "written/x.json", "a.txt"]
     for name in foreign:
@@ -182,7 +183,7 @@ def test_restoring_replaces_its_own_images_only(tmp_path: Path, bundle: Path) ->
         codec=CodecSpec.of(str(bundle), 4, max_pixels=2**22),
     )
     shard = Shard(0, (StoredImage(marker.files["bitstreams"], 0), StoredImage(marker.files["bitstreams"], 1)))
-    Output(str(out)).begin(Manifest(job="decompress", plan="1" * 32))
+    Output(str(out)).begin(Manifest(job="decompress", plans=(Plan("1" * 32),)))
     foreign = out / "images/a/b.png"
     foreign.parent.mkdir(parents=True)
     foreign.write_bytes(FOREIGN)

@@ -3,6 +3,7 @@
 After each failure all that is committed is whole, and the rerun ends as the undisturbed run does.
 """
 
+import shutil
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,13 @@ from jobs import decompress_dataset
 from jobs.decompress_dataset import DecompressDataset
 from pipeline.cluster.run import Work, run_to_end
 from pipeline.compress.worker import CompressionConfig, ShardCompressor
+from pipeline.ledger.append import append_plan
+from pipeline.ledger.manifest import Manifest
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.output import Output
 from pipeline.ledger.plan import freeze_plan, planned_shards
 from pipeline.sources.opening import open_source
+from pipeline.sources.reference import Source
 from pipeline.storage.folder import list_names
 from pipeline.work.codec import CodecSpec
 from tests.compressed import compress
@@ -66,15 +70,18 @@ def check_names(output: Output, others: Iterable[str]) -> None:
     assert set(list_names(output.folder)) == {"manifest.json", *others, *commits, *named}, "nothing is left over"
 
 
+Plans = Callable[..., Manifest]
+
+
 @pytest.fixture
-def compression(images: Path, tiny_bundle: Path, no_loading: None) -> Trial:
-    """Return a job of three images in two shards, one of them broken."""
+def compress_with(images: Path, tiny_bundle: Path, no_loading: None) -> Callable[..., None]:
+    """Return a job that compresses a folder in shards of two images, planned by a function."""
     spec = CodecSpec.of(str(tiny_bundle), 4, coder="static", max_pixels=2**22)
 
-    def job(output: Output, told: list[Marker]) -> None:
-        source, begun = open_source(str(images)), Manifest("compress", {"quality": 4})
-        manifest = freeze_plan(output, source, begun=begun, shard_size=2, num_workers=lambda: 1)
-        worker = ShardCompressor(CompressionConfig(str(images), str(output), spec, ms_ssim_share=0))
+    def job(plan: Plans, folder: Path, output: Output, told: list[Marker]) -> None:
+        source, begun = open_source(str(folder)), Manifest("compress", {"quality": 4})
+        manifest = plan(output, source, begun=begun, shard_size=2, num_workers=lambda: 1)
+        worker = ShardCompressor(CompressionConfig(str(folder), str(output), spec, ms_ssim_share=0))
         work = Work(
             verb="compressed",
             output=output,
@@ -84,13 +91,40 @@ def compression(images: Path, tiny_bundle: Path, no_loading: None) -> Trial:
         )
         run_to_end(work, InlineCluster(), max_failures=None, run=telling(told))
 
-    def check_end(output: Output, undisturbed: Output) -> None:
-        for kind in STORED:
-            assert rows(output, kind) == rows(undisturbed, kind)
-        (plan,) = list_names(output.folder.child("plan"))
-        check_names(output, [f"plan/{plan}"])
+    return job
 
-    return Trial(job, lambda output: None, check_end)
+
+def check_compressed(output: Output, undisturbed: Output, *, num_plan_files: int) -> None:
+    for kind in STORED:
+        assert rows(output, kind) == rows(undisturbed, kind)
+    plans = list(list_names(output.folder.child("plan")))
+    assert len(plans) == num_plan_files
+    check_names(output, [f"plan/{plan}" for plan in plans])
+
+
+@pytest.fixture
+def compression(images: Path, compress_with: Callable[..., None]) -> Trial:
+    """Return a job of three images in two shards, one of them broken."""
+    job = partial(compress_with, freeze_plan, images)
+    return Trial(job, lambda output: None, partial(check_compressed, num_plan_files=1))
+
+
+@pytest.fixture
+def addition(images: Path, tmp_path: Path, compress_with: Callable[..., None]) -> Trial:
+    """Return a job that appends two images to these three."""
+    more = shutil.copytree(images, tmp_path / "more")
+    for seed in (5, 6):
+        Image.fromarray(pixels(16, 16, seed=seed)).save(more / f"{seed}.png")
+
+    def append(output: Output, source: Source, **options: Any) -> Manifest:
+        return append_plan(output, source, **options)[0]
+
+    return Trial(
+        partial(compress_with, append, more),
+        lambda output: None,
+        partial(check_compressed, num_plan_files=3),
+        prepare=lambda output: compress_with(freeze_plan, images, output, []),
+    )
 
 
 @pytest.fixture
@@ -153,6 +187,16 @@ def test_every_call_to_the_disk_fails_once(compression: Trial, tmp_path: Path, f
 @pytest.mark.parametrize("is_done", [False, True], ids=["refused", "answer lost"])
 def test_every_request_to_an_object_store_fails_once(compression: Trial, is_done: bool) -> None:
     assert compression.in_a_store(f"compress-{is_done}", is_done=is_done) > 30, "the requests are counted"
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_every_call_to_the_disk_of_an_append_fails_once(addition: Trial, tmp_path: Path, fault: Fault) -> None:
+    assert addition.on_a_disk(tmp_path, fault) > 50, "the calls are counted"
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["refused", "answer lost"])
+def test_every_request_to_an_object_store_of_an_append_fails_once(addition: Trial, is_done: bool) -> None:
+    assert addition.in_a_store(f"append-{is_done}", is_done=is_done) > 30, "the requests are counted"
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from pipeline.cluster.run import Result, Work, run_to_end
 from pipeline.cluster.scheduler import InterruptedWorkError
 from pipeline.console.exits import ExitCode, WorkError, exit_code
 from pipeline.ledger.damage import DamagedFileError
+from pipeline.ledger.manifest import Manifest, Plan
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 
@@ -49,7 +50,7 @@ def run_fake(work: Work, cluster: FakeCluster, **options: Any) -> Result:
 @pytest.fixture
 def output(tmp_path: Path) -> Output:
     output = Output(str(tmp_path / "out"))
-    output.begin(Manifest(job="compress", plan="1" * 32))
+    output.begin(Manifest(job="compress", plans=(Plan("1" * 32),)))
     return output
 
 

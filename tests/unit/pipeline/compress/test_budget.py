@@ -8,8 +8,8 @@ from bls.ladder import QualityRange
 from pipeline.compress.budget import Steering, waves
 from pipeline.compress.curve import Curve, Point
 from pipeline.console.exits import WorkError
+from pipeline.ledger.manifest import Manifest, Plan
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Manifest
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Mean, Summary
 
@@ -26,7 +26,7 @@ class Dataset:
         self.scales = np.sort(self.scales) if is_sorted else self.scales
         self.slopes = rng.normal(0.42, 0.05, num_images)
         self.jump = jump
-        self.manifest = Manifest(num_images=num_images, num_shards=-(-num_images // SHARD_SIZE), shard_size=SHARD_SIZE)
+        self.manifest = Manifest(plans=(Plan("", num_images, -(-num_images // SHARD_SIZE), SHARD_SIZE),))
         sample = rng.choice(num_images, 32, replace=False)
         points = [Point(q, float(self.sizes(q)[sample].mean()), None) for q in (*range(1, 5), 4.5, 4.6, *range(5, 9))]
         self.curve = Curve(32, points)

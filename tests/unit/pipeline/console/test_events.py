@@ -11,7 +11,8 @@ from pipeline.console import events
 from pipeline.console.exits import ExitCode, exit_code
 from pipeline.console.printing import print_commands, print_table, say
 from pipeline.console.progress import ProgressReport
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.manifest import Manifest, Plan
+from pipeline.ledger.output import Output
 from pipeline.ledger.summary import Mean, Summary, Tally
 from tests.unit.pipeline.cluster.test_run import FakeCluster, run_fake, work
 
@@ -25,7 +26,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 def test_a_job_tells_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = Output(str(tmp_path / "out"))
-    output.begin(Manifest(job="compress", plan="1" * 32))
+    output.begin(Manifest(job="compress", plans=(Plan("1" * 32),)))
     with events.for_machines(True):
         run_fake(work(output, num_shards=2), FakeCluster(output, bad=[1]), max_failures=None)
     records = told(capsys)

@@ -15,7 +15,8 @@ from pipeline.console.text import (
     speed_text,
 )
 from pipeline.ledger.damage import DamagedFileError
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.manifest import Manifest
+from pipeline.ledger.output import Output
 from pipeline.ledger.summary import Mean, Summary
 
 

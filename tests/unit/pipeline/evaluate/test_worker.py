@@ -14,7 +14,8 @@ from bls.entropy.coders import CODERS
 from bls.measures import images as measures
 from pipeline.baselines import BASELINES
 from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, measure, our_name, read_rows, summarize
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.manifest import Manifest, Plan
+from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
 from pipeline.sources.opening import open_source
 from tests.hostile import tiff_that_claims
@@ -47,7 +48,7 @@ def config(folder: Path, tiny_bundle: Path, tmp_path: Path) -> EvaluationConfig:
 
 def evaluate(config: EvaluationConfig, *, crashed: tuple[int, ...] = ()) -> list[dict[str, Any]]:
     output = Output(config.output)
-    output.begin(Manifest(job="evaluate", plan="1" * 32))
+    output.begin(Manifest(job="evaluate", plans=(Plan("1" * 32),)))
     shard = Shard(0, tuple(open_source(config.input).references()))
     worker = ShardEvaluator(config)
     marker = worker.run(shard, crashed=crashed)

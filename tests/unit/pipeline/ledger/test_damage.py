@@ -193,8 +193,11 @@ def test_an_edited_manifest_or_marker_is_named(
     dataset: Path, check: Callable[[Path, bytes | None, Job], None], job: Job
 ) -> None:
     manifest, marker = file_of(dataset, "manifest"), file_of(dataset, "marker")
-    for name, value in [("settings", "none"), ("num_images", "six"), ("skipped", None), ("plan", 7)]:
+    for name, value in [("settings", "none"), ("job", 1), ("plan", 7)]:
         check(manifest, edited(manifest, **{name: value}), job)
+    plan = json.loads(manifest.read_bytes())["plan"]
+    for name, value in [("num_images", "six"), ("skipped", None), ("id", 7)]:
+        check(manifest, edited(manifest, plan={**plan, name: value}), job)
     summary = json.loads(marker.read_bytes())["summary"]
     values: list[tuple[str, Any]] = [
         ("shard", 7),

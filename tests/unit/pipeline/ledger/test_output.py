@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.ledger.damage import DamagedFileError
+from pipeline.ledger.manifest import Manifest, Plan
 from pipeline.ledger.markers import Committed, Marker
-from pipeline.ledger.output import Manifest, Output, OutputError, check_same
+from pipeline.ledger.output import Output, OutputError, check_same
 from pipeline.ledger.summary import Summary
 from pipeline.storage.folder import Folder, list_names
 
@@ -19,7 +20,7 @@ from pipeline.storage.folder import Folder, list_names
 @pytest.fixture
 def output(tmp_path: Path) -> Output:
     output = Output(str(tmp_path))
-    output.begin(Manifest(job="compress", settings={"quality": 4}, plan="1" * 32, num_images=2, num_shards=2))
+    output.begin(Manifest(job="compress", settings={"quality": 4}, plans=(Plan("1" * 32, 2, 2),)))
     return output
 
 
@@ -189,7 +190,7 @@ def test_a_sweep_deletes_nothing_of_a_run_that_began_anew(output: Output, tmp_pa
     stale.add(output.commit(0, {"metrics": b"before"}, Summary(1)))
     stale.add(output.commit(1, {"metrics": b"before"}, Summary(1)))
     output.clear("compress")
-    output.begin(Manifest(job="compress", plan="1" * 32))
+    output.begin(Manifest(job="compress", plans=(Plan("1" * 32),)))
     anew = commit(output, 0, b"anew")
     output.folder.write(f"metrics/shard-000001.{'4' * 32}.parquet", b"running")
     output.sweep(stale)

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.ledger.manifest import Manifest
 from pipeline.ledger.markers import Committed
-from pipeline.ledger.output import Manifest, Output, OutputError
+from pipeline.ledger.output import Output, OutputError
 from pipeline.ledger.plan import MAX_DEFAULT_SIZE, MIN_DEFAULT_SIZE, copy_plan, freeze_plan, planned_shards
 from pipeline.ledger.shard import Shard
 from pipeline.sources.opening import open_source
@@ -50,7 +51,7 @@ def test_every_input_is_in_one_shard_in_order(tmp_path: Path, output: Output) ->
     assert [shard.index for shard in shards] == [0, 1, 2, 3]
     assert [len(shard.items) for shard in shards] == [3, 3, 3, 1]
     assert [item for shard in shards for item in shard.items] == list(source.references())
-    assert (manifest.num_images, manifest.num_shards, manifest.shard_size) == (10, 4, 3)
+    assert (manifest.num_images, manifest.num_shards, manifest.plans[0].shard_size) == (10, 4, 3)
 
 
 def test_a_plan_is_copied_once_under_an_id_of_its_own(tmp_path: Path, output: Output) -> None:
@@ -58,7 +59,7 @@ def test_a_plan_is_copied_once_under_an_id_of_its_own(tmp_path: Path, output: Ou
     begun = Manifest(job="recode", settings=SETTINGS)
     manifest = copy_plan(copy, output, first, begun=begun)
     assert plan(copy, manifest) == plan(output, first)
-    assert manifest.plan != first.plan and manifest.keys_sha256 == first.keys_sha256
+    assert manifest.id != first.id and manifest.plans[0].keys_sha256 == first.plans[0].keys_sha256
     assert copy_plan(copy, output, first, begun=begun) == manifest
     with pytest.raises(OutputError, match="begun with other settings"):
         copy_plan(copy, output, first, begun=Manifest(job="recode"))
@@ -90,7 +91,7 @@ def test_the_default_size_keeps_workers_busy(
     tmp_path: Path, output: Output, num_images: int, num_workers: int, size: int
 ) -> None:
     manifest = freeze(output, fill(tmp_path / "in", num_images), shard_size=None, num_workers=num_workers)
-    assert manifest.shard_size == size
+    assert manifest.plans[0].shard_size == size
     assert sum(len(shard.items) for shard in plan(output, manifest)) == manifest.num_images == num_images
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from bls.bitstream import Coder, parse_header
 from bls.codec import Codec
+from pipeline.ledger.manifest import Manifest, Plan
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
 from pipeline.recode.worker import CommittedImage, RecodingConfig, ShardRecoder
 from pipeline.work.codec import CodecSpec
@@ -30,7 +31,7 @@ def recode(source: Output, bundle: Path, output: Path, coder: str, *, crashed: S
     (marker,) = source.markers()
     had = "adaptive" if coder == "mixed" else "mixed"
     config = RecodingConfig(str(source), str(output), CodecSpec.of(str(bundle), 4, coder=had), coder)
-    Output(str(output)).begin(Manifest(job="recode", plan="2" * 32))
+    Output(str(output)).begin(Manifest(job="recode", plans=(Plan("2" * 32),)))
     items = tuple(CommittedImage(marker, row) for row in range(marker.summary.num_images))
     return ShardRecoder(config).run(Shard(marker.shard, items), crashed=crashed)
 

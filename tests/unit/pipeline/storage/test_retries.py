@@ -14,7 +14,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.console.exits import UsageError, usage
 from pipeline.images import ImageError
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.manifest import Manifest, Plan
+from pipeline.ledger.output import Output
 from pipeline.ledger.summary import Summary
 from pipeline.sources.opening import open_source
 from pipeline.sources.reading import read_encoded
@@ -264,7 +265,7 @@ def test_what_is_forbidden_has_a_path_and_a_cause(faults: Faults) -> None:
 
 def test_a_marker_whose_answer_was_lost_is_this_run_s(faults: Faults) -> None:
     output = Output("faulty://bucket/out")
-    output.begin(Manifest(job="compress", plan="1" * 32))
+    output.begin(Manifest(job="compress", plans=(Plan("1" * 32),)))
 
     def create(data: bytes) -> bool:
         faults.after = [ConnectionResetError()]

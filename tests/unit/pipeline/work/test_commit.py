@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.ledger.manifest import Manifest, Plan
 from pipeline.ledger.markers import Marker
-from pipeline.ledger.output import Manifest, Output
+from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 from pipeline.work.commit import Results, commit_once
@@ -37,7 +38,7 @@ class Worker:
 @pytest.fixture
 def worker(tmp_path: Path) -> Worker:
     output = Output(str(tmp_path))
-    output.begin(Manifest(job="compress", plan="1" * 32))
+    output.begin(Manifest(job="compress", plans=(Plan("1" * 32),)))
     return Worker(output)
 
 
