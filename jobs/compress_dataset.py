@@ -47,6 +47,7 @@ from pipeline.console.printing import (
 from pipeline.console.text import (
     bitstreams_row,
     counts_text,
+    grown_row,
     mean_text,
     num_bytes_text,
     rate_text,
@@ -307,6 +308,7 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
         [
             ("images", counts_text("compressed", total, num_left=result.num_left)),
             *size_rows("source", "stored", total),
+            *grown_row(total),
             *bitstreams_row(total),
             ("bpp", rate_text(total)),
             ("PSNR", mean_text(total.psnr_db, ".2f", "dB")),

@@ -71,5 +71,7 @@ def sums(summary: Summary) -> dict[str, Any]:
         "ms_ssim": summary.ms_ssim.value,
         "quality": summary.quality.value,
         "num_targets_missed": summary.num_targets_missed,
+        "num_grown": summary.num_grown,
+        "num_bytes_grown": summary.num_bytes_grown,
         "stage_seconds": dict(summary.stage_seconds),
     }

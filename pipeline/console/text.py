@@ -48,6 +48,14 @@ def bitstreams_row(summary: Summary) -> list[tuple[str, str]]:
     return [("bitstreams", f"{num_bytes_text(summary.num_bytes_bitstreams)}; {more}")]
 
 
+def grown_row(summary: Summary) -> list[tuple[str, str]]:
+    """Return the row that tells how many images take more than their source; none where there are none."""
+    if not summary.num_grown:
+        return []
+    more = f"{num_bytes_text(summary.num_bytes_grown)} would be saved if these files were kept as they are"
+    return [("larger", f"{summary.num_grown} images take more bytes than their source; {more}")]
+
+
 def _ratio_text(num_bytes: int, of: int) -> str:
     if not of:
         return ""

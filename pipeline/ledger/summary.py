@@ -7,7 +7,10 @@ from typing import Any
 
 from pipeline.status import Status
 
-_COUNTS = ("num_images", "num_pixels", "num_bytes_in", "num_bytes_out", "num_bytes_bitstreams", "num_targets_missed")
+_COUNTS = (
+    *("num_images", "num_pixels", "num_bytes_in", "num_bytes_out", "num_bytes_bitstreams", "num_targets_missed"),
+    *("num_grown", "num_bytes_grown"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Summary:
     ms_ssim: Mean = Mean()
     quality: Mean = Mean()
     num_targets_missed: int = 0  # images that no quality brings to their target
+    num_grown: int = 0  # images that take more bytes after than before
+    num_bytes_grown: int = 0  # how many more these take
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> sum over all images
 
     @classmethod
@@ -52,6 +57,7 @@ class Summary:
         rows = list(rows)
         good = [row for row in rows if row["status"] == Status.OK]
         bad = [row for row in rows if row["status"] != Status.OK]
+        grown = [more for row in good if (more := _total([row], bytes_out) - _total([row], bytes_in)) > 0]
         return cls(
             num_images=len(rows),
             quarantined=dict(Counter(row["status"] for row in bad)),
@@ -65,6 +71,8 @@ class Summary:
             ms_ssim=_mean(good, "ms_ssim"),
             quality=_mean(good, "quality"),
             num_targets_missed=sum(row.get("target_met") is False for row in good),
+            num_grown=len(grown),
+            num_bytes_grown=sum(grown),
             stage_seconds=_stage_seconds(rows),
         )
 
@@ -96,6 +104,8 @@ class Summary:
             ms_ssim=self.ms_ssim + other.ms_ssim,
             quality=self.quality + other.quality,
             num_targets_missed=self.num_targets_missed + other.num_targets_missed,
+            num_grown=self.num_grown + other.num_grown,
+            num_bytes_grown=self.num_bytes_grown + other.num_bytes_grown,
             stage_seconds=dict(Counter(self.stage_seconds) + Counter(other.stage_seconds)),
         )
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -223,6 +224,20 @@ def test_a_dry_run_writes_nothing_and_tells_what_it_would_take(
     assert "6, 6 of them compressed already" in capsys.readouterr().out
     assert snapshot(tmp_path / "out") == before
     assert compress("--dry-run", "--quality", 2) == 2
+
+
+def test_the_summary_tells_what_keeping_smaller_originals_would_save(
+    compress: Callable[..., int], photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compress() == 3
+    assert "larger" not in capsys.readouterr().out
+    stripes = np.arange(64 * 64).reshape(64, 64) % 2 == 0
+    Image.fromarray(stripes).save(photographs / "stripes.png")
+    assert compress("--append") == 0
+    (row,) = (row for row in rows(tmp_path / "out") if row["key"] == "stripes.png")
+    more = row["num_bytes"] + row["beside_num_bytes"] - row["source_num_bytes"]
+    told = f"1 images take more bytes than their source; {num_bytes_text(more)} would be saved"
+    assert more > 0 and told in capsys.readouterr().out
 
 
 def test_a_bundle_that_gained_a_model_is_the_same_to_an_output(

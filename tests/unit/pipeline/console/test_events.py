@@ -62,6 +62,8 @@ def test_fields_have_the_numbers_of_a_summary() -> None:
         "ms_ssim": None,
         "quality": 4.5,
         "num_targets_missed": 1,
+        "num_grown": 0,
+        "num_bytes_grown": 0,
         "stage_seconds": {"decode": 0.5},
     }
 

@@ -39,9 +39,18 @@ def test_the_total_rate_is_that_of_the_bitstreams_alone() -> None:
     assert Summary().total_bpp is None
 
 
+def test_images_that_grew_are_counted_and_do_not_hide_behind_the_others() -> None:
+    rows = [{**row, "in": size} for row, size in zip(ROWS[:2], (4, 500), strict=True)]
+    summary = of([*rows, *ROWS[2:]])
+    assert (summary.num_grown, summary.num_bytes_grown) == (1, 6)
+    assert (of(ROWS).num_grown, of(ROWS).num_bytes_grown) == (0, 0)
+
+
 def test_parts_add_up_to_the_whole() -> None:
     assert of(ROWS[:2]) + of(ROWS[2:4]) + of(ROWS[4:]) == of(ROWS)
     assert sum((of([row]) for row in ROWS), Summary()) == of(ROWS)
+    grown = [{**row, "in": 1} for row in ROWS[:2]]
+    assert sum((of([row]) for row in grown), Summary()) == of(grown)
 
 
 def test_a_marker_of_an_earlier_release_has_no_seconds() -> None:
