@@ -133,7 +133,7 @@ def run_to_end(
         committed.total,
         tally.added,
         time.monotonic() - start,
-        num_left=work.num_images - committed.total.num_images,
+        num_left=max(work.num_images - committed.total.num_images, 0),  # another run may have appended meanwhile
         is_stopped=is_stopped,
         is_part=work.is_part,
         damage=damage,

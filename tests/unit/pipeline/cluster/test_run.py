@@ -74,6 +74,18 @@ def test_what_is_left_is_done_and_all_is_summed_up(output: Output, capsys: pytes
     assert "2 of 8 images are compressed already" in capsys.readouterr().err
 
 
+def test_shards_that_another_run_appended_meanwhile_are_not_less_than_nothing_left(output: Output) -> None:
+    output.commit(7, {"metrics": b""}, Summary(2))
+    result = run_fake(work(output), FakeCluster(output), max_failures=None)
+    assert (result.total.num_images, result.num_left, result.exit_code) == (10, 0, ExitCode.DONE)
+
+
+def test_an_append_ends_with_the_code_of_what_it_added(output: Output) -> None:
+    append = replace(work(output), is_append=True)
+    codes = [run_fake(append, FakeCluster(output, bad=[1]), max_failures=None).exit_code for _ in range(2)]
+    assert codes == [ExitCode.DONE_WITH_QUARANTINED, ExitCode.DONE]
+
+
 def test_a_finished_output_needs_no_cluster(output: Output) -> None:
     run_fake(work(output), FakeCluster(output), max_failures=None)
     cluster = FakeCluster(output)

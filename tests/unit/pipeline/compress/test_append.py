@@ -114,6 +114,24 @@ def test_readers_see_all_that_was_appended(
     assert capsys.readouterr().out.split() == ["n,s", "5,2"]
 
 
+def test_what_is_appended_while_a_dataset_is_read_or_verified_disturbs_neither(
+    compress: Job, job: Job, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(images, 0, 1)
+    assert compress() == ExitCode.DONE
+    dataset = CompressedDataset(str(tmp_path / "out"))
+
+    def late(uri: str) -> CompressedDataset:
+        opened = CompressedDataset(uri)
+        add(images, 2, 3, 4)
+        assert compress("--append") == ExitCode.DONE
+        return opened
+
+    monkeypatch.setattr(verify_dataset, "CompressedDataset", late)
+    assert job(verify_dataset, "out", None) == ExitCode.DONE
+    assert (len(dataset.markers), dataset.num_left, dataset.state()) == (1, 0, "")
+
+
 def test_an_append_that_is_killed_goes_on_with_the_same_command(
     compress: Job, images: Path, tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
