@@ -48,7 +48,7 @@ def test_a_job_tells_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_fields_have_the_numbers_of_a_summary() -> None:
-    means = {"bpp": Mean(5.0, 2), "psnr_db": Mean(60.0, 2), "quality": Mean(9.0, 2)}
+    means: dict[str, Any] = {"bpp": Mean(5.0, 2), "psnr_db": Mean(60.0, 2), "quality": Mean(9.0, 2)}
     summary = Summary(3, {"empty": 1}, {}, 64, 100, 10, 8, **means, num_targets_missed=1, stage_seconds={"decode": 0.5})
     assert events.sums(summary) == {
         "num_images": 3,

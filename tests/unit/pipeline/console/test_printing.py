@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.console.printing import job_command, metrics_glob, print_damage, shown
+from pipeline.console.printing import job_command, metrics_glob, print_damage, shown, writing_command
 from pipeline.console.text import (
     bitstreams_row,
     counts_text,
@@ -15,7 +15,7 @@ from pipeline.console.text import (
     speed_text,
 )
 from pipeline.ledger.damage import DamagedFileError
-from pipeline.ledger.manifest import Manifest
+from pipeline.ledger.manifest import Manifest, Plan
 from pipeline.ledger.output import Output
 from pipeline.ledger.summary import Mean, Summary
 
@@ -50,6 +50,15 @@ def test_a_run_that_finished_nothing_does_not_say_that_nothing_was_left() -> Non
     assert counts_text("compressed", Summary(88, {"empty": 3}), num_left=112) == (
         "85 compressed, 3 quarantined, 112 left"
     )
+
+
+def test_the_command_that_goes_on_with_a_grown_dataset_appends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/bls-verify"])
+    output = Output(str(tmp_path))
+    begun = output.begin(Manifest(job="compress", arguments=["--input", "x"], plans=(Plan("0" * 32),)))
+    assert writing_command(output) == "bls-compress --input x"
+    output.append(begun, Plan("1" * 32))
+    assert writing_command(output) == "bls-compress --input x --append"
 
 
 def test_damage_is_named_with_the_commands_that_mend_it(

@@ -2,6 +2,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,12 @@ SECONDS = {
     "synthesis": 3.0,
     "quality": 1.0,
 }
-MEANS = {"bpp": Mean(1.0, 2), "psnr_db": Mean(60.0, 2), "ms_ssim": Mean(0.97, 1), "quality": Mean(8.5, 2)}
+MEANS: dict[str, Any] = {
+    "bpp": Mean(1.0, 2),
+    "psnr_db": Mean(60.0, 2),
+    "ms_ssim": Mean(0.97, 1),
+    "quality": Mean(8.5, 2),
+}
 TOTAL = Summary(3, {"empty": 1}, {}, 2_000_000, 6000, 1500, 1250, **MEANS, num_targets_missed=1, stage_seconds=SECONDS)
 ROW = {
     **{"key": HOSTILE, "width": 100, "height": 80, "bpp": 0.5, "psnr_db": 30.0, "ms_ssim": None},
