@@ -14,6 +14,7 @@ from pipeline.images import ImageError
 from pipeline.measures import MEASURES
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.images import ImageReader, reading_config
+from pipeline.report.contact_sheet import MAX_IMAGES, contact_sheet
 from pipeline.report.equal_quality import CODECS, Target, compare
 from pipeline.report.originals import MAX_SECONDS, Originals, Pairs
 from pipeline.report.page import Comparison, Shown, is_report, render
@@ -34,9 +35,10 @@ _MAX_COMPARED_PIXELS = 2**24  # AVIF takes minutes for larger images
 class Report:
     """Write a report on a compress job as one HTML file, which opens without a network.
 
-    It shows what was done, the best, median and worst images beside their originals, why images were quarantined, where
-    the time went, and what JPEG, JPEG 2000, WebP and AVIF would need for the same quality. You can report on
-    a running job; the report covers what is committed so far. Exit codes: 0 done, 1 failed, 2 wrong usage.
+    It shows what was done, a sample of the images as thumbnails, the best, median and worst images beside their
+    originals, why images were quarantined, where the time went, and what JPEG, JPEG 2000, WebP and AVIF would need for
+    the same quality. You can report on a running job; the report covers what is committed so far. Exit codes: 0 done, 1
+    failed, 2 wrong usage.
     """
 
     input: CompressedFolder
@@ -93,6 +95,7 @@ def write_report(config: Report) -> ExitCode:
         _pictures(run, Pairs(dataset, ImageReader(reading), originals)),
         _comparison(compared, originals, config) if config.compare and run.num_good else None,
         title=str(dataset.output),
+        sheet=contact_sheet(dataset, reading.codec.load(), run.sample[:MAX_IMAGES]),
     ).encode()
     if config.overwrite:
         folder.write(name, page)

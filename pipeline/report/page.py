@@ -17,6 +17,7 @@ from pipeline.console.text import need_text
 from pipeline.measures import MEASURES, MS_SSIM, PSNR
 from pipeline.report import charts as report_charts
 from pipeline.report import words as report_words
+from pipeline.report.contact_sheet import Thumbnail
 from pipeline.report.equal_quality import CODECS, Need, spreads
 from pipeline.report.pictures import AMPLIFIED, CROP_HEIGHT, CROP_WIDTH, Pictures
 from pipeline.report.run import MAX_SAMPLE, RunReport
@@ -49,7 +50,14 @@ def is_report(head: bytes) -> bool:
     return f'<meta name="generator" content="{_GENERATOR}">'.encode() in head
 
 
-def render(run: RunReport, shown: Sequence[Shown], comparison: Comparison | None, *, title: str) -> str:
+def render(
+    run: RunReport,
+    shown: Sequence[Shown],
+    comparison: Comparison | None,
+    *,
+    title: str,
+    sheet: Sequence[Thumbnail] = (),
+) -> str:
     """Return the page."""
     import jinja2
 
@@ -76,6 +84,7 @@ def render(run: RunReport, shown: Sequence[Shown], comparison: Comparison | None
         measures=MEASURES,
         facts=report_words.facts(run),
         shown=shown,
+        sheet=sheet,
         comparison=comparison,
         spreads=sums,
         verdicts=report_words.verdicts(sums),

@@ -45,7 +45,7 @@ def draw(row: dict[str, Any], pair: Pair) -> Pictures:
     if pair.x_hat is None:
         return Pictures(row, pair.trouble)
     profile = pair.icc_profile
-    decoded = _preview(pair.x_hat, profile)
+    decoded = preview(pair.x_hat, profile)
     if pair.x is None:
         height, width = min(CROP_HEIGHT, pair.x_hat.shape[0]), min(CROP_WIDTH, pair.x_hat.shape[1])
         left, top = (pair.x_hat.shape[1] - width) // 2, (pair.x_hat.shape[0] - height) // 2
@@ -55,9 +55,9 @@ def draw(row: dict[str, Any], pair: Pair) -> Pictures:
     error = difference(pair.x, pair.x_hat)
     return Pictures(
         row,
-        original=_preview(pair.x, profile),
+        original=preview(pair.x, profile),
         decoded=decoded,
-        difference=_preview(error, None),
+        difference=preview(error, None),
         crop_original=_crop(pair.x, box, profile),
         crop_decoded=_crop(pair.x_hat, box, profile),
         crop_difference=_crop(error, box, None),
@@ -86,10 +86,11 @@ def _crop(x: Pixels, box: tuple[int, int, int, int], profile: bytes | None) -> s
     return _data_uri(x[top : top + height, left : left + width], profile, _CROP)
 
 
-def _preview(x: Pixels, profile: bytes | None) -> str:
+def preview(x: Pixels, profile: bytes | None, *, side: int = PREVIEW_SIDE) -> str:
+    """Return an image as a data URI, no larger than `side` in height and width."""
     # Reduced by whole blocks first: a picture of 100 megapixels is not worth a filter over all of them.
     image = Image.fromarray(x)
-    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return _data_uri(np.asarray(image), profile, _PREVIEW)
 
 

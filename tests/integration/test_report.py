@@ -129,6 +129,8 @@ def test_hostile_names_are_shown_as_they_are(browser: Browser, page_file: Path) 
     page, _ = opened(browser, page_file)
     assert page.locator("bdi", has_text=HOSTILE).count() >= 1
     assert page.locator("[onerror]").count() == 0
+    assert page.locator(".sheet img").count() == 7
+    assert (page.get_by_alt_text(HOSTILE, exact=True).get_attribute("title") or "").startswith(HOSTILE)
 
 
 def test_a_report_is_replaced_only_when_asked(compressed: Path, tiny_bundle: Path, tmp_path: Path) -> None:

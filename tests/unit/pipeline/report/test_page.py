@@ -10,6 +10,7 @@ from pipeline.ledger.markers import Marker, Stint
 from pipeline.ledger.summary import Mean, Summary
 from pipeline.report import page as report_page
 from pipeline.report.charts import MAX_SHARDS, MAX_WORKERS, STAGES, shown_shards
+from pipeline.report.contact_sheet import Thumbnail
 from pipeline.report.equal_quality import CODECS, Need, spreads
 from pipeline.report.page import Comparison, Shown, render
 from pipeline.report.pictures import Pictures
@@ -96,6 +97,15 @@ def test_what_others_wrote_is_text_and_never_markup() -> None:
     assert page.texts.count(HOSTILE) == 3  # lead, card, example: whole, as it was
     assert page.texts.count(f"Compression report: {HOSTILE}") == 1
     assert page.images_without_text == 0
+
+
+def test_the_sheet_has_a_picture_and_a_name_for_each_image() -> None:
+    sheet = [Thumbnail(ROW, "data:,a"), Thumbnail({**ROW, "key": "b.png"}, "data:,b")]
+    text = render(run_report(), [], None, title="t", sheet=sheet)
+    page = Page(text)
+    assert page.links.count("data:,a") == page.links.count("data:,b") == 1
+    assert page.images_without_text == 0 and page.tags.count("script") == 3
+    assert "2 images, at an eighth" in text and "At a glance" not in render(run_report(), [], None, title="t")
 
 
 def test_json_cannot_end_its_script() -> None:
