@@ -59,6 +59,7 @@ class RunReport:
     num_shards_planned: int
     settings: Mapping[str, Any]
     created: str
+    code_version: str
     shards: Sequence[tuple[int, Summary]]
     times: JobTimes
     sample: list[Row] = field(default_factory=list)
@@ -86,6 +87,7 @@ def gather(dataset: CompressedDataset, *, seed: int = 0) -> RunReport:
         num_shards_planned=manifest.num_shards,
         settings=manifest.settings,
         created=manifest.plans[0].created,
+        code_version=manifest.code_version,
         shards=[(marker.shard, marker.summary) for marker in markers],
         times=job_times(markers),
     )

@@ -2,22 +2,27 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipeline.ledger.markers import Marker, Stint
 from pipeline.ledger.summary import Mean, Summary
+from pipeline.provenance import code_version
+from pipeline.read.dataset import CompressedDataset
 from pipeline.report import page as report_page
 from pipeline.report.charts import MAX_SHARDS, MAX_WORKERS, STAGES, shown_shards
 from pipeline.report.contact_sheet import Thumbnail
 from pipeline.report.equal_quality import CODECS, Need, spreads
 from pipeline.report.page import Comparison, Shown, render
 from pipeline.report.pictures import Pictures
-from pipeline.report.run import Reason, RunReport
+from pipeline.report.run import Reason, RunReport, gather
 from pipeline.report.samples import Histogram
 from pipeline.report.times import JobTimes, job_times
 from pipeline.report.words import facts, headline, progress, units, verdicts
+from tests.compressed import compress
 
 HOSTILE = "<script>alert(1)</script>\"'&</bdi> ü\u202e.png"
 SETTINGS = {
@@ -26,7 +31,6 @@ SETTINGS = {
     "target": None,
     "coder": "mixed",
     "effort": 2,
-    "code_version": "0.1.0",
     "model_fingerprint": "ab" * 8,
 }
 SECONDS = {
@@ -81,7 +85,8 @@ def small_script(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_report(total: Summary = TOTAL) -> RunReport:
-    run = RunReport(total, total.num_images, 1, SETTINGS, "2026-01-02T03:04:05+00:00", [(0, total)], JobTimes())
+    created = "2026-01-02T03:04:05+00:00"
+    run = RunReport(total, total.num_images, 1, SETTINGS, created, "0.1.0", [(0, total)], JobTimes())
     run.reasons = [Reason("empty", "ImageError", 1, [{"key": HOSTILE, "error_message": f"empty {HOSTILE}"}])]
     run.sample = [ROW] if run.num_good else []
     run.histograms = {"bpp": Histogram(0.01)}
@@ -114,6 +119,15 @@ def test_json_cannot_end_its_script() -> None:
     assert "<" not in content
     (point,) = json.loads(content)["rate-distortion"]["data"]["values"]
     assert point["key"] == HOSTILE
+
+
+def test_what_a_job_has_written_has_a_page(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The manifest and settings are those of the job, none that a test made up."""
+    (tmp_path / "in").mkdir()
+    Image.new("L", (20, 30)).save(tmp_path / "in" / "a.png")
+    compress(tmp_path / "in", tmp_path / "out", tiny_bundle)
+    text = render(gather(CompressedDataset(str(tmp_path / "out"))), [], None, title="t")
+    assert f"Made by bls-codec {code_version()};" in text
 
 
 def test_an_image_with_several_places_is_embedded_once() -> None:
