@@ -1,5 +1,7 @@
 """Images as arrays of pixels: checked, padded for the codec, and made from what it returns."""
 
+from os import PathLike
+
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -21,14 +23,22 @@ def as_pixels(image: Image.Image | Pixels) -> Pixels:
     """Return an image's uint8 array, checked.
 
     Raises:
+        TypeError: neither a PIL image nor an array.
         ValueError: neither grayscale nor RGB, not uint8, or without pixels.
     """
+    if isinstance(image, str | bytes | PathLike):
+        raise TypeError(
+            f"image is a {type(image).__name__}, expected a PIL image or a uint8 array: open the file first, "
+            "as PIL.Image.open(path)"
+        )
     if isinstance(image, Image.Image):
         if image.mode not in ("L", "RGB"):
             raise ValueError(
                 f"image has mode {image.mode}, expected L or RGB: convert it first, as image.convert('RGB')"
             )
         return np.asarray(image)
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"image is a {type(image).__name__}, expected a PIL image or a uint8 array")
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
         raise ValueError(
             f"image is {image.dtype} of shape {image.shape}, expected uint8 of (h, w) grayscale or (h, w, 3) RGB"

@@ -53,7 +53,6 @@ from pipeline.console.text import (
     rate_text,
     size_rows,
     skipped_text,
-    speed_text,
 )
 from pipeline.ledger.append import NewInputs
 from pipeline.ledger.manifest import Manifest
@@ -314,7 +313,7 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
             ("PSNR", mean_text(total.psnr_db, ".2f", "dB")),
             ("MS-SSIM", mean_text(total.ms_ssim, ".4f") if total.ms_ssim.count else _NO_MS_SSIM),
             *_goal_rows(config.goal, total),
-            ("this run", speed_text(result.added, result.seconds, num_left=result.num_left)),
+            ("this run", result.speed),
             ("metrics", metrics_glob(output)),
         ]
     )

@@ -34,7 +34,7 @@ from pipeline.console.printing import (
     say,
     shown,
 )
-from pipeline.console.text import counts_text, size_rows, speed_text
+from pipeline.console.text import counts_text, size_rows
 from pipeline.decompress.containers import Container, tar_name
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
 from pipeline.ledger.manifest import Manifest
@@ -205,7 +205,7 @@ def _print_result(output: Output, result: Result, container: Container) -> None:
         [
             ("images", counts_text("restored", total, num_left=result.num_left)),
             *size_rows("bitstreams", "image files", total),
-            ("this run", speed_text(result.added, result.seconds, num_left=result.num_left)),
+            ("this run", result.speed),
             ("images in", f"{shown(output)}/images{_tars(output) if container == 'webdataset' else ''}"),
             ("a row each in", metrics_glob(output)),
         ]

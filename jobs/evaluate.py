@@ -258,7 +258,8 @@ def _print_result(config: Evaluate, summary: Report, result: Result) -> None:
     for row in summary.bd_rates():
         if row["measure"] == "psnr_db":
             published = " (published)" if row["is_published"] else ""
-            rows.append((f"than {row['codec']}{published}", f"for equal PSNR (BD-rate) ours needs {bd_rate_text(row)}"))
+            needs = "for equal PSNR (BD-rate) ours needs" if row["bd_rate_percent"] is not None else "BD-rate"
+            rows.append((f"than {row['codec']}{published}", f"{needs} {bd_rate_text(row)}"))
     rows.append(("results", shown(Output(config.output)) + "/README.md"))
     print_table(rows)
     print_quarantined(total)

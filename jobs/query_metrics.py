@@ -81,7 +81,8 @@ class QueryMetrics:
             columns = database.columns("images")
             carried = database.columns("carried") if "carried" in database.views else []
             if self.by not in (*columns, *carried):
-                raise QueryError(f"--by is {self.by}, expected one of {', '.join([*columns, *carried[1:]])}")
+                hint = "" if carried else f". {questions.NOTHING_CARRIED}"
+                raise QueryError(f"--by is {self.by}, expected one of {', '.join([*columns, *carried[1:]])}{hint}")
             return questions.by_query(self.by, is_carried=self.by not in columns)
         compared = self.against is not None
         if self.worst is not None:

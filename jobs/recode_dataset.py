@@ -32,7 +32,7 @@ from pipeline.console.printing import (
     say,
     shown,
 )
-from pipeline.console.text import counts_text, rate_text, size_rows, speed_text
+from pipeline.console.text import counts_text, rate_text, size_rows
 from pipeline.ledger.manifest import Manifest
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
@@ -153,7 +153,7 @@ def _print_result(config: RecodeDataset, source: CompressedDataset, output: Outp
             ("images", counts_text("recoded", total, num_left=result.num_left)),
             *size_rows(f"bitstreams, {source.manifest.settings['coder']}", f"bitstreams, {config.coder}", sizes),
             ("bpp", rate_text(total)),
-            ("this run", speed_text(result.added, result.seconds, num_left=result.num_left)),
+            ("this run", result.speed),
             ("metrics", metrics_glob(output)),
         ]
     )

@@ -134,9 +134,10 @@ def _compared(run: RunReport, number: int) -> list[Row]:
 
 
 def _comparison(rows: Sequence[Row], originals: Originals, config: Report) -> Comparison:
-    say(f"images to code with other codecs at equal quality: {len(rows)}")
+    say(f"coding {len(rows)} images with {', '.join(CODECS.values())} at equal quality")
     comparison = Comparison([], 0, 0, 0, config.seed)
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
+        say(f"image {number} of {len(rows)}: {row['key']}, {row['width'] * row['height'] / 1e6:.1f} megapixels")
         try:
             x = originals.read(row["key"])
             if x.shape[:2] != (row["height"], row["width"]):

@@ -80,6 +80,8 @@ class Train:
     """Images are downsampled by a random factor from this to 1."""
     learning_rate: float | None = None
     """Highest learning rate of Adam. Default: 1e-3, and less if the middle of the range is above quality 4."""
+    warmup_steps: int = TrainingConfig.warmup_steps
+    """Steps over which the learning rate rises to its highest value; in a short fit fewer, so that it gets there."""
     schedule: Literal["cosine", "plateau"] = "cosine"
     """`cosine`: warm-up, hold, decay; `plateau`: the paper's, divided by 10 whenever the loss stalls."""
     bfloat16: bool = False
@@ -109,6 +111,7 @@ class Train:
         check_at_least(1, num_workers=self.num_workers, cpus_per_worker=self.cpus_per_worker, steps=self.steps)
         check_at_least(1, batch_size=self.batch_size, checkpoint_steps=self.checkpoint_steps)
         check_at_least(self.num_workers, max_workers=self.max_workers)
+        check_at_least(0, warmup_steps=self.warmup_steps)
         check_at_least(max(self.num_workers, self.max_workers or 1), batch_size=self.batch_size)
         if self.evaluation_steps % self.checkpoint_steps:
             raise ValueError(
@@ -134,6 +137,7 @@ class Train:
                     steps=self.steps,
                     schedule=self.schedule,
                     learning_rate=self.learning_rate or default_learning_rate(lmbda_of(qualities.middle)),
+                    warmup_steps=self.warmup_steps,
                     autocast=self.bfloat16,
                     seed=self.seed,
                 ),

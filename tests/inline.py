@@ -29,7 +29,7 @@ class InlineCluster(Cluster):
 class _Actors:
     """Stands for Ray: a reference is a call, which is made when it is waited for."""
 
-    needs = "nothing"
+    waits_for = "nothing"
 
     def __init__(self, make_worker: Callable[[], ShardWorker]) -> None:
         self._make_worker = make_worker

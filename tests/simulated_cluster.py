@@ -66,7 +66,7 @@ class Schedule:
 class SimulatedCluster:
     """The actors of a schedule, and what they commit."""
 
-    needs = "a slot"
+    waits_for = "waiting for a slot"
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule

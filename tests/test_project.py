@@ -61,7 +61,6 @@ TESTED_ELSEWHERE = {
     # They need Ray, or are whole jobs.
     "jobs/check_relaxation.py": "integration/test_evaluate.py",
     "jobs/evaluate.py": "integration/test_evaluate.py",
-    "jobs/report.py": "integration/test_report.py",
     "pipeline/cluster/pool.py": "integration/test_engine.py",
     "pipeline/train/images.py": "unit/pipeline/train/test_sweep.py",
     "pipeline/train/resources.py": "integration/test_train.py",

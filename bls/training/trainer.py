@@ -38,6 +38,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     """Highest learning rate of Adam; the paper's plateau schedule starts at 1e-4."""
     warmup_steps: int = 200
+    """Steps over which the learning rate of the cosine schedule rises; at most half of those before it decays."""
     decay_fraction: float = 0.4
     """Part of the steps over which the cosine schedule decays, at the end."""
     plateau_window: int = 1000
@@ -101,9 +102,11 @@ class CosineSchedule:
     def __init__(self, config: TrainingConfig) -> None:
         self.peak = config.learning_rate
         self.steps = config.steps
-        self.warmup_steps = config.warmup_steps
         self.rounding_steps = config.rounding_steps
-        self.decay_steps = config.decay_fraction * (config.steps - config.rounding_steps)
+        noisy_steps = config.steps - config.rounding_steps
+        self.decay_steps = config.decay_fraction * noisy_steps
+        # A short fit is to see its highest learning rate, too.
+        self.warmup_steps = min(config.warmup_steps, (noisy_steps - self.decay_steps) / 2)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of the given step."""

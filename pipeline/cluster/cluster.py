@@ -8,6 +8,7 @@ from pipeline.cluster.connection import ClusterError, connect
 from pipeline.cluster.interrupts import termination_as_interrupt
 from pipeline.cluster.scheduler import Room
 from pipeline.console.printing import say
+from pipeline.console.text import counted
 
 
 class Cluster:
@@ -30,6 +31,7 @@ class Cluster:
         self.gpus_per_worker = gpus_per_worker
         self._num_workers = num_workers
         self._room: Room | None = None
+        self._is_own_machine = False
         self._exit = ExitStack()
 
     def __enter__(self) -> "Cluster":
@@ -48,9 +50,20 @@ class Cluster:
             ClusterError: the cluster is missing, or has no room for the workers.
         """
         if self._room is None:
+            was_running = ray.is_initialized()
             may_join = connect()
+            self._is_own_machine = not (was_running or may_join)
             self._room = Room(self._first_num_workers(may_join), can_grow=may_join and self._num_workers is None)
         return self._room
+
+    @property
+    def waits_for(self) -> str:
+        """What workers wait for that do not start."""
+        if self._is_own_machine:
+            return "this machine is busy, and the job goes on by itself"
+        cpus = counted(self.cpus_per_worker, "free CPU")
+        gpus = f" and {counted(self.gpus_per_worker, 'free GPU')}" if self.gpus_per_worker else ""
+        return f"waiting for a node with {cpus}{gpus}, as `ray status` shows"
 
     def num_workers_now(self) -> int:
         """Return for how many workers there is room by now."""

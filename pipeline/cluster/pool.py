@@ -118,8 +118,7 @@ class _RayActors:
         )
         self._cluster = cluster
         self._make_worker = make_worker
-        free = f"{cluster.cpus_per_worker} free CPUs and {cluster.gpus_per_worker:g} free GPUs"
-        self.needs = f"{free} on a node, as `ray status` shows"
+        self.waits_for = cluster.waits_for
 
     def new(self) -> _RayActor:
         return _RayActor(self._host.remote(), self._make_worker)

@@ -13,6 +13,7 @@ from pipeline.console import events
 from pipeline.console.exits import GOES_ON, ExitCode, WorkError
 from pipeline.console.printing import say
 from pipeline.console.progress import ProgressReport
+from pipeline.console.text import speed_text
 from pipeline.ledger.damage import DamagedFileError
 from pipeline.ledger.markers import Committed, Marker
 from pipeline.ledger.output import Output
@@ -67,6 +68,7 @@ class Result:
     is_part: bool = False
     damage: Sequence[DamagedFileError] = ()  # one for each shard that was left out for it
     is_append: bool = False
+    seconds_to_start: float = 0.0  # of the first worker, and of Ray
 
     @property
     def exit_code(self) -> ExitCode:
@@ -77,6 +79,11 @@ class Result:
             return ExitCode.DONE_IN_PART
         told = self.added if self.is_append else self.total
         return ExitCode.DONE_WITH_QUARANTINED if told.quarantined else ExitCode.DONE
+
+    @property
+    def speed(self) -> str:
+        """Return how fast the run was, without the time that Ray took to start."""
+        return speed_text(self.added, self.seconds, seconds_to_start=self.seconds_to_start, num_left=self.num_left)
 
 
 def run_to_end(
@@ -94,7 +101,7 @@ def run_to_end(
         DamagedFileError: a file of a shard that was done before is missing.
         ClusterError: as `Cluster.connect`.
     """
-    start = time.monotonic()
+    start = began = time.monotonic()
     committed, again = Committed(), {}
     for marker in work.output.iter_markers():
         work.saw(marker)
@@ -113,11 +120,16 @@ def run_to_end(
         say(f"{len(again)} shards are done again, {num_quarantined} of their images were quarantined")
     tally, is_stopped, damage = Tally(before), False, tuple[DamagedFileError, ...]()
     if before.num_images < work.num_images:
-        shards = (
-            shard and replace(shard, replaces=again.get(shard.index)) for shard in work.shards(set(committed.attempts))
-        )
+
+        def shards() -> Iterator[Shard | None]:
+            nonlocal began
+            began = time.monotonic()  # the first worker is ready: it asks for a shard
+            for shard in work.shards(done):
+                yield shard and replace(shard, replaces=again.get(shard.index))
+
+        done = set(committed.attempts)
         with _telling_what_is_left(work, tally):
-            is_stopped, damage = _run(work, run(cluster, work.make_worker, shards), committed, tally, max_failures)
+            is_stopped, damage = _run(work, run(cluster, work.make_worker, shards()), committed, tally, max_failures)
     if is_stopped:
         say(f"stopped: {work.state(tally.now)}. {GOES_ON}")
     committed = work.output.up_to_date(committed)
@@ -138,6 +150,7 @@ def run_to_end(
         is_part=work.is_part,
         damage=damage,
         is_append=work.is_append,
+        seconds_to_start=began - start,
     )
     events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(committed.total))
     return result

@@ -82,8 +82,8 @@ class Actor(Protocol):
 class Actors(Protocol):
     """Where actors come from: Ray, or a simulation."""
 
-    needs: str
-    """The free resources that an actor waits for, for messages."""
+    waits_for: str
+    """What an actor waits for that has not started yet, for messages."""
 
     def new(self) -> Actor:
         """Ask for an actor; it starts when there is room for it."""
@@ -234,7 +234,7 @@ class Scheduler:
             self._waiting_since = now
         elif now - self._waiting_since > SECONDS_TO_START:
             self._waiting_since = now
-            self._notify(f"no worker has started in {SECONDS_TO_START:g} s: waiting for {self._actors.needs}")
+            self._notify(f"no worker has started in {SECONDS_TO_START:g} s: {self._actors.waits_for}")
         return [by_reference[reference] for reference in done]
 
     def _grow(self) -> None:

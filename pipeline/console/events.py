@@ -64,6 +64,7 @@ def sums(summary: Summary) -> dict[str, Any]:
         "num_quarantined": summary.num_quarantined,
         "num_pixels": summary.num_pixels,
         "num_bytes_in": summary.num_bytes_in,
+        "num_bytes_quarantined": summary.num_bytes_quarantined,
         "num_bytes_out": summary.num_bytes_out,
         "bpp": summary.total_bpp,
         "mean_bpp": summary.bpp.value,

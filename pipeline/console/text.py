@@ -32,10 +32,17 @@ def num_bytes_text(num_bytes: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
 
 
+def counted(count: float, noun: str) -> str:
+    """Return a number with its noun, in the plural where it is not 1."""
+    return f"{count:g} {noun}{'s' * (count != 1)}"
+
+
 def size_rows(name_in: str, name_out: str, summary: Summary) -> list[tuple[str, str]]:
-    """Return the rows of a table with the bytes before and after."""
+    """Return the rows of a table with the bytes before and after; quarantined images have no bytes after."""
+    others = summary.num_bytes_quarantined
+    left_out = f"; {num_bytes_text(others)} more are of quarantined images" if others else ""
     return [
-        (name_in, num_bytes_text(summary.num_bytes_in)),
+        (name_in, num_bytes_text(summary.num_bytes_in) + left_out),
         (name_out, num_bytes_text(summary.num_bytes_out) + _ratio_text(summary.num_bytes_out, summary.num_bytes_in)),
     ]
 
@@ -95,9 +102,11 @@ def duration_text(seconds: float) -> str:
     return f"{minutes:.1f} min" if minutes < 60 else f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
-def speed_text(summary: Summary, seconds: float, *, num_left: int) -> str:
-    """Return images and megapixels per second, waiting for workers included."""
+def speed_text(summary: Summary, seconds: float, *, seconds_to_start: float, num_left: int) -> str:
+    """Return images and megapixels per second, from when the first worker was ready; `seconds` are those of all."""
     if not summary.num_images:
         return "no image was finished" if num_left else "nothing was left to do"
+    seconds = max(seconds - seconds_to_start, 1e-3)
     rates = f"{summary.num_images / seconds:.1f} images/s, {summary.num_pixels / 1e6 / seconds:.2f} MP/s"
-    return f"{summary.num_images} images in {seconds:.0f} s: {rates}"
+    start = f", after {seconds_to_start:.0f} s in which Ray and the workers started" if seconds_to_start >= 1 else ""
+    return f"{summary.num_images} images in {seconds:.0f} s: {rates}{start}"

@@ -27,6 +27,7 @@ RATES = {"psnr_db": "bpp", "ms_ssim_db": "ms_ssim_bpp"}
 
 
 MIN_OVERLAP_DB = 1.0
+MIN_POINTS = 4  # of a curve, as VCEG-M33 has it
 """Qualities that two curves must share: over less, a BD-rate is that of one point."""
 
 
@@ -112,12 +113,15 @@ def bd_rate_row(ours: Curve, other: Curve, measure: str) -> Point:
     reference, test = _rising(other), _rising(ours)
     low, high = max(reference.quality[0], test.quality[0]), min(reference.quality[-1], test.quality[-1])
     row: Point = {"codec": other.codec, "is_published": other.is_published, "measure": measure, "bd_rate_percent": None}
+    if (num_points := min(len(reference.bpp), len(test.bpp))) < MIN_POINTS:
+        reason = f"a curve has {num_points} of the {MIN_POINTS} points that are expected at least"
+        return {**row, "from": None, "to": None, "reason": reason}
     if 0 < high - low < MIN_OVERLAP_DB:
         reason = f"the curves share {high - low:.2f} dB, expected {MIN_OVERLAP_DB:g} dB or more"
         return {**row, "from": low, "to": high, "reason": reason}
     try:
         percent = bd_rate((reference.bpp, reference.quality), (test.bpp, test.quality))
-    except ValueError as error:  # too few points, or no quality in common
+    except ValueError as error:  # no quality in common
         return {**row, "from": None, "to": None, "reason": str(error)}
     return {**row, "bd_rate_percent": percent, "from": low, "to": high, "reason": None}
 

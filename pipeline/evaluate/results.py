@@ -212,7 +212,7 @@ def bd_rate_text(row: Point) -> str:
     """Say what ours needs for the quality of another codec, or why that is not known."""
     if row["bd_rate_percent"] is not None:
         return f"{need_text(row['bd_rate_percent'], '.1f')} bits ({row['from']:.1f} to {row['to']:.1f} dB)"
-    return "not comparable: " + ("too few points in common" if row["from"] is None else row["reason"])
+    return f"not comparable: {row['reason']}"
 
 
 def _baseline_cells(baseline: Baseline) -> list[str]:

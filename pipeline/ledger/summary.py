@@ -9,7 +9,7 @@ from pipeline.status import Status
 
 _COUNTS = (
     *("num_images", "num_pixels", "num_bytes_in", "num_bytes_out", "num_bytes_bitstreams", "num_targets_missed"),
-    *("num_grown", "num_bytes_grown"),
+    *("num_bytes_quarantined", "num_grown", "num_bytes_grown"),
 )
 
 
@@ -48,6 +48,7 @@ class Summary:
     num_grown: int = 0  # images that take more bytes after than before
     num_bytes_grown: int = 0  # how many more these take
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> sum over all images
+    num_bytes_quarantined: int = 0  # of the sources of quarantined images, as far as they could be read
 
     @classmethod
     def of_rows(
@@ -64,6 +65,7 @@ class Summary:
             examples={row["status"]: f"{row['key']}: {row['error_message']}" for row in reversed(bad)},
             num_pixels=sum(row["width"] * row["height"] for row in good),
             num_bytes_in=_total(good, bytes_in),
+            num_bytes_quarantined=_total(bad, bytes_in),
             num_bytes_out=_total(good, bytes_out),
             num_bytes_bitstreams=_total(good, ["num_bytes"]),
             bpp=_mean(good, "bpp"),
@@ -97,6 +99,7 @@ class Summary:
             examples={**other.examples, **self.examples},
             num_pixels=self.num_pixels + other.num_pixels,
             num_bytes_in=self.num_bytes_in + other.num_bytes_in,
+            num_bytes_quarantined=self.num_bytes_quarantined + other.num_bytes_quarantined,
             num_bytes_out=self.num_bytes_out + other.num_bytes_out,
             num_bytes_bitstreams=self.num_bytes_bitstreams + other.num_bytes_bitstreams,
             bpp=self.bpp + other.bpp,
@@ -138,7 +141,7 @@ class Tally:
 
 
 def _total(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> int:
-    return sum(row[column] or 0 for row in rows for column in columns)
+    return sum(row.get(column) or 0 for row in rows for column in columns)
 
 
 def _mean(rows: list[Mapping[str, Any]], column: str) -> Mean:

@@ -79,8 +79,11 @@ def reading_config(
     """Return how the images of a dataset are to be read.
 
     Raises:
+        TypeError: the columns are one string.
         ValueError: another model compressed them.
     """
+    if isinstance(columns, str):
+        raise TypeError(f"columns is the string {columns!r}, expected a list of names: columns=[{columns!r}]")
     return ReadingConfig(
         folder=dataset.output.folder,
         codec=codec_of(dataset, bundle, device=device, max_pixels=max_pixels),

@@ -53,6 +53,12 @@ SELECT key, i.status AS status, o.status AS other_status,
 FROM images AS i FULL JOIN other AS o USING (key)"""
 
 
+NOTHING_CARRIED = (
+    "No column is carried beside these images. The compress job carries the other columns of Parquet input, and the "
+    "other members of WebDataset tars, without being asked to; files in folders have none."
+)
+
+
 class QueryError(ValueError):
     """A query that cannot be answered; the message says what there is to ask for."""
 
@@ -131,9 +137,10 @@ class MetricsDatabase:
         return list(self._connection.view(view).columns)
 
     def _what_there_is(self) -> str:
-        return "Views and their columns:\n" + "\n".join(
+        views = "Views and their columns:\n" + "\n".join(
             f"  {view}: {', '.join(self.columns(view))}" for view in self.views
         )
+        return views if "carried" in self.views else f"{views}\n{NOTHING_CARRIED}"
 
 
 def summary_query() -> str:

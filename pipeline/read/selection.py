@@ -48,8 +48,11 @@ def select(
     """Select images by key and by an SQL condition on the columns of `pipeline.ledger.schema.METRICS`; None means all.
 
     Raises:
+        TypeError: the keys are one string.
         ValueError: a key is unknown, the condition is not SQL, no image meets it, or DuckDB is missing.
     """
+    if isinstance(keys, str):
+        raise TypeError(f"keys is the string {keys!r}, expected a list of keys: keys=[{keys!r}]")
     if keys is None and where is None:
         return Selection(
             {marker.shard: range(num_stored(marker)) for marker in markers if num_stored(marker)},

@@ -44,6 +44,7 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
     that are committed, with a warning.
 
     Raises:
+        TypeError: columns or keys are one string.
         ValueError: no compressed dataset is at `uri`, a key or column is unknown, or another bundle compressed it.
     """
 
@@ -95,6 +96,11 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
     def codec(self) -> CodecSpec:
         """Return the codec that decodes the images."""
         return self._config.codec
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Return the columns that were asked for, None if none were."""
+        return self._config.columns
 
     def __len__(self) -> int:
         """Return how many images an epoch has on this rank."""

@@ -16,6 +16,7 @@ import ray.train.torch
 import torch
 
 from bls.bundle import FittedNetwork
+from bls.ladder import quality_text
 from bls.training.parallel import BatchPart
 from pipeline.console.text import duration_text
 from pipeline.storage.folder import Folder
@@ -153,7 +154,9 @@ class _Reporter:
             bpp, psnr_db = fit.evaluate()
             metrics |= {"held_out_bpp": bpp, "held_out_psnr_db": psnr_db}
             count = self._job.images.num_held_out
-            self.post(f"step {fit.step}  {count} held-out images: {bpp:.4f} bpp  PSNR {psnr_db:.2f} dB")
+            middle = quality_text(self._job.config.qualities.middle)
+            measured = f"{bpp:.4f} bpp  PSNR {psnr_db:.2f} dB"
+            self.post(f"step {fit.step}  {count} held-out images at quality {middle}: {measured}")
         with tempfile.TemporaryDirectory() as temporary:
             (Path(temporary) / STATE).write_bytes(fit.state_bytes())
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(temporary))

@@ -51,7 +51,7 @@ class Kill:
     def draw(cls, number: int, *, seed: int, seconds: float) -> "Kill":
         """Draw one, where an undisturbed run takes so many seconds; the kinds take turns."""
         random = Random(f"{seed}/{number}")
-        num_committed = random.choice((0, *range(NUM_SHARDS)))
+        num_committed = random.choice((0, *range(NUM_SHARDS - 3)))
         longest = 0.3 if num_committed else seconds
         return cls(KINDS[number % len(KINDS)], num_committed, random.uniform(0, longest), random.random() < 0.5)
 

@@ -101,7 +101,7 @@ def test_a_sweep_of_two_workers_is_killed_resumed_and_used(photographs: Path, tm
         wait_for(process, "quality 4  step 80")
     done = train(photographs, tmp_path, *sweep)
     assert done.returncode == 0, done.stderr
-    assert "going on from step" in done.stderr and "held-out images" in done.stderr
+    assert "going on from step" in done.stderr and "held-out images at quality 4: " in done.stderr
     assert "1 not_an_image" in done.stderr
     assert [str(each) for each in load_bundle(tmp_path / "bundle").qualities] == ["2:3", "4"]
     assert (tmp_path / "bundle" / "training.png").read_bytes().startswith(b"\x89PNG")

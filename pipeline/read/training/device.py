@@ -55,7 +55,13 @@ class SymbolBatch:
 
 
 def collate_symbols(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Make a batch of samples with a column `symbols`; other columns as torch's `default_collate` does."""
+    """Make a batch of samples with a column `symbols`; other columns as torch's `default_collate` does.
+
+    Raises:
+        ValueError: the samples have no symbols.
+    """
+    if "symbols" not in samples[0]:
+        raise ValueError(f"samples have {', '.join(samples[0])}, expected symbols: read the dataset with that column")
     columns = {name: [sample[name] for sample in samples] for name in samples[0]}
     symbols = SymbolBatch.of(columns.pop("symbols"))
     return {**{name: default_collate(values) for name, values in columns.items()}, "symbols": symbols}
@@ -67,11 +73,19 @@ class DeviceDecoder:
     `transform` is given each image as uint8 (3, h, w) on the device, grayscale repeated, and must give all one shape:
     those of `pipeline.read.training.augment`, or of torchvision. The images then are one tensor. Without it they are a
     list.
+
+    Raises:
+        ValueError: the dataset has no column `symbols`.
     """
 
     def __init__(
         self, images: CompressedImages, *, device: str = "cpu", transform: Callable[[Tensor], Tensor] | None = None
     ) -> None:
+        if "symbols" not in (images.columns or ()):
+            raise ValueError(
+                "the dataset gives no symbols to decode: make it with a column of them, as "
+                'CompressedImages(uri, columns=["symbols", "label"])'
+            )
         self._spec = replace(images.codec, device=device)
         self._codec = self._spec.load()
         self._transform = transform

@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bls.measures.luma import LUMA_WEIGHTS
-from bls.pixels import padded_shape, to_pixels, to_planes, to_uint8
+from bls.pixels import as_pixels, padded_shape, to_pixels, to_planes, to_uint8
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.booleans())
@@ -21,6 +24,14 @@ def test_planes_are_the_image_and_its_mirror_image(height: int, width: int, gray
 def test_a_gray_model_takes_no_colours() -> None:
     with pytest.raises(ValueError, match="image is RGB, the model codes grayscale"):
         to_planes(np.zeros((16, 16, 3), np.uint8), (16, 16), 1)
+
+
+@pytest.mark.parametrize("image", ["photo.jpg", Path("photo.jpg"), b"JPEG"])
+def test_the_name_or_the_bytes_of_a_file_are_not_an_image(image: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected a PIL image or a uint8 array: open the file first, as PIL.Image"):
+        as_pixels(image)
+    with pytest.raises(TypeError, match="image is a Tensor, expected a PIL image or a uint8 array"):
+        as_pixels(torch.zeros(3, 8, 8))  # type: ignore[arg-type]
 
 
 def test_colours_become_their_luma() -> None:

@@ -103,7 +103,13 @@ def test_quality_by_label(tiny_bundle: Path, tmp_path: Path, capsys: pytest.Capt
 
 def test_wrong_usage(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--input", run, "--by", "colour"]) == 2
-    assert "--by is colour, expected one of key, source_uri" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--by is colour, expected one of key, source_uri" in told
+    assert (
+        "No column is carried beside these images. The compress job carries the other columns of Parquet input" in told
+    )
+    assert main(["--input", run, "SELECT * FROM carried"]) == 2
+    assert "No column is carried beside these images" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_info:
         main(["--input", run, KEYS, "--failures"])
     assert exit_info.value.code == 2

@@ -1,6 +1,17 @@
+from dataclasses import replace
+
 import pytest
 
 from jobs.train import Train, _print_summary
+
+
+def test_the_warm_up_is_an_option() -> None:
+    config = Train(data=("photos",), output="models", storage="runs")
+    assert config.fits()[0].training.warmup_steps == 200
+    (fit,) = replace(config, warmup_steps=20).fits()
+    assert fit.training.warmup_steps == 20
+    with pytest.raises(ValueError, match="--warmup-steps is -1, expected 0 or more"):
+        replace(config, warmup_steps=-1)
 
 
 @pytest.mark.parametrize(

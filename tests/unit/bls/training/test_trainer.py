@@ -139,6 +139,12 @@ def test_cosine_schedule_warms_up_holds_and_decays() -> None:
     assert rates[100] == 0.5 and rates[110] == pytest.approx(0.25) and rates[119] < 0.01
 
 
+def test_a_short_fit_sees_its_learning_rate() -> None:
+    rates = [CosineSchedule(TrainingConfig(steps=60, learning_rate=1.0)).learning_rate(step) for step in range(60)]
+    assert rates.index(max(rates)) <= 15 and max(rates) == 1.0
+    assert rates[0] < 0.1, "it warms up all the same"
+
+
 def test_rounded_latents_at_the_end_fit_the_synthesis_alone(x: torch.Tensor) -> None:
     trainer = _trainer(x, TrainingConfig(steps=30, warmup_steps=2, rounding_fraction=0.5), low=2)
     _train(trainer, x, 15)

@@ -45,6 +45,18 @@ def test_there_are_as_many_workers_as_there_is_room_for(cluster: Cluster, num_wo
     assert cluster.connect() == Room(num_workers)
 
 
+@pytest.mark.usefixtures("resources")
+def test_what_workers_wait_for_is_no_alarm_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster()
+    cluster.connect()
+    assert cluster.waits_for == "this machine is busy, and the job goes on by itself"
+    monkeypatch.setattr("pipeline.cluster.cluster.connect", lambda: True)
+    clusters = {"1 free CPU": Cluster(), "2 free CPUs and 1 free GPU": Cluster(cpus_per_worker=2, gpus_per_worker=1)}
+    for needs, cluster in clusters.items():
+        cluster.connect()
+        assert cluster.waits_for == f"waiting for a node with {needs}, as `ray status` shows"
+
+
 @pytest.mark.parametrize(
     "cluster", [Cluster(cpus_per_worker=9), Cluster(gpus_per_worker=3), Cluster(num_workers=3, gpus_per_worker=3)]
 )

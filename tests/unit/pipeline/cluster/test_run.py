@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,17 @@ def test_an_append_ends_with_the_code_of_what_it_added(output: Output) -> None:
     append = replace(work(output), is_append=True)
     codes = [run_fake(append, FakeCluster(output, bad=[1]), max_failures=None).exit_code for _ in range(2)]
     assert codes == [ExitCode.DONE_WITH_QUARANTINED, ExitCode.DONE]
+
+
+def test_the_start_of_the_first_worker_is_not_time_of_work(output: Output) -> None:
+    class SlowCluster(FakeCluster):
+        def run(self, *arguments: Any) -> Generator[Marker, None, None]:
+            time.sleep(0.2)
+            yield from super().run(*arguments)
+
+    result = run_fake(work(output), SlowCluster(output), max_failures=None)
+    assert 0.2 <= result.seconds_to_start < result.seconds
+    assert result.speed.startswith("8 images in 0 s: ")
 
 
 def test_a_finished_output_needs_no_cluster(output: Output) -> None:

@@ -1,6 +1,7 @@
 """What machines read of a job: one object per line, and nothing else."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,13 @@ def test_a_job_tells_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_fields_have_the_numbers_of_a_summary() -> None:
     means: dict[str, Any] = {"bpp": Mean(5.0, 2), "psnr_db": Mean(60.0, 2), "quality": Mean(9.0, 2)}
     summary = Summary(3, {"empty": 1}, {}, 64, 100, 10, 8, **means, num_targets_missed=1, stage_seconds={"decode": 0.5})
+    summary = replace(summary, num_bytes_quarantined=7)
     assert events.sums(summary) == {
         "num_images": 3,
         "num_quarantined": 1,
         "num_pixels": 64,
         "num_bytes_in": 100,
+        "num_bytes_quarantined": 7,
         "num_bytes_out": 10,
         "bpp": 1.0,
         "mean_bpp": 2.5,

@@ -44,9 +44,8 @@ def test_what_is_beside_bitstreams_is_told() -> None:
 
 
 def test_a_run_that_finished_nothing_does_not_say_that_nothing_was_left() -> None:
-    assert speed_text(Summary(), 1.0, num_left=0) == "nothing was left to do"
-    assert speed_text(Summary(), 1.0, num_left=200) == "no image was finished"
-    assert speed_text(Summary(10, num_pixels=5_000_000), 2.0, num_left=0) == "10 images in 2 s: 5.0 images/s, 2.50 MP/s"
+    assert speed_text(Summary(), 1.0, seconds_to_start=0, num_left=0) == "nothing was left to do"
+    assert speed_text(Summary(), 1.0, seconds_to_start=0, num_left=200) == "no image was finished"
     assert counts_text("compressed", Summary(88, {"empty": 3}), num_left=112) == (
         "85 compressed, 3 quarantined, 112 left"
     )
@@ -81,6 +80,23 @@ def test_damage_is_named_with_the_commands_that_mend_it(
     assert commands == [f"bls-verify --input {tmp_path} --bundle b --repair", "bls-recode --input x", "bls-decompress"]
     print_damage([DamagedFileError("records")], dataset=output, bundle=None)
     assert capsys.readouterr().out == "", "no job mends it"
+
+
+def test_a_speed_does_not_count_the_start_of_ray() -> None:
+    summary = Summary(10, num_pixels=5_000_000)
+    rates = "10 images in 2 s: 5.0 images/s, 2.50 MP/s"
+    assert speed_text(summary, 2.0, seconds_to_start=0, num_left=0) == rates
+    started = f"{rates}, after 8 s in which Ray and the workers started"
+    assert speed_text(summary, 10.0, seconds_to_start=8.0, num_left=0) == started
+
+
+def test_bytes_of_quarantined_images_are_named() -> None:
+    rows = [{"key": "a", "status": "ok", "width": 1, "height": 1, "num_bytes": 9, "source_num_bytes": 5000}]
+    rows += [{"key": "b", "status": "corrupt", "error_message": "", "source_num_bytes": 2000}]
+    rows += [{"key": "c", "status": "unreadable", "error_message": "", "source_num_bytes": None}]
+    summary = Summary.of_rows(rows, bytes_in=["source_num_bytes"], bytes_out=["num_bytes"])
+    assert size_rows("source", "stored", summary)[0] == ("source", "5 kB; 2 kB more are of quarantined images")
+    assert (summary + summary).num_bytes_quarantined == 4000
 
 
 def test_means_tell_of_how_many_images() -> None:

@@ -91,7 +91,7 @@ def test_bd_rate_is_that_of_our_curve_over_the_common_qualities() -> None:
     assert found["bd_rate_percent"] == pytest.approx(-50)
     assert (found["codec"], found["is_published"], found["measure"]) == ("webp", True, "psnr_db")
     assert (found["from"], found["to"], found["reason"]) == (26.0, 34.5, None)
-    half = Curve("webp", (0.3, 1.0, 3.0), (29.0, 33.0, 40.0))
+    half = Curve("webp", (0.3, 1.0, 2.0, 3.0), (29.0, 33.0, 38.0, 40.0))
     assert (bd_rate_row(OURS, half, "psnr_db")["from"], bd_rate_row(OURS, half, "psnr_db")["to"]) == (29.0, 34.5)
 
 
@@ -108,12 +108,21 @@ def test_curves_that_cannot_be_compared_have_a_reason(other: Curve) -> None:
 
 
 def test_less_than_a_decibel_in_common_is_no_result() -> None:
-    far = Curve("jpeg2000", (1.0, 2.0, 3.0), (33.7, 38.0, 40.0))
+    far = Curve("jpeg2000", (1.0, 2.0, 3.0, 4.0), (33.7, 38.0, 40.0, 41.0))
     found = bd_rate_row(OURS, far, "psnr_db")
     assert found["bd_rate_percent"] is None and (found["from"], found["to"]) == (33.7, 34.5)
     assert found["reason"] == "the curves share 0.80 dB, expected 1 dB or more"
-    near = Curve("jpeg2000", (1.0, 2.0, 3.0), (33.5, 38.0, 40.0))
+    near = Curve("jpeg2000", (1.0, 2.0, 3.0, 4.0), (33.5, 38.0, 40.0, 41.0))
     assert bd_rate_row(OURS, near, "psnr_db")["bd_rate_percent"] < 0
+
+
+def test_a_line_through_few_points_is_no_result() -> None:
+    two = Curve("webp", OURS.bpp[::3], OURS.quality[::3])
+    three = Curve("webp", OURS.bpp[1:], OURS.quality[1:])
+    for ours, other, num_points in [(OURS, two, 2), (two, OURS, 2), (OURS, three, 3)]:
+        found = bd_rate_row(ours, other, "psnr_db")
+        assert found["bd_rate_percent"] is None
+        assert found["reason"] == f"a curve has {num_points} of the 4 points that are expected at least"
 
 
 def test_rate_at_a_quality() -> None:

@@ -111,6 +111,15 @@ def test_columns_keys_and_condition(dataset: Output, tiny_bundle: Path) -> None:
         read(columns=["key", "lable"])
 
 
+def test_one_string_is_not_a_list_of_names(dataset: Output, tiny_bundle: Path) -> None:
+    with pytest.raises(
+        TypeError, match=r"columns is the string 'image', expected a list of names: columns=\['image'\]"
+    ):
+        CompressedImages(str(dataset), bundle=str(tiny_bundle), columns="image")
+    with pytest.raises(TypeError, match=r"keys is the string '2.png', expected a list of keys"):
+        CompressedImages(str(dataset), bundle=str(tiny_bundle), keys="2.png")
+
+
 def test_latents_are_what_the_image_is_made_of(dataset: Output, tiny_bundle: Path) -> None:
     codec = Codec.load(tiny_bundle)
     columns = ["latents", "symbols", "label", "image"]

@@ -26,6 +26,17 @@ def dataset(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Outp
     return write_dataset(tmp_path_factory.mktemp("compressed"), tiny_bundle, [samples[:4], samples[4:]], carried=STRUCT)
 
 
+def test_a_dataset_without_symbols_is_refused(dataset: Output, tiny_bundle: Path) -> None:
+    for columns in (None, ["image"]):
+        images = pipeline.CompressedImages(str(dataset), columns=columns, bundle=str(tiny_bundle))
+        with pytest.raises(
+            ValueError, match=r'make it with a column of them, as CompressedImages\(uri, columns=\["sym'
+        ):
+            pipeline.DeviceDecoder(images)
+    with pytest.raises(ValueError, match="samples have key, image, expected symbols"):
+        pipeline.collate_symbols([{"key": "a", "image": None}])
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_images_are_those_that_a_worker_decodes(dataset: Output, tiny_bundle: Path, num_workers: int) -> None:
     whole = {s["label"]: s["image"] for s in pipeline.CompressedImages(str(dataset), bundle=str(tiny_bundle))}
