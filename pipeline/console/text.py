@@ -59,8 +59,8 @@ def grown_row(summary: Summary) -> list[tuple[str, str]]:
     """Return the row that tells how many images take more than their source; none where there are none."""
     if not summary.num_grown:
         return []
-    more = f"{num_bytes_text(summary.num_bytes_grown)} would be saved if these files were kept as they are"
-    return [("larger", f"{summary.num_grown} images take more bytes than their source; {more}")]
+    images = "1 image takes" if summary.num_grown == 1 else f"{summary.num_grown} images take"
+    return [("larger", f"{images} more bytes than the source, {num_bytes_text(summary.num_bytes_grown)} in all")]
 
 
 def _ratio_text(num_bytes: int, of: int) -> str:
