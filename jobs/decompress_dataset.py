@@ -58,8 +58,9 @@ class DecompressDataset:
     that they had below the input; two images that differ only in their extension both keep it: a.jpg.png, a.png.png.
     `webdataset` writes a tar per shard to OUTPUT/images, with the carried data as further members. `parquet` writes a
     table per shard to OUTPUT/images: key, image (a struct of bytes and path), width, height, and the carried columns.
-    To go on with a run that was stopped, give the same command again. Exit codes: 0 all done, 1 failed, 2 wrong usage,
-    3 done, but some images could not be restored, 4 done, but the compress job is not finished yet.
+    To go on with a run that was stopped, give the same command again. Exit codes: 0 all done, 1 failed, or
+    files of the input are missing or damaged (all others are restored), 2 wrong usage, 3 done, but some images could
+    not be restored, 4 done, but the compress job is not finished yet.
     """
 
     input: CompressedFolder

@@ -91,14 +91,17 @@ class Run:
             time.sleep(0.01)
         return False
 
-    def end(self) -> None:
-        """Wait for the end.
+    def end(self) -> list[str]:
+        """Wait for the end; return the processes that are there a minute later.
 
         Raises:
-            AssertionError: it does not come, or processes stay.
+            AssertionError: it does not come.
         """
         wait_until(lambda: not self.is_running, "the end of a run", seconds=SECONDS_TO_END)
-        wait_until(lambda: not started_under(self.mark), "processes to end with their job", seconds=SECONDS_TO_VANISH)
+        deadline = time.monotonic() + SECONDS_TO_VANISH
+        while (left := started_under(self.mark)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return [name[:60] for name in left.values()]
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,8 @@ class Campaign:
         """Run a job to its end; return how long it took."""
         start = time.monotonic()
         with self.running(output) as run:
-            run.end()
+            left = run.end()
+        assert not left, f"processes outlive their job: {left}"
         assert run.driver.returncode == EXIT_CODE, f"exit code {run.driver.returncode}, see {self.folder / 'log'}"
         return time.monotonic() - start
 
@@ -149,10 +153,11 @@ class Campaign:
             with suppress(subprocess.TimeoutExpired):
                 run.driver.wait(kill.seconds)
             has_come = run.is_running and run.suffer(kill)
-            run.end()
+            left = run.end()
         num_done = len(Output(str(output)).committed())
         self.finish(output)
         assert committed_rows(output) == committed_rows(self.folder / "undisturbed"), "the rows differ"
+        assert not left, f"the rows are equal, but processes outlive their job: {left}"
         if not has_come:
             return "too late"
         return f"exit code {run.driver.returncode} with {num_done} of {NUM_SHARDS} shards"
