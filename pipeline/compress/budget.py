@@ -27,6 +27,8 @@ AIM = 0.99
 MIN_SHARDS = 64
 """Shards of a dataset that has enough images for them: with fewer there is little to steer."""
 _FIRST_PART, _LEAST_PART, _LAST_PART = 1 / 16, 1 / 100, 1 / 3
+MAX_FALL, MAX_RISE = 0.5, 1.0
+"""How far the quality of a wave of the second half may be below and above the mean of all shards before it."""
 _LOWERED_PART = 0.2
 """The part of their size by which shards shrink at most if they are done again, unless that is not enough."""
 
@@ -138,7 +140,17 @@ class Steering:
         correction = (spent + prior) / (self._predicted(earlier) + prior)
         left = AIM * self._max_num_bytes - spent - correction * self._predicted(running)
         num_left = sum(self._num_images[wave].sum() for wave in self._waves[number:])
-        return self._curve.highest_quality(float(left / num_left / correction), self._served)
+        within = self._near_the_mean(np.concatenate([earlier, running]))
+        return self._curve.highest_quality(float(left / num_left / correction), self._served, within=within)
+
+    def _near_the_mean(self, shards: npt.NDArray[np.int64]) -> tuple[float, float]:
+        """Return bounds of quality for the wave after these shards: a small wave is not to make up for all errors."""
+        shards = shards[~np.isnan(self._qualities[shards])]
+        num_images = self._num_images[shards]
+        if 2 * num_images.sum() < self._num_images.sum():
+            return 0.0, np.inf
+        mean = float(np.average(self._qualities[shards], weights=num_images))
+        return mean - MAX_FALL, mean + MAX_RISE
 
     def _predicted(self, shards: npt.NDArray[np.int64]) -> float:
         """Return the size of shards by the curve; one without a quality has no image that could be compressed."""

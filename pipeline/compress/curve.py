@@ -49,9 +49,16 @@ class Curve:
         sizes = np.maximum.accumulate([max(point.num_bytes, 1.0) for point in self.points])
         return np.exp(np.interp(quality, [point.quality for point in self.points], np.log(sizes)))
 
-    def highest_quality(self, num_bytes: float, served: Sequence[QualityRange]) -> float:
-        """Return the highest served quality at which an image has no more bytes than this, or the lowest served."""
+    def highest_quality(
+        self, num_bytes: float, served: Sequence[QualityRange], *, within: tuple[float, float] = (0.0, np.inf)
+    ) -> float:
+        """Return the highest served quality at which an image has no more bytes than this, or the lowest served.
+
+        If any served quality lies `within` these bounds, it is one of those.
+        """
         indices = np.concatenate([np.arange(index_of(each.low), index_of(each.high) + 1) for each in served])
+        inside = (within[0] <= indices / INDEX_STEPS) & (indices / INDEX_STEPS <= within[1])
+        indices = indices[inside] if inside.any() else indices
         small = indices[self.num_bytes(indices / INDEX_STEPS) <= num_bytes]
         return quality_of(int(small[-1] if len(small) else indices[0]))
 

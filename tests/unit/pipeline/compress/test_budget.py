@@ -104,6 +104,8 @@ def test_the_total_is_within_the_budget_and_uses_it(seed: int, kind: dict[str, f
         for shard in steering.lowered_shards(lowered, set(range(dataset.manifest.num_shards)) - set(lowered)):
             steering.saw(dataset.marker(shard))
     assert 0.97 * budget <= dataset.total <= budget
+    qualities = list(dataset.qualities.values())
+    assert np.mean(qualities) - 1.25 < min(qualities)  # no shard pays for all errors
 
 
 def test_neither_order_nor_kills_change_the_qualities() -> None:
