@@ -28,8 +28,8 @@ def as_pixels(image: Image.Image | Pixels) -> Pixels:
     """
     if isinstance(image, str | bytes | PathLike):
         raise TypeError(
-            f"image is a {type(image).__name__}, expected a PIL image or a uint8 array: open the file first, "
-            "as PIL.Image.open(path)"
+            f"image is a {type(image).__name__}, expected a PIL image or a uint8 array: open the file "
+            "first, with Pillow for instance"
         )
     if isinstance(image, Image.Image):
         if image.mode not in ("L", "RGB"):

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import is_dataclass
+from itertools import takewhile
 from typing import Any
 
 import tyro
@@ -12,6 +13,7 @@ import tyro
 from pipeline.console.printing import INSTALLED
 
 JOB = re.compile(r"jobs/(\w+)\.py|jobs\.(\w+)")
+END = re.compile(r"&&|\|\|?|;;?|\d?>.*")  # what ends the arguments of a command, redirections among it
 
 
 def commands(document: str) -> Iterator[str]:
@@ -26,8 +28,8 @@ def runs_of_jobs(command: str) -> Iterator[tuple[str, list[str]]]:
     words = shlex.split(command, comments=True)
     for index, word in enumerate(words):
         if job := _job_of(word, before=words[index - 1]):
-            end = next((n for n, each in enumerate(words) if n > index and each in ("&&", "||", ";", "|")), len(words))
-            yield job, words[index + 1 : end]
+            rest = words[index + 1 :]
+            yield job, list(takewhile(lambda each: not END.fullmatch(each), rest))
 
 
 def _job_of(word: str, *, before: str) -> str | None:

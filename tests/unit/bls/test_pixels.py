@@ -28,7 +28,7 @@ def test_a_gray_model_takes_no_colours() -> None:
 
 @pytest.mark.parametrize("image", ["photo.jpg", Path("photo.jpg"), b"JPEG"])
 def test_the_name_or_the_bytes_of_a_file_are_not_an_image(image: Any) -> None:
-    with pytest.raises(TypeError, match=r"expected a PIL image or a uint8 array: open the file first, as PIL.Image"):
+    with pytest.raises(TypeError, match="expected a PIL image or a uint8 array: open the file first, with Pillow"):
         as_pixels(image)
     with pytest.raises(TypeError, match="image is a Tensor, expected a PIL image or a uint8 array"):
         as_pixels(torch.zeros(3, 8, 8))  # type: ignore[arg-type]
