@@ -3,10 +3,14 @@
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 from pipeline.cluster.cluster import Cluster
 from pipeline.cluster.pool import ShardWorker
+from pipeline.cluster.run import run_to_end
 from pipeline.cluster.scheduler import CallError, Room, Scheduler
 from pipeline.console.printing import say
 from pipeline.ledger.markers import Marker
@@ -24,6 +28,16 @@ class InlineCluster(Cluster):
     ) -> Generator[Marker, None, None]:
         actors = _Actors(make_worker)
         yield from Scheduler(actors, shards, room=Room(1), notify=say, watcher=actors).markers(lambda: False)
+
+
+def run_inline(patch: pytest.MonkeyPatch, *jobs: ModuleType) -> None:
+    """Let jobs do their work in this process."""
+    for job in jobs:
+        patch.setattr(job, "Cluster", InlineCluster)
+        if hasattr(job, "run_to_end"):
+            patch.setattr(job, "run_to_end", partial(run_to_end, run=InlineCluster.run))
+        else:
+            patch.setattr(job, "run_shards", InlineCluster.run)
 
 
 class _Actors:

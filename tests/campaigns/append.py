@@ -11,7 +11,6 @@ import io
 import tempfile
 import time
 from contextlib import redirect_stderr, redirect_stdout
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -21,12 +20,11 @@ from PIL import Image
 
 from bls.bundle import save_bundle
 from jobs import compress_dataset, verify_dataset
-from pipeline.cluster.run import run_to_end
 from pipeline.ledger.output import Output
 from tests.bundles import small_network
 from tests.datasets import pixels
 from tests.faulty_disk import DeathError, Fault, FaultyDisk
-from tests.inline import InlineCluster
+from tests.inline import run_inline
 
 SHARD_SIZE = 16
 _NEVER = 2**62
@@ -53,8 +51,7 @@ class Growth:
         command = [*self._folders(), "--append", "--coder", "static", "--ms-ssim", "none"]
         command += ["--input", str(self.images), "--shard-size", str(SHARD_SIZE)]
         with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-            patch.setattr(compress_dataset, "Cluster", InlineCluster)
-            patch.setattr(compress_dataset, "run_to_end", partial(run_to_end, run=InlineCluster.run))
+            run_inline(patch, compress_dataset)
             disk.install(patch)
             try:
                 return compress_dataset.main(command), disk.num_calls
@@ -64,8 +61,7 @@ class Growth:
     def verify(self) -> int:
         """Run the verify job, which compares all committed files with the plans and decodes every bitstream."""
         with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-            patch.setattr(verify_dataset, "Cluster", InlineCluster)
-            patch.setattr(verify_dataset, "run_shards", InlineCluster.run)
+            run_inline(patch, verify_dataset)
             return verify_dataset.main(["--input", str(self.output), *self._folders()[2:]])
 
     def stored(self, kind: str) -> list[str]:

@@ -1,18 +1,16 @@
 """Outputs of every release are read, resumed, verified and restored for ever."""
 
 import shutil
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from jobs import decompress_dataset, query_metrics, verify_dataset
 from pipeline import CompressedImages
-from pipeline.cluster.run import run_to_end
 from pipeline.console.exits import ExitCode
 from pipeline.ledger.output import Output
 from tests.golden.write_outputs import BROKEN, GOLDEN, compress
-from tests.inline import InlineCluster
+from tests.inline import run_inline
 
 # One output is half finished, which readers warn of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is not finished")
@@ -26,10 +24,7 @@ KEYS["grown"] = KEYS["committed"]
 @pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
 def outputs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of a golden folder, whose jobs run in this process."""
-    monkeypatch.setattr(decompress_dataset, "Cluster", InlineCluster)
-    monkeypatch.setattr(decompress_dataset, "run_to_end", partial(run_to_end, run=InlineCluster.run))
-    monkeypatch.setattr(verify_dataset, "Cluster", InlineCluster)
-    monkeypatch.setattr(verify_dataset, "run_shards", InlineCluster.run)
+    run_inline(monkeypatch, decompress_dataset, verify_dataset)
     return Path(shutil.copytree(request.param, tmp_path / "golden"))
 
 

@@ -17,7 +17,7 @@ from pipeline.cluster.run import run_to_end
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
-from tests.inline import InlineCluster
+from tests.inline import InlineCluster, run_inline
 
 NUM_IMAGES = 96
 
@@ -28,8 +28,7 @@ class Killed(Exception):
 
 @pytest.fixture(autouse=True)
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compress_dataset, "Cluster", InlineCluster)
-    monkeypatch.setattr(compress_dataset, "run_to_end", partial(run_to_end, run=InlineCluster.run))
+    run_inline(monkeypatch, compress_dataset)
     monkeypatch.setattr("jobs.budget.SAMPLE_SIZE", 16)
 
 

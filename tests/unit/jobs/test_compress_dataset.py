@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from bls.bundle import load_bundle, save_bundle
 from jobs import compress_dataset, decompress_dataset
 from jobs.options import InputOptions
 from pipeline.cluster.cluster import Cluster
-from pipeline.cluster.run import Result, run_to_end
+from pipeline.cluster.run import Result
 from pipeline.console.text import num_bytes_text
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import SCHEMA_VERSION, STORED_SIZES
@@ -30,14 +29,12 @@ from pipeline.storage.local import LocalFolder
 from tests.bundles import small_network
 from tests.faulty_disk import DeathError
 from tests.images import random_fields
-from tests.inline import InlineCluster
+from tests.inline import InlineCluster, run_inline
 
 
 @pytest.fixture(autouse=True)
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    for job in (compress_dataset, decompress_dataset):
-        monkeypatch.setattr(job, "Cluster", InlineCluster)
-        monkeypatch.setattr(job, "run_to_end", partial(run_to_end, run=InlineCluster.run))
+    run_inline(monkeypatch, compress_dataset, decompress_dataset)
 
 
 @pytest.fixture

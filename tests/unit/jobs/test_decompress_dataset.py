@@ -1,19 +1,17 @@
 """The decompress job with its one worker in this process."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from jobs import decompress_dataset
-from pipeline.cluster.run import run_to_end
 from pipeline.console.exits import ExitCode
 from pipeline.ledger.output import Output
 from tests.compressed import compress
 from tests.datasets import pixels
-from tests.inline import InlineCluster
+from tests.inline import run_inline
 
 
 @pytest.fixture
@@ -27,8 +25,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def decompress(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.setattr(decompress_dataset, "Cluster", InlineCluster)
-    monkeypatch.setattr(decompress_dataset, "run_to_end", partial(run_to_end, run=InlineCluster.run))
+    run_inline(monkeypatch, decompress_dataset)
 
     def run(*arguments: str) -> int:
         folders = ["--input", str(tmp_path / "out"), "--output", str(tmp_path / "restored")]

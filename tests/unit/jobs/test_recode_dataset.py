@@ -24,7 +24,7 @@ from pipeline.read.torch_dataset import CompressedImages
 from tests.bundles import small_network
 from tests.compressed import compress
 from tests.datasets import commit_instead, pixels
-from tests.inline import InlineCluster
+from tests.inline import InlineCluster, run_inline
 
 
 @pytest.fixture
@@ -46,11 +46,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    for job in (compress_dataset, decompress_dataset, recode_dataset, verify_dataset):
-        monkeypatch.setattr(job, "Cluster", InlineCluster)
-    for job in (compress_dataset, decompress_dataset, recode_dataset):
-        monkeypatch.setattr(job, "run_to_end", partial(run_to_end, run=InlineCluster.run))
-    monkeypatch.setattr(verify_dataset, "run_shards", InlineCluster.run)
+    run_inline(monkeypatch, compress_dataset, decompress_dataset, recode_dataset, verify_dataset)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from PIL import Image
 
 from jobs import compress_dataset, verify_dataset
 from jobs.verify_dataset import VerifyDataset
-from pipeline.cluster.run import run_to_end
 from pipeline.console.exits import ExitCode
 from pipeline.ledger.output import Output
 from tests.datasets import commit_instead, pixels
-from tests.inline import InlineCluster
+from tests.inline import run_inline
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +28,17 @@ def undamaged(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Pa
         Image.fromarray(pixels(20 + seed, 24, seed=seed)).save(root / "in" / f"{seed}.png")
     (root / "in" / "7.png").write_bytes(b"broken")
     with pytest.MonkeyPatch.context() as patch:
-        run_inline(patch)
+        run_inline(patch, compress_dataset, verify_dataset)
         assert compress(root, tiny_bundle) == ExitCode.DONE_WITH_QUARANTINED
     return root
 
 
 @pytest.fixture
 def root(undamaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    run_inline(monkeypatch)
+    run_inline(monkeypatch, compress_dataset, verify_dataset)
     shutil.copytree(undamaged / "ds", tmp_path / "ds")
     (tmp_path / "in").symlink_to(undamaged / "in")
     return tmp_path
-
-
-def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compress_dataset, "Cluster", InlineCluster)
-    monkeypatch.setattr(compress_dataset, "run_to_end", partial(run_to_end, run=InlineCluster.run))
-    monkeypatch.setattr(verify_dataset, "Cluster", InlineCluster)
-    monkeypatch.setattr(verify_dataset, "run_shards", InlineCluster.run)
 
 
 def compress(root: Path, bundle: Path) -> int:

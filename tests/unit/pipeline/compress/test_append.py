@@ -11,25 +11,20 @@ from PIL import Image
 
 from jobs import compress_dataset, decompress_dataset, query_metrics, recode_dataset, verify_dataset
 from pipeline import CompressedImages, bitstream_files
-from pipeline.cluster.run import run_to_end
 from pipeline.console.exits import ExitCode
 from pipeline.ledger.output import Output
 from pipeline.read.dataset import CompressedDataset
 from pipeline.report.run import gather
 from tests.campaigns.append import grow
 from tests.datasets import pixels
-from tests.inline import InlineCluster
+from tests.inline import run_inline
 
 Job = Callable[..., int]
 
 
 @pytest.fixture(autouse=True)
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    for job in (compress_dataset, decompress_dataset, recode_dataset, verify_dataset):
-        monkeypatch.setattr(job, "Cluster", InlineCluster)
-    for job in (compress_dataset, decompress_dataset, recode_dataset):
-        monkeypatch.setattr(job, "run_to_end", partial(run_to_end, run=InlineCluster.run))
-    monkeypatch.setattr(verify_dataset, "run_shards", InlineCluster.run)
+    run_inline(monkeypatch, compress_dataset, decompress_dataset, recode_dataset, verify_dataset)
 
 
 @pytest.fixture

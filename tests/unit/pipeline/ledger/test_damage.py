@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ import pytest
 from PIL import Image
 
 from jobs import compress_dataset, decompress_dataset, query_metrics, report
-from pipeline.cluster.run import run_to_end
 from pipeline.console.exits import ExitCode, exit_code
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.read.torch_dataset import CompressedImages
 from tests.compressed import compress
 from tests.datasets import commit_instead, pixels
-from tests.inline import InlineCluster
+from tests.inline import run_inline
 
 Job = Callable[[Path, Path], int]
 
@@ -89,9 +87,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path
 
 @pytest.fixture(autouse=True)
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    for job in (compress_dataset, decompress_dataset):
-        monkeypatch.setattr(job, "Cluster", InlineCluster)
-        monkeypatch.setattr(job, "run_to_end", partial(run_to_end, run=InlineCluster.run))
+    run_inline(monkeypatch, compress_dataset, decompress_dataset)
 
 
 def file_of(root: Path, kind: str) -> Path:
