@@ -229,6 +229,7 @@ class ShardCompressor:
         return item
 
     def _measure(self, item: _SourceItem) -> _SourceItem:
+        self._measure_distortion(item)
         if item.ok and self._config.raised_from is not None:
             self._raise_quality(item)
         if item.ok:
@@ -236,7 +237,7 @@ class ShardCompressor:
             with item.stage("quality_seconds"):
                 bits = self._codec.estimate_bits(item.symbols, quality=item.row["quality"])
                 item.symbols = None
-                item.row.update(rate_and_distortion(item), estimated_bpp=bits / num_pixels(item))
+                item.row["estimated_bpp"] = bits / num_pixels(item)
                 self._check_psnr(item.row["psnr_db"])
                 if is_sampled(item.reference.key, self._config.ms_ssim_share):
                     item.row["ms_ssim"] = item.ms_ssim or measures.ms_ssim(item.image.pixels, item.x_hat)
@@ -250,12 +251,16 @@ class ShardCompressor:
         """Code an image that came out worse than is wanted again, at the lowest quality that is good enough."""
         spec, wanted = self._config.codec, self._config.min_psnr_db
         assert wanted is not None
-        with item.stage("quality_seconds"):
-            psnr_db = rate_and_distortion(item)["psnr_db"]
-        if psnr_db is not None and psnr_db < wanted:
+        if (psnr_db := item.row["psnr_db"]) is not None and psnr_db < wanted:
             target = Target("psnr_db", wanted)
             code_to_target(self._codec, item, target=target, coder=spec.coder, effort=spec.effort)
             synthesize(self._codec, [item])  # where the search did not need to
+            self._measure_distortion(item)
+
+    def _measure_distortion(self, item: _SourceItem) -> None:
+        if item.ok:
+            with item.stage("quality_seconds"):
+                item.row.update(rate_and_distortion(item))
 
     def _check_psnr(self, psnr_db: float | None) -> None:
         """Raise an ImageError where an image came out worse than is wanted; None is an image without error."""
