@@ -145,12 +145,31 @@ def _fit_values(values: Float32[np.ndarray, "f n"]) -> Iterator[tuple[np.ndarray
     products = (scaled @ scaled.T).astype(np.float64)
     products[np.diag_indices(len(products))] *= 1.001
     products[np.diag_indices(len(products))] += RIDGE
+    inverse = np.empty((0, 0))  # of the products of all places in channels coded before
     for channel in range(len(values) // NUM_OFFSETS):
         own, others = _features(channel)
         features, target = np.concatenate([own, others]), channel * NUM_OFFSETS + CENTRE
-        weights = np.linalg.solve(products[np.ix_(features, features)], products[features, target])
+        of_both = products[np.ix_(others, np.append(own, target))]
+        part = inverse @ of_both
+        own_weights = np.linalg.solve(
+            products[np.ix_(own, own)] - of_both[:, :-1].T @ part[:, :-1],
+            products[own, target] - of_both[:, :-1].T @ part[:, -1],
+        )
+        weights = np.concatenate([own_weights, part[:, -1] - part[:, :-1] @ own_weights])
         chosen = _heaviest(own, others, weights * np.sqrt(products.diagonal()[features]))
         yield chosen, np.linalg.solve(products[np.ix_(chosen, chosen)], products[chosen, target])
+        places = channel * NUM_OFFSETS + np.arange(len(PLACES))
+        inverse = _grown(inverse, products[np.ix_(others, places)], products[np.ix_(places, places)])
+
+
+def _grown(
+    inverse: Float64[np.ndarray, "f f"], beside: Float64[np.ndarray, "f k"], corner: Float64[np.ndarray, "k k"]
+) -> Float64[np.ndarray, "g g"]:
+    """Return the inverse of a symmetric matrix that has grown by some rows and columns, from its inverse before."""
+    part = inverse @ beside
+    new = np.linalg.inv(corner - beside.T @ part)
+    grown: np.ndarray = np.block([[inverse + part @ new @ part.T, -part @ new], [-new @ part.T, new]])
+    return grown
 
 
 def _fit_magnitudes(magnitudes: Float32[np.ndarray, "f n"]) -> Iterator[tuple[np.ndarray, Float64[np.ndarray, " f"]]]:
