@@ -5,7 +5,7 @@ Letters in shapes: b batch, c latent channels, k points.
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bls.ladder import INDEX_STEPS, QualityRange, index_of, lmbda_of
@@ -19,14 +19,16 @@ class Gains(nn.Module):
     """Gains that are learnt; they start from the theory's values and never fall with quality."""
 
     points: Tensor
+    theory: Tensor
 
     def __init__(self, channels: int, qualities: QualityRange) -> None:
         super().__init__()
         points = qualities.spread(POINT_SPACING)
         self.register_buffer("points", torch.tensor(points))
         # At high resolution the best step of a uniform quantiser is proportional to lmbda ** -1/2.
-        start = [0.5 * np.log(lmbda_of(point) / lmbda_of(qualities.high)) for point in points[:-1]]
-        self.log_gain = nn.Parameter(torch.tensor(start)[:, None].repeat(1, channels).float())
+        theory = [[0.5 * np.log(lmbda_of(point) / lmbda_of(qualities.high))] for point in points[:-1]]
+        self.register_buffer("theory", torch.tensor(theory).view(-1, 1), persistent=False)
+        self.log_gain = nn.Parameter(self.theory.float().repeat(1, channels))
 
     def forward(self, quality: Float[Tensor, " b"]) -> Float[Tensor, "b c 1 1"]:
         """Return the gains of all channels at each quality."""
@@ -39,8 +41,14 @@ class Gains(nn.Module):
         return torch.lerp(log_gain[above - 1], log_gain[above], part).exp()[:, :, None, None]
 
     @torch.no_grad()
-    def project(self) -> None:
-        """Make the gains rise with quality again, after an optimiser step."""
+    def project(self, used: Bool[Tensor, " c"]) -> None:
+        """Make the gains rise with quality again after an optimiser step, and those of used channels as theory has it.
+
+        That is on average: a channel may differ. Left alone, the gains at both ends of a range move inwards, where the
+        transforms are good, and the range's lowest and highest rates are lost (docs/decisions/0013).
+        """
+        if used.any():
+            self.log_gain.sub_((self.log_gain - self.theory)[:, used].mean(1, keepdim=True))
         flipped, _ = self.log_gain.flip(0).clamp(max=0).cummin(0)
         self.log_gain.copy_(flipped.flip(0))
 

@@ -9,7 +9,7 @@ Letters in shapes: b batch, c image channels, h and w image size, m latent chann
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bls.ladder import QualityRange, lmbda_of
@@ -21,6 +21,9 @@ from bls.training.noise import add_uniform_noise, straight_through
 from bls.training.parallel import BatchPart
 from bls.transforms.networks import AnalysisTransform, SynthesisTransform, TransformConfig
 from bls.transforms.quantization import quantize
+
+USED_SPREAD = 0.3
+"""Root mean square, in steps of the quantiser, above which a channel's symbols are not almost all zero."""
 
 
 class RelaxedLoss(NamedTuple):
@@ -91,6 +94,13 @@ class Model(nn.Module):
             mse = d if distortion is mse_255 else mse_255(x, x_tilde)
         loss, bpp, d, mse = (each.sum() / part.total for each in (loss, bpp, d, mse))
         return RelaxedLoss(loss, bpp, d, mse, y.detach())
+
+    @torch.no_grad()
+    def used_channels(self) -> Bool[Tensor, " m"]:
+        """Return which channels are more than zeros in the middle of the range."""
+        gain = self.gains(torch.tensor([self.qualities.middle], device=self.gains.points.device))[0, :, 0, 0]
+        used: Tensor = self.density.spread() * gain > USED_SPREAD
+        return used
 
     def _probability(
         self,

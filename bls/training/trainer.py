@@ -207,8 +207,8 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
         self.optimizer.step()
         apply_constraints(self.model, self.model.config)
-        self.model.gains.project()
         self.model.density.update(relaxed.y, of_all_processes=True)
+        self.model.gains.project(self.model.used_channels())
         self.schedule.observe(loss)
         self.step += 1
         return StepMetrics(self.step, loss, bpp, 10 * math.log10(255**2 / max(mse_255, 1e-9)), learning_rate)

@@ -6,6 +6,8 @@ from bls.ladder import QualityRange, index_of, lmbda_of
 from bls.training.gains import Gains, draw_qualities
 from bls.transforms.gains import StoredGains
 
+NONE_USED = torch.zeros(50, dtype=torch.bool)
+
 
 def test_gains_start_as_theory_has_them() -> None:
     gains = Gains(3, QualityRange(2, 5))
@@ -31,12 +33,24 @@ def test_projected_gains_rise_with_quality() -> None:
     gains = Gains(50, QualityRange(1, 8))
     with torch.no_grad():
         gains.log_gain.copy_(torch.randn(gains.log_gain.shape, generator=torch.Generator().manual_seed(0)))
-    gains.project()
+    gains.project(NONE_USED)
     log_gain = torch.tensor(gains.stored().log_gain)
     assert (log_gain.diff(dim=0) >= 0).all() and (log_gain[-1] == 0).all()
     before = gains.log_gain.clone()
-    gains.project()
+    gains.project(NONE_USED)
     assert torch.equal(gains.log_gain, before)
+
+
+def test_projected_gains_of_used_channels_are_those_of_theory_on_average() -> None:
+    gains, used = Gains(50, QualityRange(1, 8)), torch.arange(50) < 20
+    theory = gains.log_gain.detach().clone()
+    with torch.no_grad():
+        noise = 0.01 * torch.randn(gains.log_gain.shape, generator=torch.Generator().manual_seed(0))
+        gains.log_gain.mul_(0.7).add_(noise)  # as if both ends had moved inwards
+    gains.project(used)
+    torch.testing.assert_close(gains.log_gain[:, used].mean(1), theory[:, 0])
+    deviation = gains.log_gain[:, used] - theory[:, used]
+    torch.testing.assert_close(deviation, noise[:, used] - noise[:, used].mean(1, keepdim=True))
 
 
 @pytest.mark.parametrize(
