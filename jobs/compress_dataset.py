@@ -48,6 +48,7 @@ from pipeline.console.text import (
     bitstreams_row,
     counts_text,
     grown_row,
+    kept_row,
     mean_text,
     num_bytes_text,
     rate_text,
@@ -75,9 +76,9 @@ _NO_MS_SSIM = "none: not asked for, or no image has 161 pixels a side"
 class CompressDataset:
     """Compress a dataset of images into bitstreams and metrics, on Ray.
 
-    Every image ends as a verified bitstream, or as a quarantined row that says why not. To go on with a run that was
-    stopped, give the same command again. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done with
-    quarantined images.
+    Every image ends as a verified bitstream, or with --keep-smaller as the original file, or as a quarantined row that
+    says why not. To go on with a run that was stopped, give the same command again. Exit codes: 0 all done, 1 failed, 2
+    wrong usage, 3 done with quarantined images.
     """
 
     images: OmitArgPrefixes[InputOptions]
@@ -96,6 +97,8 @@ class CompressDataset:
     raise_quality: bool = False
     """Code images that fall short of --min-psnr-db again, at the lowest quality that reaches it; only those that no
     quality brings there are quarantined."""
+    keep_smaller: bool = False
+    """Keep an original as it is, byte for byte, where its bitstream and what is stored beside it would be larger."""
     ms_ssim: str = "all"
     """Images whose MS-SSIM is measured: `all`, `none`, or a sample such as `10%`. Images with fewer than 161
     pixels a side never have one: its coarsest window does not fit into them."""
@@ -199,6 +202,7 @@ def _worker_config(config: CompressDataset) -> CompressionConfig:
         max_total_bytes=config.goal.budget,
         min_psnr_db=config.min_psnr_db,
         raised_from=config.goal.common_quality if config.raise_quality else None,
+        keep_smaller=config.keep_smaller,
         ms_ssim_share=config.ms_ssim_share,
         columns=config.images.columns,
         num_threads=config.cluster.cpus_per_worker,
@@ -308,6 +312,7 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
             ("images", counts_text("compressed", total, num_left=result.num_left)),
             *size_rows("source", "stored", total),
             *grown_row(total),
+            *kept_row(total),
             *bitstreams_row(total),
             ("bpp", rate_text(total)),
             ("PSNR", mean_text(total.psnr_db, ".2f", "dB")),

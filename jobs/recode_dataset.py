@@ -32,7 +32,7 @@ from pipeline.console.printing import (
     say,
     shown,
 )
-from pipeline.console.text import counts_text, rate_text, size_rows
+from pipeline.console.text import counts_text, kept_row, rate_text, size_rows
 from pipeline.ledger.manifest import Manifest
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
@@ -152,6 +152,7 @@ def _print_result(config: RecodeDataset, source: CompressedDataset, output: Outp
         [
             ("images", counts_text("recoded", total, num_left=result.num_left)),
             *size_rows(f"bitstreams, {source.manifest.settings['coder']}", f"bitstreams, {config.coder}", sizes),
+            *kept_row(total),
             ("bpp", rate_text(total)),
             ("this run", result.speed),
             ("metrics", metrics_glob(output)),

@@ -129,7 +129,8 @@ def _pictures(run: RunReport, pairs: Pairs) -> list[Shown]:
 
 def _compared(run: RunReport, number: int) -> list[Row]:
     """Return the images on which other codecs are measured: the first of the sample, which is in random order."""
-    small = [row for row in run.sample if row["width"] * row["height"] <= _MAX_COMPARED_PIXELS]
+    coded = [row for row in run.sample if row["status"] == Status.OK]
+    small = [row for row in coded if row["width"] * row["height"] <= _MAX_COMPARED_PIXELS]
     return small[:number]
 
 

@@ -4,10 +4,12 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """`ok`, or the reason for which an image is quarantined; docs/metrics.md says what to do about each."""
+    """`ok`, `kept`, or the reason for which an image is quarantined; docs/metrics.md says what to do about each."""
 
     OK = "ok"
     """The image was compressed and verified, or restored, or measured."""
+    KEPT = "kept"
+    """The original file is stored, or restored, as it was: its bitstream would be larger (--keep-smaller)."""
     EMPTY = "empty"
     """The file has no bytes."""
     NOT_AN_IMAGE = "not_an_image"
@@ -38,3 +40,7 @@ class Status(StrEnum):
     """An error that has no status of its own; `error_class` and `error_message` say which."""
     CRASHED = "crashed"
     """The process that worked on the image died, each time that it was tried."""
+
+
+GOOD = (Status.OK, Status.KEPT)
+"""Statuses of images that are not quarantined."""

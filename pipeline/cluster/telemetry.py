@@ -15,12 +15,12 @@ class Telemetry:
     def __init__(self, job: str) -> None:
         self._job = job
         self._images = _counter(
-            "bls_images_total", "Images that are committed, by status: ok, or the reason.", "status"
+            "bls_images_total", "Images that are committed, by status: ok, kept, or the reason.", "status"
         )
         self._shards = _counter("bls_shards_total", "Shards that are committed.")
-        self._pixels = _counter("bls_pixels_total", "Pixels of the images that are committed and ok.")
-        self._bytes_in = _counter("bls_bytes_in_total", "Bytes read of the images that are committed and ok.")
-        self._bytes_out = _counter("bls_bytes_out_total", "Bytes written of the images that are committed and ok.")
+        self._pixels = _counter("bls_pixels_total", "Pixels of the images that are committed and good.")
+        self._bytes_in = _counter("bls_bytes_in_total", "Bytes read of the images that are committed and good.")
+        self._bytes_out = _counter("bls_bytes_out_total", "Bytes written of the images that are committed and good.")
         self._stages = _counter(
             "bls_stage_seconds_total", "Seconds that images spent in a stage, added up over images.", "stage"
         )
@@ -33,8 +33,8 @@ class Telemetry:
         """Count a shard whose marker arrived."""
         tags = {"job": self._job}
         self._shards.inc(1, tags)
-        num_ok = summary.num_images - summary.num_quarantined
-        for status, count in {Status.OK: num_ok, **summary.quarantined}.items():
+        num_ok = summary.num_images - summary.num_quarantined - summary.num_kept
+        for status, count in {Status.OK: num_ok, Status.KEPT: summary.num_kept, **summary.quarantined}.items():
             _increase(self._images, count, {**tags, "status": status})
         _increase(self._pixels, summary.num_pixels, tags)
         _increase(self._bytes_in, summary.num_bytes_in, tags)

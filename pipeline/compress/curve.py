@@ -12,7 +12,7 @@ from pipeline.console.text import num_bytes_text
 from pipeline.ledger.schema import STORED_SIZES
 from pipeline.ledger.shard import Shard
 from pipeline.sources.reference import ImageReference
-from pipeline.status import Status
+from pipeline.status import GOOD
 
 MAX_PIXELS = 2**24
 """Pixels of a sample, about: a minute or two of one CPU."""
@@ -106,7 +106,7 @@ def measure_curve(
     while len(rows) < len(sample) and sum(_num_pixels(row) for row in rows) < max_pixels:
         chunk = tuple(sample[len(rows) : len(rows) + _CHUNK_SIZE])
         rows += compressor.measure(Shard(0, chunk, quality=first))
-    if not any(row["status"] == Status.OK for row in rows):
+    if not any(row["status"] in GOOD for row in rows):
         raise ValueError(f"none of {len(rows)} images can be compressed, {rows[0]['key']}: {rows[0]['error_message']}")
     qualities = {served[0].low, *(quality for each in served for quality in each.whole), served[-1].high}
     shard = Shard(0, tuple(sample[: len(rows)]))
@@ -122,11 +122,11 @@ def _at(shard: Shard, quality: float) -> Shard:
 
 
 def _point(quality: float, rows: Sequence[Mapping[str, Any]]) -> Point:
-    good = [row for row in rows if row["status"] == Status.OK]
+    good = [row for row in rows if row["status"] in GOOD]
     num_bytes = sum(row[name] or 0 for row in good for name in STORED_SIZES)
     psnrs_db = [row["psnr_db"] for row in good if row["psnr_db"] is not None]
     return Point(quality, num_bytes / len(rows), sum(psnrs_db) / len(psnrs_db) if psnrs_db else None)
 
 
 def _num_pixels(row: Mapping[str, Any]) -> int:
-    return row["width"] * row["height"] if row["status"] == Status.OK else 0
+    return row["width"] * row["height"] if row["status"] in GOOD else 0

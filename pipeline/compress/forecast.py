@@ -11,7 +11,7 @@ from pipeline.console.text import duration_text, num_bytes_text
 from pipeline.ledger.schema import SOURCE_SIZES, STORED_SIZES
 from pipeline.ledger.shard import Shard
 from pipeline.sources.reference import ImageReference
-from pipeline.status import Status
+from pipeline.status import GOOD, Status
 
 SAMPLE_SIZE = 32
 _CHUNK_SIZE = 8  # images that are measured together
@@ -36,7 +36,9 @@ class Forecast:
     def report(self, *, num_images: int, num_left: int, num_workers: int) -> list[tuple[str, str]]:
         """Return the rows of a table with estimates for the whole."""
         seconds = self.seconds / len(self.rows) * num_left / num_workers
-        num_bad = sum(row["status"] != Status.OK for row in self.rows)
+        num_bad = sum(row["status"] not in GOOD for row in self.rows)
+        num_kept = sum(row["status"] == Status.KEPT for row in self.rows)
+        kept = f", {num_kept} kept" if num_kept else ""
         return [
             ("source", self._total(SOURCE_SIZES, num_images)),
             ("stored", self._total(STORED_SIZES, num_images)),
@@ -44,12 +46,12 @@ class Forecast:
             ("PSNR", self._mean("psnr_db", ".2f", " dB")),
             ("time", f"about {duration_text(seconds)} with {num_workers} workers such as this process"),
             *self._effort(),
-            ("sample", f"{len(self.rows)} of {num_images} images at random, {num_bad} of them quarantined"),
+            ("sample", f"{len(self.rows)} of {num_images} images at random{kept}, {num_bad} of them quarantined"),
         ]
 
     def _effort(self) -> list[tuple[str, str]]:
         """Tell what part of the work effort takes, if there is any."""
-        good = [row for row in self.rows if row["status"] == Status.OK]
+        good = [row for row in self.rows if row["status"] in GOOD]
         if not good or not good[0]["effort"]:
             return []
         seconds = sum(row["analysis_seconds"] for row in good)
@@ -59,11 +61,11 @@ class Forecast:
         return [(f"effort {good[0]['effort']}", f"{100 * seconds / total:.0f} % of the work is analysis, {speed}")]
 
     def _values(self, column: str) -> list[float]:
-        return [row[column] for row in self.rows if row["status"] == Status.OK and row[column] is not None]
+        return [row[column] for row in self.rows if row["status"] in GOOD and row[column] is not None]
 
     def _total(self, columns: Sequence[str], num_images: int) -> str:
         """Say what the images add up to, quarantined ones left out, and the standard error of that."""
-        values = [sum(row[column] or 0 for column in columns) for row in self.rows if row["status"] == Status.OK]
+        values = [sum(row[column] or 0 for column in columns) for row in self.rows if row["status"] in GOOD]
         if not values:
             return "unknown"
         num_good = num_images * len(values) / len(self.rows)
@@ -74,7 +76,7 @@ class Forecast:
 
     def _rate(self) -> str:
         """Say what all bits over all pixels are."""
-        good = [row for row in self.rows if row["status"] == Status.OK]
+        good = [row for row in self.rows if row["status"] in GOOD]
         if not good:
             return "unknown"
         total = 8 * sum(row["num_bytes"] for row in good) / sum(row["width"] * row["height"] for row in good)

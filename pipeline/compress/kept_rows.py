@@ -9,7 +9,7 @@ from pipeline.ledger.damage import read_table
 from pipeline.ledger.markers import CommittedFile, Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, CARRIED, METRICS
-from pipeline.status import Status
+from pipeline.status import GOOD
 
 Rows = dict[str, dict[str, Any]]  # by key
 
@@ -28,7 +28,7 @@ class KeptRows:
             return cls()
         metrics = _read(output, marker.files["metrics"], METRICS)
         bitstreams = _read(output, marker.files["bitstreams"], BITSTREAMS)
-        return cls({key: row for key, row in metrics.items() if row["status"] == Status.OK}, bitstreams)
+        return cls({key: row for key, row in metrics.items() if row["status"] in GOOD}, bitstreams)
 
 
 def _read(output: Output, file: CommittedFile, schema: pa.Schema) -> Rows:

@@ -24,6 +24,7 @@ def settings_of(source: Source, config: CompressionConfig, *, curve: Mapping[str
         "curve": curve,
         "min_psnr_db": config.min_psnr_db,
         "raise_quality": config.raised_from is not None,
+        "keep_smaller": config.keep_smaller,
         "coder": config.codec.coder,
         "effort": config.codec.effort,
         "max_pixels": config.codec.max_pixels,

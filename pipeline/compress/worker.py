@@ -25,6 +25,7 @@ from pipeline.compress.coding import (
     quality_columns,
     rate_and_distortion,
 )
+from pipeline.compress.keeping import is_to_be_kept, keep
 from pipeline.compress.kept_rows import KeptRows
 from pipeline.images import ImageError, SourceImage
 from pipeline.ledger.markers import Marker
@@ -46,6 +47,7 @@ from pipeline.work.codec import (
     synthesize,
 )
 from pipeline.work.commit import Results, commit_once
+from pipeline.work.kept import KeptFile
 from pipeline.work.stages import batches
 from pipeline.work.threads import AHEAD_BYTES, WorkerThreads
 
@@ -65,6 +67,7 @@ class CompressionConfig:
     max_total_bytes: int | None = None
     min_psnr_db: float | None = None
     raised_from: float | None = None  # quality of the images that do not fall short of it; the codec then has all
+    keep_smaller: bool = False  # originals that are smaller than their bitstreams, as they are
     ms_ssim_share: float = 1.0
     columns: Columns | None = None
     carried: pa.DataType | None = None  # beside each image, as the source said when it was listed
@@ -206,7 +209,8 @@ class ShardCompressor:
             with item.stage("decode_seconds"):
                 item.image = images.decode(item.data, max_pixels=self._config.codec.max_pixels)
                 item.row.update(source_columns(item.image, source_num_bytes=len(item.data)))
-        item.data = b""
+        if not (item.ok and self._config.keep_smaller):
+            item.data = b""
         return item
 
     def _analyze(self, batch: list[_SourceItem], number: int) -> list[_SourceItem]:
@@ -226,26 +230,38 @@ class ShardCompressor:
         else:
             assert self._config.target is not None
             code_to_target(self._codec, item, target=self._config.target, coder=coder, effort=effort)
+        self._keep_if_smaller(item)
         return item
+
+    def _keep_if_smaller(self, item: _SourceItem) -> None:
+        """Keep the original if that is asked for and its bitstream is larger: then nothing is left to be measured."""
+        target, num_bytes = self._config.target, len(item.data)
+        if item.ok and self._config.keep_smaller and is_to_be_kept(item, num_bytes, target):
+            keep(item, num_bytes, target)
 
     def _measure(self, item: _SourceItem) -> _SourceItem:
         self._measure_distortion(item)
         if item.ok and self._config.raised_from is not None:
             self._raise_quality(item)
+        if item.ok and not item.is_kept:
+            self._measure_quality(item)
         if item.ok:
-            assert item.image is not None and item.symbols is not None and item.x_hat is not None
             with item.stage("quality_seconds"):
-                bits = self._codec.estimate_bits(item.symbols, quality=item.row["quality"])
-                item.symbols = None
-                item.row["estimated_bpp"] = bits / num_pixels(item)
-                self._check_psnr(item.row["psnr_db"])
-                if is_sampled(item.reference.key, self._config.ms_ssim_share):
-                    item.row["ms_ssim"] = item.ms_ssim or measures.ms_ssim(item.image.pixels, item.x_hat)
-                item.stored = _stored_columns(item.reference, item.image, item.bitstream)
-                item.stored[CARRIED] = item.carried
+                item.stored = {**_stored_columns(item), CARRIED: item.carried}
                 item.row["carried_num_bytes"] = self._carried_num_bytes(item.carried)
+        item.data = b""
         item.carried = item.image = item.symbols = item.x_hat = None
         return item
+
+    def _measure_quality(self, item: _SourceItem) -> None:
+        assert item.image is not None and item.symbols is not None and item.x_hat is not None
+        with item.stage("quality_seconds"):
+            bits = self._codec.estimate_bits(item.symbols, quality=item.row["quality"])
+            item.symbols = None
+            item.row["estimated_bpp"] = bits / num_pixels(item)
+            self._check_psnr(item.row["psnr_db"])
+            if is_sampled(item.reference.key, self._config.ms_ssim_share):
+                item.row["ms_ssim"] = item.ms_ssim or measures.ms_ssim(item.image.pixels, item.x_hat)
 
     def _raise_quality(self, item: _SourceItem) -> None:
         """Code an image that came out worse than is wanted again, at the lowest quality that is good enough."""
@@ -254,11 +270,12 @@ class ShardCompressor:
         if (psnr_db := item.row["psnr_db"]) is not None and psnr_db < wanted:
             target = Target("psnr_db", wanted)
             code_to_target(self._codec, item, target=target, coder=spec.coder, effort=spec.effort)
+            self._keep_if_smaller(item)
             synthesize(self._codec, [item])  # where the search did not need to
             self._measure_distortion(item)
 
     def _measure_distortion(self, item: _SourceItem) -> None:
-        if item.ok:
+        if item.ok and not item.is_kept:
             with item.stage("quality_seconds"):
                 item.row.update(rate_and_distortion(item))
 
@@ -301,12 +318,16 @@ def source_columns(image: SourceImage, *, source_num_bytes: int) -> dict[str, An
     }
 
 
-def _stored_columns(reference: ImageReference, image: SourceImage, bitstream: bytes) -> dict[str, Any]:
+def _stored_columns(item: _SourceItem) -> dict[str, Any]:
+    reference, image = item.reference, item.image
+    assert image is not None
+    columns = {"key": reference.key, "stem": reference.stem, "mode": image.mode}
+    if item.is_kept:
+        kept = KeptFile.of(item.data, key=reference.key, source_format=image.source_format)
+        return {**columns, **kept.columns()}
     return {
-        "key": reference.key,
-        "stem": reference.stem,
-        "bitstream": bitstream,
-        "mode": image.mode,
+        **columns,
+        "bitstream": item.bitstream,
         "exif": image.exif,
         "icc_profile": image.icc_profile,
         "alpha_png": image.alpha_png,

@@ -74,5 +74,7 @@ def sums(summary: Summary) -> dict[str, Any]:
         "num_targets_missed": summary.num_targets_missed,
         "num_grown": summary.num_grown,
         "num_bytes_grown": summary.num_bytes_grown,
+        "num_kept": summary.num_kept,
+        "num_bytes_kept": summary.num_bytes_kept,
         "stage_seconds": dict(summary.stage_seconds),
     }

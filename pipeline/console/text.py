@@ -48,8 +48,8 @@ def size_rows(name_in: str, name_out: str, summary: Summary) -> list[tuple[str, 
 
 
 def bitstreams_row(summary: Summary) -> list[tuple[str, str]]:
-    """Return the row that tells how much of what is stored are bitstreams; none where that is all."""
-    if not (others := summary.num_bytes_out - summary.num_bytes_bitstreams):
+    """Return the row that tells how much of what is stored are bitstreams; none where nothing is beside them."""
+    if not (others := summary.num_bytes_out - summary.num_bytes_bitstreams - summary.num_bytes_kept):
         return []
     more = f"{num_bytes_text(others)} more are EXIF, ICC, alpha and carried data"
     return [("bitstreams", f"{num_bytes_text(summary.num_bytes_bitstreams)}; {more}")]
@@ -63,6 +63,14 @@ def grown_row(summary: Summary) -> list[tuple[str, str]]:
     return [("larger", f"{images} more bytes than the source, {num_bytes_text(summary.num_bytes_grown)} in all")]
 
 
+def kept_row(summary: Summary) -> list[tuple[str, str]]:
+    """Return the row that tells how many originals were kept; none where there are none."""
+    if not summary.num_kept:
+        return []
+    images = "1 original is" if summary.num_kept == 1 else f"{summary.num_kept} originals are"
+    return [("kept", f"{images} stored, {num_bytes_text(summary.num_bytes_kept)}: bitstreams would be larger")]
+
+
 def _ratio_text(num_bytes: int, of: int) -> str:
     if not of:
         return ""
@@ -72,7 +80,9 @@ def _ratio_text(num_bytes: int, of: int) -> str:
 def counts_text(verb: str, total: Summary, *, num_left: int) -> str:
     """Say what became of the images, and how many are left."""
     left = f", {num_left} left" if num_left else ""
-    return f"{total.num_images - total.num_quarantined} {verb}, {total.num_quarantined} quarantined{left}"
+    kept = f", {total.num_kept} kept" if total.num_kept else ""
+    num_others = total.num_images - total.num_quarantined - total.num_kept
+    return f"{num_others} {verb}{kept}, {total.num_quarantined} quarantined{left}"
 
 
 def mean_text(mean: Mean, spec: str, unit: str = "") -> str:
@@ -83,7 +93,7 @@ def mean_text(mean: Mean, spec: str, unit: str = "") -> str:
 
 
 def rate_text(summary: Summary) -> str:
-    """Return the bits of all bitstreams over all pixels, and beside it the mean of the images' own rates."""
+    """Return all bits over all pixels, and beside it the mean of the images' own rates."""
     if summary.total_bpp is None or summary.bpp.value is None:
         return "none"
     return f"{summary.total_bpp:.3f} (all bits over all pixels; mean of images {summary.bpp.value:.3f})"

@@ -40,10 +40,16 @@ class RestoredImage:
 
     position: int
     stem: str
+    extension: str
     data: bytes
     width: int
     height: int
     carried: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Return its name."""
+        return self.stem + self.extension
 
 
 class RestoredFiles(Protocol):
@@ -73,7 +79,6 @@ def open_restored(
     container: str, *, output: Output, shard: int, image_format: str, bitstreams: Bitstreams, rows: Sequence[int]
 ) -> Iterator[RestoredFiles]:
     """Open what takes the images of a shard, which are those of the given rows of a file of bitstreams."""
-    extension = FORMATS[image_format]
     images = output.folder.child("images")
     # Files without a name: no killed process leaves one behind.
     with tempfile.TemporaryFile() as spool, tempfile.TemporaryFile() as result:
@@ -81,13 +86,13 @@ def open_restored(
             name = tar_name(shard)
             if output.record_written(shard, [name]):
                 raise _foreign(f"{images}/{name}")
-            yield RestoredTar(extension, _Spool(spool), result, images, name)
+            yield RestoredTar(_Spool(spool), result, images, name)
         elif container == "parquet":
-            yield RestoredTable(extension, _Spool(spool), result, bitstreams, rows)
+            yield RestoredTable(_Spool(spool), result, bitstreams, rows)
         else:
-            names = [name for name in _file_names(bitstreams, rows, extension) if _is_safe(name)]
+            names = [name for name in _file_names(bitstreams, rows, FORMATS[image_format]) if _is_safe(name)]
             foreign = output.record_written(shard, names)
-            yield RestoredFolder(extension, images, foreign)
+            yield RestoredFolder(images, foreign)
 
 
 class RestoredFolder:
@@ -96,18 +101,16 @@ class RestoredFolder:
     Files of the names in `foreign` were there before and stay as they are.
     """
 
-    def __init__(self, extension: str, folder: Folder, foreign: Collection[str]) -> None:
-        self._extension = extension
+    def __init__(self, folder: Folder, foreign: Collection[str]) -> None:
         self._folder = folder
         self._foreign = foreign
 
     def add(self, image: RestoredImage) -> str:
         """Write an image file."""
-        path = image.stem + self._extension
-        if path in self._foreign:
-            raise _foreign(f"{self._folder}/{path}")
-        self._folder.write(path, image.data)
-        return path
+        if image.path in self._foreign:
+            raise _foreign(f"{self._folder}/{image.path}")
+        self._folder.write(image.path, image.data)
+        return image.path
 
     def finish(self) -> Mapping[str, IO[bytes]]:
         """Return nothing: the files are there."""
@@ -121,8 +124,7 @@ class RestoredTar:
     others one `json`. WebDataset cuts a name at the first dot of its last part, so dots of the stem are escaped there.
     """
 
-    def __init__(self, extension: str, spool: "_Spool", archive: IO[bytes], folder: Folder, name: str) -> None:
-        self._extension = extension
+    def __init__(self, spool: "_Spool", archive: IO[bytes], folder: Folder, name: str) -> None:
         self._spool = spool
         self._archive = archive
         self._folder = folder
@@ -132,9 +134,9 @@ class RestoredTar:
         """Keep the members of an image."""
         folder, slash, name = image.stem.rpartition("/")
         stem = folder + slash + name.replace("%", "%25").replace(".", "%2E")
-        path = stem + self._extension
+        path = stem + image.extension
         members = list(tar_writer.member(path, image.data))
-        taken = {self._extension}
+        taken = {image.extension}
         for extension, data in _members(image.carried):
             if "/" in extension:
                 raise UnsafeNameError(f"carried member {extension!r} is not an extension: expected one without '/'")
@@ -162,10 +164,7 @@ class RestoredTable:
     Hugging Face `datasets` see in its metadata that the images are images, and what the input said of carried columns.
     """
 
-    def __init__(
-        self, extension: str, spool: "_Spool", file: IO[bytes], bitstreams: Bitstreams, rows: Sequence[int]
-    ) -> None:
-        self._extension = extension
+    def __init__(self, spool: "_Spool", file: IO[bytes], bitstreams: Bitstreams, rows: Sequence[int]) -> None:
         self._spool = spool
         self._file = file
         self._bitstreams = bitstreams
@@ -174,7 +173,7 @@ class RestoredTable:
 
     def add(self, image: RestoredImage) -> str:
         """Keep an image."""
-        path = check_name(image.stem + self._extension)
+        path = check_name(image.path)
         self._spool.add(image.position, [image.data])
         self._images[image.position] = replace(image, data=b"", carried={})
         return path
@@ -209,7 +208,7 @@ class RestoredTable:
 
     def _row(self, stored: pa.Table, image: RestoredImage) -> pa.Table:
         values = {
-            "image": {"bytes": self._spool.read(image.position), "path": image.stem + self._extension},
+            "image": {"bytes": self._spool.read(image.position), "path": image.path},
             "width": image.width,
             "height": image.height,
         }
@@ -254,8 +253,9 @@ def _foreign(path: str) -> FileExistsError:
 
 
 def _file_names(bitstreams: Bitstreams, rows: Sequence[int], extension: str) -> list[str]:
-    stems = (stem for table in read_stored(bitstreams, rows, ["stem"]) for stem in table["stem"].to_pylist())
-    return [stem + extension for stem in stems]
+    """Return the names of the files of rows; kept originals have an extension of their own."""
+    tables = read_stored(bitstreams, rows, ["stem", "original_extension"])
+    return [row["stem"] + (row["original_extension"] or extension) for table in tables for row in table.to_pylist()]
 
 
 def _is_safe(name: str) -> bool:

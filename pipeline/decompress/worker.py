@@ -1,4 +1,4 @@
-"""Restore the images of a shard of a compressed dataset.
+"""Restore the images of a shard of a compressed dataset; originals that were kept are written as they are.
 
 Threads entropy decode and write image files while the calling thread runs the synthesis transform. An image that fails
 becomes a quarantined row and disturbs no other.
@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from bls.bitstream import BitstreamError, parse_header
 from pipeline import images
 from pipeline.decompress.containers import Container, RestoredFiles, RestoredImage, open_restored
 from pipeline.images import ImageError
@@ -37,10 +36,11 @@ from pipeline.work.codec import (
     synthesize,
 )
 from pipeline.work.commit import Results, commit_once
+from pipeline.work.kept import ORIGINAL, KeptFile, Stored, claimed_pixels, stored
 from pipeline.work.stages import batches
 from pipeline.work.threads import WorkerThreads
 
-_COLUMNS = ["key", "stem", "bitstream", "exif", "icc_profile", "alpha_png"]
+_COLUMNS = ["key", "stem", "bitstream", "exif", "icc_profile", "alpha_png", *ORIGINAL]
 # Errors of a file's name; any other error of writing concerns the output as a whole.
 _NAME_ERRORS = frozenset((errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL))
 
@@ -72,6 +72,7 @@ class _StoredItem(DecodedItem):
 
     stored: dict[str, Any]
     carried: dict[str, Any]
+    content: Stored = b""
     data: bytes = b""  # of the image file
 
 
@@ -134,8 +135,8 @@ class ShardDecompressor:
     def _process(
         self, shard: int, tables: Iterator[pa.Table], restored: RestoredFiles, crashed: Collection[int]
     ) -> list[_StoredItem]:
-        stored = self._begin(shard, tables, crashed)
-        decoded = self._threads.map_pixels(self._decode, stored, cost=_claimed_pixels)
+        begun = self._begin(shard, tables, crashed)
+        decoded = self._threads.map_pixels(self._decode, begun, cost=lambda item: claimed_pixels(item.content))
         grouped = batches(decoded, key=shape_of, cost=num_pixels, max_cost=self._config.codec.batch_pixels)
         synthesised = chain.from_iterable(synthesize(self._codec, batch) for batch in grouped)
         encoded = self._threads.map_pixels(self._encode, synthesised, cost=num_pixels)
@@ -146,9 +147,12 @@ class ShardDecompressor:
         return items
 
     def _begin(self, shard: int, tables: Iterator[pa.Table], crashed: Collection[int]) -> Iterator[_StoredItem]:
-        for position, (stored, carried) in enumerate(_rows(tables)):
-            row = {"key": stored["key"], "shard": shard, "status": Status.OK, "num_bytes": len(stored["bitstream"])}
-            item = _StoredItem(position, row, stored, {})
+        for position, (columns, carried) in enumerate(_rows(tables)):
+            content = stored(columns)
+            del columns["bitstream"], columns["original"]
+            status = Status.KEPT if isinstance(content, KeptFile) else Status.OK
+            row = {"key": columns["key"], "shard": shard, "status": status, "num_bytes": len(content)}
+            item = _StoredItem(position, row, columns, {}, content)
             if position in crashed:
                 item.quarantine(Status.CRASHED, WorkerCrashError())
             try:
@@ -158,14 +162,25 @@ class ShardDecompressor:
             yield item
 
     def _decode(self, item: _StoredItem) -> _StoredItem:
-        if item.ok:
+        content, item.content = item.content, b""
+        if isinstance(content, KeptFile):
+            self._open_kept(item, content)
+        elif item.ok:
             with item.stage("entropy_decode_seconds"):
-                item.decoded = self._codec.decode(item.stored.pop("bitstream"))
+                item.decoded = self._codec.decode(content)
                 item.row.update(width=item.decoded[0].width, height=item.decoded[0].height)
         return item
 
-    def _encode(self, item: _StoredItem) -> _StoredItem:
+    def _open_kept(self, item: _StoredItem, kept: KeptFile) -> None:
+        """Take the file of an original, which is decoded to see that it is an image."""
         if item.ok:
+            with item.stage():
+                height, width = kept.decode(max_pixels=self._config.codec.max_pixels).pixels.shape[:2]
+                item.data = kept.data
+                item.row.update(width=width, height=height, image_num_bytes=len(kept))
+
+    def _encode(self, item: _StoredItem) -> _StoredItem:
+        if item.ok and not item.is_kept:
             with item.stage("image_encode_seconds"):
                 carried = {name: item.stored[name] for name in ("exif", "icc_profile", "alpha_png")}
                 assert item.x_hat is not None
@@ -177,7 +192,10 @@ class ShardDecompressor:
     def _write(self, restored: RestoredFiles, item: _StoredItem) -> _StoredItem:
         if item.ok:
             size = {name: item.row[name] for name in ("width", "height")}
-            image = RestoredImage(item.position, item.stored["stem"], item.data, **size, carried=item.carried)
+            extension = item.stored["original_extension"] or images.FORMATS[self._config.image_format]
+            image = RestoredImage(
+                item.position, item.stored["stem"], extension, item.data, **size, carried=item.carried
+            )
             start = time.perf_counter()
             try:
                 item.row["path"] = restored.add(image)
@@ -192,15 +210,6 @@ class ShardDecompressor:
             item.row["write_seconds"] = time.perf_counter() - start
         item.data, item.stored, item.carried = b"", {}, {}
         return item
-
-
-def _claimed_pixels(item: _StoredItem) -> int:
-    """Return how many pixels a bitstream that is not decoded yet says it has."""
-    try:
-        header = parse_header(item.stored["bitstream"])
-    except BitstreamError:
-        return 0
-    return header.height * header.width
 
 
 def _rows(tables: Iterator[pa.Table]) -> Iterator[tuple[dict[str, Any], dict[str, pa.Scalar]]]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from bls.bitstream import Coder
 from pipeline.provenance import code_version
 
-SCHEMA_VERSION = 7  # raised with every change of a column's name, type or meaning
+SCHEMA_VERSION = 8  # raised with every change of a column's name, type or meaning
 
 
 def _field(name: str, type_: pa.DataType, description: str, *, unit: str = "", nullable: bool = True) -> pa.Field:
@@ -25,7 +25,7 @@ _KEY = _field("key", pa.string(), "name of the image, unique in the dataset: its
 _SHARD = _field("shard", pa.int32(), "number of the shard that the image belongs to", nullable=False)
 _SOURCE_URI = _field("source_uri", pa.string(), "where the image was read, without credentials", nullable=False)
 _STEM = _field("stem", pa.string(), "path of the restored image, without its extension", nullable=False)
-_STATUS = _field("status", pa.string(), "'ok', or why the image is quarantined", nullable=False)
+_STATUS = _field("status", pa.string(), "'ok', 'kept', or why the image is quarantined", nullable=False)
 _ERROR_CLASS = _field("error_class", pa.string(), "class of the error of a quarantined image")
 _ERROR_MESSAGE = _field("error_message", pa.string(), "message of the error of a quarantined image")
 _WIDTH = _field("width", pa.int32(), "width after EXIF orientation was applied", unit="pixel")
@@ -54,11 +54,14 @@ BITSTREAMS = pa.schema(
     [
         _KEY,
         _STEM,
-        _field("bitstream", pa.binary(), "header, payload and checksum: docs/bitstream.md", nullable=False),
+        _field("bitstream", pa.binary(), "header, payload, checksum: docs/bitstream.md; null where `original` is not"),
         _MODE,
         _field("exif", pa.binary(), "EXIF of the source image, orientation tag reset to 1"),
         _field("icc_profile", pa.binary(), "ICC profile that the pixels are in; null means sRGB"),
         _field("alpha_png", pa.binary(), "alpha plane as a grayscale PNG, lossless"),
+        _field("original", pa.binary(), "file of a kept image, EXIF, ICC and alpha inside; null: it has a bitstream"),
+        _field("original_extension", pa.string(), "extension of that file, as .jpg"),
+        _field("original_crc32", pa.int64(), "CRC-32 of that file"),
     ]
 )
 
@@ -86,7 +89,7 @@ METRICS = pa.schema(
         _MODE,
         _field("source_format", pa.string(), "file format of the source image"),
         _field("source_num_bytes", pa.int64(), "size of the source image", unit="byte"),
-        _field("num_bytes", pa.int64(), "size of the bitstream, header and checksum included", unit="byte"),
+        _field("num_bytes", pa.int64(), "size of the bitstream, all included, or of a kept original", unit="byte"),
         _field("beside_num_bytes", pa.int64(), "size of EXIF, ICC and alpha beside the bitstream", unit="byte"),
         _field("carried_num_bytes", pa.int64(), "size of the carried columns or members", unit="byte"),
         _BPP,
@@ -95,7 +98,7 @@ METRICS = pa.schema(
         _MSE_255,
         _PSNR_DB,
         _MS_SSIM,
-        _field("quality", pa.float64(), "from 1, smallest, to 8, best"),
+        _field("quality", pa.float64(), "from 1, smallest, to 8, best; of a kept image, that of the larger bitstream"),
         _field("target", pa.string(), "what the quality was searched for, such as 'psnr_db >= 34'; null: it was given"),
         _field("target_met", pa.bool_(), "whether the image meets the target; if not, no quality does"),
         _field("lmbda", pa.float64(), "weight in lmbda * 255^2 * mse + bpp"),
@@ -103,7 +106,7 @@ METRICS = pa.schema(
         _field("analysis_fingerprint", pa.string(), "content hash of the analysis transform that wrote it"),
         _field("coder", pa.string(), "entropy coder"),
         _field("effort", pa.int32(), "of the encoder, 0 (the analysis alone) to 3"),
-        _field("verified", pa.bool_(), "the stored bitstream was decoded again and gave the same symbols"),
+        _field("verified", pa.bool_(), "the stored bitstream was decoded again and gave the same symbols; null: kept"),
         _field("fetch_seconds", pa.float64(), "waiting for storage; several images wait at a time", unit="second"),
         _field("decode_seconds", pa.float64(), "decoding the source image", unit="second"),
         _field(
@@ -131,7 +134,7 @@ RESTORED = pa.schema(
         _field("path", pa.string(), "name of the restored image: below the images folder, in its tar, or in its row"),
         _WIDTH,
         _HEIGHT,
-        _field("num_bytes", pa.int64(), "size of the bitstream", unit="byte"),
+        _field("num_bytes", pa.int64(), "size of the bitstream, or of a kept original", unit="byte"),
         _field("image_num_bytes", pa.int64(), "size of the restored image file", unit="byte"),
         _field("entropy_decode_seconds", pa.float64(), "bitstream to symbols", unit="second"),
         _SYNTHESIS_SECONDS,
@@ -244,8 +247,8 @@ def table_to_parquet(table: pa.Table, *, metadata: Mapping[str, Any]) -> bytes:
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     written_by = {"schema_version": str(SCHEMA_VERSION), "code_version": code_version()}
     table = table.replace_schema_metadata({**written_by, **texts})
-    # Bitstreams and PNGs do not compress again and never repeat.
-    opaque = {"bitstream", "alpha_png"}
+    # Bitstreams and image files do not compress again and never repeat.
+    opaque = {"bitstream", "alpha_png", "original"}
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,

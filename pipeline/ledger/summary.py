@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.status import Status
+from pipeline.status import GOOD, Status
 
 _COUNTS = (
     *("num_images", "num_pixels", "num_bytes_in", "num_bytes_out", "num_bytes_bitstreams", "num_targets_missed"),
-    *("num_bytes_quarantined", "num_grown", "num_bytes_grown"),
+    *("num_bytes_quarantined", "num_grown", "num_bytes_grown", "num_kept", "num_bytes_kept"),
 )
 
 
@@ -47,6 +47,8 @@ class Summary:
     num_targets_missed: int = 0  # images that no quality brings to their target
     num_grown: int = 0  # images that take more bytes after than before
     num_bytes_grown: int = 0  # how many more these take
+    num_kept: int = 0  # images whose original is stored in the place of a bitstream
+    num_bytes_kept: int = 0  # of these originals
     stage_seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> sum over all images
     num_bytes_quarantined: int = 0  # of the sources of quarantined images, as far as they could be read
 
@@ -56,8 +58,10 @@ class Summary:
     ) -> "Summary":
         """Sum up rows of a metrics table; `bytes_in` and `bytes_out` name columns of sizes."""
         rows = list(rows)
-        good = [row for row in rows if row["status"] == Status.OK]
-        bad = [row for row in rows if row["status"] != Status.OK]
+        good = [row for row in rows if row["status"] in GOOD]
+        bad = [row for row in rows if row["status"] not in GOOD]
+        kept = [row for row in good if row["status"] == Status.KEPT]
+        num_bytes_kept = _total(kept, ["num_bytes"])
         grown = [more for row in good if (more := _total([row], bytes_out) - _total([row], bytes_in)) > 0]
         return cls(
             num_images=len(rows),
@@ -67,7 +71,7 @@ class Summary:
             num_bytes_in=_total(good, bytes_in),
             num_bytes_quarantined=_total(bad, bytes_in),
             num_bytes_out=_total(good, bytes_out),
-            num_bytes_bitstreams=_total(good, ["num_bytes"]),
+            num_bytes_bitstreams=_total(good, ["num_bytes"]) - num_bytes_kept,
             bpp=_mean(good, "bpp"),
             psnr_db=_mean(good, "psnr_db"),
             ms_ssim=_mean(good, "ms_ssim"),
@@ -75,6 +79,8 @@ class Summary:
             num_targets_missed=sum(row.get("target_met") is False for row in good),
             num_grown=len(grown),
             num_bytes_grown=sum(grown),
+            num_kept=len(kept),
+            num_bytes_kept=num_bytes_kept,
             stage_seconds=_stage_seconds(rows),
         )
 
@@ -109,6 +115,8 @@ class Summary:
             num_targets_missed=self.num_targets_missed + other.num_targets_missed,
             num_grown=self.num_grown + other.num_grown,
             num_bytes_grown=self.num_bytes_grown + other.num_bytes_grown,
+            num_kept=self.num_kept + other.num_kept,
+            num_bytes_kept=self.num_bytes_kept + other.num_bytes_kept,
             stage_seconds=dict(Counter(self.stage_seconds) + Counter(other.stage_seconds)),
         )
 
@@ -119,8 +127,9 @@ class Summary:
 
     @property
     def total_bpp(self) -> float | None:
-        """Return the bits of all bitstreams over all pixels; one tiny image can rule the mean of rates instead."""
-        return 8 * self.num_bytes_bitstreams / self.num_pixels if self.num_pixels else None
+        """Return all bits over all pixels; one tiny image can rule the mean of rates instead."""
+        num_bytes = self.num_bytes_bitstreams + self.num_bytes_kept
+        return 8 * num_bytes / self.num_pixels if self.num_pixels else None
 
 
 @dataclass(slots=True)

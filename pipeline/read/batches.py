@@ -6,15 +6,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bls.bitstream import MAX_PIXELS, parse_header
+from bls.bitstream import MAX_PIXELS, BitstreamError, parse_header
 from bls.codec import Codec
 from bls.ladder import index_of, quality_of
 from pipeline.work.bundles import load_bundle
+from pipeline.work.kept import ORIGINAL, KeptFile
 
 
 class DecompressImages:
     """Decode the bitstreams of a batch: its column `column` is replaced by `image`, and all others stay.
 
+    Where originals were kept in the place of bitstreams, the batch has their columns (`pipeline.work.kept.ORIGINAL`),
+    which are used up, too.
     An image is a uint8 array of (h, w, 3), or (h, w, 1) if it was grayscale, or what `transform` makes of that.
     Networks of the bundle are loaded when a bitstream needs them, in every process.
     """
@@ -42,16 +45,22 @@ class DecompressImages:
         """Return the batch with images.
 
         Raises:
-            ValueError: the batch has no such column, or the bundle does not serve a quality.
-            BitstreamError: a bitstream is damaged.
+            ValueError: the batch has no such column, or not those of kept originals, or the bundle does not serve a
+                quality.
+            BitstreamError: a bitstream or a kept original is damaged.
         """
         if self._column not in batch:
             raise ValueError(f"the batch has no column {self._column!r}, expected it among {', '.join(batch)}")
-        images = [self._image(bitstream) for bitstream in batch[self._column]]
-        return {**{name: values for name, values in batch.items() if name != self._column}, "image": images}
+        images = [self._image(batch, place) for place in range(len(batch[self._column]))]
+        used = {self._column, *ORIGINAL}
+        return {**{name: values for name, values in batch.items() if name not in used}, "image": images}
 
-    def _image(self, bitstream: bytes) -> Any:
-        x_hat = self._codec_of(parse_header(bitstream).quality_index).decompress(bitstream)
+    def _image(self, batch: Mapping[str, Sequence[Any]], place: int) -> Any:
+        bitstream = batch[self._column][place]
+        if bitstream is None:
+            x_hat = _kept(batch, place).decode(max_pixels=self._options["max_pixels"]).pixels
+        else:
+            x_hat = self._codec_of(parse_header(bitstream).quality_index).decompress(bitstream)
         image = x_hat if x_hat.ndim == 3 else x_hat[:, :, None]
         return image if self._transform is None else self._transform(image)
 
@@ -62,3 +71,15 @@ class DecompressImages:
                 return codec
         self._codecs.append(Codec(load_bundle(self._bundle, quality=quality_of(quality_index)), **self._options))
         return self._codecs[-1]
+
+
+def _kept(batch: Mapping[str, Sequence[Any]], place: int) -> KeptFile:
+    """Return the kept original of an image without a bitstream."""
+    if absent := [name for name in ORIGINAL if name not in batch]:
+        raise ValueError(
+            f"an image has no bitstream, as its original was kept, and the batch has no {', '.join(absent)}: select "
+            "these columns, too"
+        )
+    if batch["original"][place] is None:
+        raise BitstreamError("the row has neither a bitstream nor an original: it is damaged")
+    return KeptFile(*(batch[name][place] for name in ORIGINAL))

@@ -13,6 +13,7 @@ from pipeline.ledger.markers import CommittedFile, Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, CARRIED, SCHEMA_VERSION
 from pipeline.read.selection import Selection, select, stored_keys
+from pipeline.status import Status
 
 _WRITERS = ("compress", "recode")  # jobs whose output is a compressed dataset
 
@@ -101,14 +102,22 @@ class CompressedDataset:
             if marker.shard in selection.rows
         ]
 
-    def check_columns(self, columns: Sequence[str] | None, files: Sequence[StoredFile]) -> None:
-        """Refuse columns that no image has; carried WebDataset members differ from file to file.
+    def check_columns(self, columns: Sequence[str] | None, selection: Selection) -> None:
+        """Refuse columns that no image of a selection has, and latents of kept originals, which have none.
+
+        Carried WebDataset members differ from file to file.
 
         Raises:
             ValueError: names those there are.
         """
+        files = self.files(selection)
         if columns is None or not files:
             return
+        if "latents" in columns and selection.num_kept:
+            raise ValueError(
+                f"{selection.num_kept} originals in {self.output} are kept as they are and have no latents: leave them "
+                f"out with where=\"status = '{Status.OK}'\", which may be joined to other conditions by AND"
+            )
         bitstreams = Bitstreams.read(self.output.folder, files[0].file)
         with parsing(self.output, bitstreams.name):
             schema = pq.read_schema(pa.BufferReader(bitstreams.data))

@@ -28,9 +28,10 @@ from pipeline.read.carried import carried_columns
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import read_metrics
 from pipeline.read.sql import closed_connection
-from pipeline.status import Status
+from pipeline.status import GOOD, Status
 
-_GOOD = f"FILTER (WHERE status = '{Status.OK}')"
+_IS_GOOD = f"status IN {tuple(map(str, GOOD))}"
+_GOOD = f"FILTER (WHERE {_IS_GOOD})"
 _SOURCE, _STORED = (
     f"sum({' + '.join(f'coalesce({name}, 0)' for name in names)}) {_GOOD}" for names in (SOURCE_SIZES, STORED_SIZES)
 )
@@ -39,7 +40,7 @@ _MEANS = f"""count(*) AS images, round(8 * sum(num_bytes) {_GOOD} / sum(width::B
        round(avg(bpp) {_GOOD}, 3) AS mean_bpp, round(avg(psnr_db) {_GOOD}, 2) AS psnr_db"""
 _FAILURES = f"""
 SELECT key, source_uri, shard, status, error_class, error_message, width, height, mode, source_format, source_num_bytes
-FROM images WHERE status <> '{Status.OK}'"""
+FROM images WHERE NOT {_IS_GOOD}"""
 
 _CHANGES = """
 SELECT key, i.status AS status, o.status AS other_status,
@@ -159,7 +160,7 @@ def by_query(column: str, *, is_carried: bool = False) -> str:
         images = f"(SELECT images.*, carried.{_quoted(column)} FROM images LEFT JOIN carried USING (key))"
     return f"""
 SELECT {_quoted(column)}, {_MEANS}, round(avg(ms_ssim), 4) AS ms_ssim,
-       count(*) FILTER (status <> '{Status.OK}') AS quarantined,
+       count(*) FILTER (status = '{Status.KEPT}') AS kept, count(*) FILTER (NOT {_IS_GOOD}) AS quarantined,
        round(100 - 100 * {_STORED} / {_SOURCE}, 1) AS saved_percent
 FROM {images} GROUP BY {_quoted(column)} ORDER BY images DESC, {_quoted(column)}"""
 
@@ -233,11 +234,12 @@ def _shards(markers: Iterable[Marker]) -> pa.Table:
                 "shard": marker.shard,
                 "retry": marker.retry,
                 "images": summary.num_images,
+                "kept": summary.num_kept,
                 "quarantined": summary.num_quarantined,
                 "num_pixels": summary.num_pixels,
                 "source_num_bytes": summary.num_bytes_in,
                 "stored_num_bytes": summary.num_bytes_out,
-                "num_bytes": summary.num_bytes_bitstreams,
+                "num_bytes": summary.num_bytes_bitstreams + summary.num_bytes_kept,
                 "bpp": summary.total_bpp,
                 "mean_bpp": summary.bpp.value,
                 "psnr_db": summary.psnr_db.value,

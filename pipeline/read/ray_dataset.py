@@ -56,8 +56,9 @@ def read_compressed(
         check_cluster(os.environ.get("RAY_ADDRESS"))
     dataset = CompressedDataset(uri)
     config = reading_config(dataset, columns=columns, bundle=bundle, device=device, max_pixels=max_pixels)
-    files = dataset.files(dataset.select(keys=keys, where=where))
-    dataset.check_columns(columns, files)
+    selection = dataset.select(keys=keys, where=where)
+    dataset.check_columns(columns, selection)
+    files = dataset.files(selection)
     if not files:
         raise ValueError(f"{dataset.output} has no committed image yet: run the compress job to its end")
     listed = ray.data.from_arrow(_listing(files))

@@ -19,7 +19,7 @@ from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import METRICS
 from pipeline.read.sql import closed_connection
-from pipeline.status import Status
+from pipeline.status import GOOD, Status
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import absolute
 
@@ -34,7 +34,8 @@ class Selection:
     """The rows of each shard's bitstreams that are meant, in order; shards without any are left out."""
 
     rows: Mapping[int, Sequence[int]]
-    num_quarantined: int = 0  # of the images that were asked for: they have no bitstream
+    num_quarantined: int = 0  # of the images that were asked for: they are not stored
+    num_kept: int = 0  # of the images that are selected: the original is stored in the place of a bitstream
 
     @property
     def num_images(self) -> int:
@@ -57,22 +58,25 @@ def select(
         return Selection(
             {marker.shard: range(num_stored(marker)) for marker in markers if num_stored(marker)},
             sum(marker.summary.num_quarantined for marker in markers),
+            sum(marker.summary.num_kept for marker in markers),
         )
     passes = _filter(where)
     wanted = None if keys is None else frozenset(keys)
     unseen = set(wanted or ())
     rows: dict[int, array[int]] = {}
-    num_quarantined = 0
+    num_quarantined = num_kept = 0
     for table in read_metrics(output, markers, columns=["key", "shard", "status"] if where is None else None):
         known = unseen.intersection(table["key"].to_pylist())
         unseen -= known
-        stored = table.filter(pc.equal(table["status"], Status.OK))
+        stored = _stored(table)
         stored_keys = stored["key"].to_pylist()
+        kept = frozenset(stored.filter(pc.equal(stored["status"], Status.KEPT))["key"].to_pylist())
         num_quarantined += len(known.difference(stored_keys))
         chosen = passes(stored)
         for shard, row, key in _numbered(stored["shard"].to_pylist(), stored_keys):
             if key in chosen and (wanted is None or key in wanted):
                 rows.setdefault(shard, array("i")).append(row)
+                num_kept += key in kept
     if unseen:
         named = ", ".join(map(repr, sorted(unseen)[:_NUM_NAMED]))
         raise ValueError(
@@ -81,11 +85,11 @@ def select(
         )
     if not rows and where is not None:
         raise ValueError(f"no image meets {where!r}: see the metrics of {output}")
-    return Selection(rows, num_quarantined)
+    return Selection(rows, num_quarantined, num_kept)
 
 
 def num_stored(marker: Marker) -> int:
-    """Return how many bitstreams a shard has."""
+    """Return how many images a shard stores."""
     return marker.summary.num_images - marker.summary.num_quarantined
 
 
@@ -119,8 +123,13 @@ def read_metrics(output: Output, markers: Sequence[Marker], *, columns: list[str
 def stored_keys(output: Output, markers: Sequence[Marker]) -> Iterator[tuple[int, int, str]]:
     """Read the keys of all images that are not quarantined: shard, row in its file of bitstreams, key."""
     for table in read_metrics(output, markers, columns=["key", "shard", "status"]):
-        stored = table.filter(pc.equal(table["status"], Status.OK))
+        stored = _stored(table)
         yield from _numbered(stored["shard"].to_pylist(), stored["key"].to_pylist())
+
+
+def _stored(table: pa.Table) -> pa.Table:
+    """Return the rows of metrics whose images are stored."""
+    return table.filter(pc.is_in(table["status"], pa.array(GOOD, pa.string())))
 
 
 def _numbered(shards: Sequence[int], keys: Sequence[str]) -> Iterator[tuple[int, int, str]]:

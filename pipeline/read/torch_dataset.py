@@ -71,8 +71,9 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
         self._config = reading_config(
             dataset, columns=columns, bundle=bundle, device=device, max_pixels=max_pixels, skip_corrupt=skip_corrupt
         )
-        files = dataset.files(dataset.select(keys=keys, where=where))
-        dataset.check_columns(columns, files)
+        selection = dataset.select(keys=keys, where=where)
+        dataset.check_columns(columns, selection)
+        files = dataset.files(selection)
         if shuffle_buffer < 1:
             raise ValueError(f"shuffle_buffer is {shuffle_buffer}: expected at least 1 image, or shuffle=False")
         self._order = Order(files, shuffle_buffer if shuffle else 0, seed, drop_uneven)

@@ -10,7 +10,7 @@ from pipeline.ledger.damage import parse_table, parsing, read_committed, read_ta
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, METRICS, table_to_parquet
-from pipeline.status import Status
+from pipeline.status import GOOD
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class StoredShard:
         file = marker.files["bitstreams"]
         bitstreams = parse_table(read_committed(output.folder, file), BITSTREAMS, folder=output, name=file.name)
         with parsing(output, file.name):
-            if not metrics.filter(pc.field("status") == Status.OK.value)["key"].equals(bitstreams["key"]):
+            if not metrics.filter(pc.field("status").isin(GOOD))["key"].equals(bitstreams["key"]):
                 raise ValueError("its keys are not those of the good images in the metrics")
         return cls(metrics, bitstreams)
 
@@ -40,8 +40,11 @@ class StoredShard:
         """What the file of metrics says of all rows."""
         return {name.decode(): value.decode() for name, value in (self.metrics.schema.metadata or {}).items()}
 
-    def with_bitstreams(self, bitstreams: dict[str, bytes], *, metadata: dict[str, Any]) -> bytes:
-        """Return a Parquet file of other bitstreams by key, with all that is stored beside them as it is."""
+    def with_bitstreams(self, bitstreams: dict[str, bytes | None], *, metadata: dict[str, Any]) -> bytes:
+        """Return a Parquet file of other bitstreams by key, with all that is stored beside them as it is.
+
+        None stands for an image whose original was kept.
+        """
         keys = pa.array(bitstreams, pa.string())
         kept = self.bitstreams.filter(pc.is_in(self.bitstreams["key"], keys))
         place = kept.schema.get_field_index("bitstream")

@@ -1,6 +1,7 @@
 """Recode a shard of a compressed dataset: every bitstream to its symbols, and these by another entropy coder.
 
-Nothing is transformed, so the images stay as they are to the last bit. What is stored beside a bitstream is copied.
+Nothing is transformed, so the images stay as they are to the last bit. What is stored beside a bitstream is copied, and
+so are originals that were kept in the place of one.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -26,6 +27,7 @@ from pipeline.work.codec import (
     try_out,
 )
 from pipeline.work.commit import Results, commit_once
+from pipeline.work.kept import ORIGINAL, KeptFile, Stored, stored
 from pipeline.work.stages import Item
 from pipeline.work.threads import WorkerThreads
 
@@ -59,7 +61,12 @@ class CommittedImage:
 class _StoredItem(Item):
     """An image being recoded."""
 
-    bitstream: bytes = b""
+    stored: Stored = b""
+
+    @property
+    def bitstream(self) -> bytes | None:
+        """Return what was coded; None if the original was kept."""
+        return None if isinstance(self.stored, KeptFile) else self.stored
 
 
 class ShardRecoder:
@@ -79,17 +86,17 @@ class ShardRecoder:
 
         `crashed` are the positions of the items that killed workers before: they are quarantined unseen.
         """
-        stored = self._read(shard)
-        metadata = {**stored.metadata, "job": JOB, "coder": self._coder}
+        committed = self._read(shard)
+        metadata = {**committed.metadata, "job": JOB, "coder": self._coder}
 
         def recode() -> Results:
-            items = self._process(stored, shard, crashed)
+            items = self._process(committed, shard, crashed)
             rows = [item.row for item in items]
             bitstreams = {item.row["key"]: item.bitstream for item in items if item.ok}
             return Results(
                 rows,
                 Summary.of_rows(rows, bytes_in=SOURCE_SIZES, bytes_out=STORED_SIZES),
-                {"bitstreams": stored.with_bitstreams(bitstreams, metadata=metadata)},
+                {"bitstreams": committed.with_bitstreams(bitstreams, metadata=metadata)},
             )
 
         return commit_once(self._output, shard, recode, schema=METRICS, metadata=metadata)
@@ -101,15 +108,17 @@ class ShardRecoder:
     def _read(self, shard: Shard) -> StoredShard:
         return StoredShard.read(self._input, shard.items[0].marker)
 
-    def _process(self, stored: StoredShard, shard: Shard, crashed: Collection[int]) -> list[_StoredItem]:
-        return list(self._threads.map_pixels(self._recode, self._begin(stored, shard, crashed), cost=num_pixels))
+    def _process(self, committed: StoredShard, shard: Shard, crashed: Collection[int]) -> list[_StoredItem]:
+        return list(self._threads.map_pixels(self._recode, self._begin(committed, shard, crashed), cost=num_pixels))
 
-    def _begin(self, stored: StoredShard, shard: Shard, crashed: Collection[int]) -> Iterator[_StoredItem]:
-        bitstreams = dict(zip(*(stored.bitstreams[name].to_pylist() for name in ("key", "bitstream")), strict=True))
-        rows = stored.metrics.to_pylist()
+    def _begin(self, committed: StoredShard, shard: Shard, crashed: Collection[int]) -> Iterator[_StoredItem]:
+        columns = committed.bitstreams.select(["key", "bitstream", *ORIGINAL]).to_pylist()
+        contents = {row["key"]: stored(row) for row in columns}
+        rows = committed.metrics.to_pylist()
         for position, image in enumerate(shard.items):
             row = {name: value for name, value in rows[image.row].items() if not name.endswith("_seconds")}
-            item = _StoredItem(position, {**row, "coder": self._coder}, bitstreams.get(row["key"], b""))
+            coder = row["coder"] if row["status"] == Status.KEPT else self._coder
+            item = _StoredItem(position, {**row, "coder": coder}, contents.get(row["key"], b""))
             if position in crashed:
                 item.quarantine(Status.CRASHED, WorkerCrashError())
                 item.row.update(_NONE_OF_A_BITSTREAM)
@@ -118,20 +127,24 @@ class ShardRecoder:
     def _recode(self, item: _StoredItem) -> _StoredItem:
         if item.ok:
             with item.stage():
-                self._code(item)
-                item.row.update(_sizes(item.row, len(item.bitstream)))
+                if isinstance(item.stored, KeptFile):
+                    item.stored.check()
+                else:
+                    item.stored = self._coded(item, item.stored)
+                    item.row.update(_sizes(item.row, len(item.stored)))
             if not item.ok:
                 item.row.update(_NONE_OF_A_BITSTREAM)
         return item
 
-    def _code(self, item: _StoredItem) -> None:
+    def _coded(self, item: _StoredItem, bitstream: bytes) -> bytes:
         with item.timed("entropy_decode_seconds"):
-            header, symbols = self._codec.decode(item.bitstream)
+            header, symbols = self._codec.decode(bitstream)
         header = replace(header, coder=coder_of(self._coder))
         with item.timed("entropy_encode_seconds"):
-            item.bitstream = self._codec.encode(symbols, header=header)
+            bitstream = self._codec.encode(symbols, header=header)
         with item.timed("entropy_decode_seconds"):
-            decode_again(self._codec, item.bitstream, header=header, symbols=symbols)
+            decode_again(self._codec, bitstream, header=header, symbols=symbols)
+        return bitstream
 
 
 def _sizes(row: Mapping[str, Any], num_bytes: int) -> dict[str, Any]:

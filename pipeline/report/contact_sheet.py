@@ -1,19 +1,27 @@
-"""Many images of a dataset at a glance: thumbnails, which are made of bitstreams without the synthesis."""
+"""Many images of a dataset at a glance: thumbnails, which are made of bitstreams without the synthesis.
+
+Those of kept originals are made of their pixels.
+"""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from bls.bitstream import BitstreamError
+import numpy as np
+from PIL import Image
+
+from bls.bitstream import MAX_PIXELS, BitstreamError
 from bls.codec import Codec
+from bls.pixels import Pixels
 from pipeline.ledger.bitstream_rows import Bitstreams, read_stored
 from pipeline.ledger.damage import DamagedFileError
 from pipeline.ledger.markers import CommittedFile
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import stored_keys
 from pipeline.report.pictures import preview
+from pipeline.work.kept import ORIGINAL, KeptFile, stored
 
 MAX_IMAGES = 48
 SIDE = 192
@@ -54,8 +62,16 @@ def _places(dataset: CompressedDataset, rows: Sequence[dict[str, Any]]) -> dict[
 
 def _draw(bitstreams: Bitstreams, places: Sequence[int], codec: Codec) -> Iterator[tuple[str, str]]:
     """Yield the keys and pictures of the images that are whole."""
-    for table in read_stored(bitstreams, places, ["key", "bitstream", "icc_profile"]):
+    for table in read_stored(bitstreams, places, ["key", "bitstream", "icc_profile", *ORIGINAL]):
         for row in table.to_pylist():
             with suppress(BitstreamError):
-                small = codec.thumbnail(row["bitstream"], scale=8)
-                yield row["key"], preview(small, row["icc_profile"], side=SIDE)
+                yield row["key"], preview(*_small(row, codec), side=SIDE)
+
+
+def _small(row: Mapping[str, Any], codec: Codec) -> tuple[Pixels, bytes | None]:
+    """Return an image at an eighth of its height and width, and its ICC profile."""
+    content = stored(row)
+    if not isinstance(content, KeptFile):
+        return codec.thumbnail(content, scale=8), row["icc_profile"]
+    original = content.decode(max_pixels=MAX_PIXELS)
+    return np.asarray(Image.fromarray(original.pixels).reduce(8)), original.icc_profile

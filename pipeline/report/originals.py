@@ -23,7 +23,7 @@ from pipeline.read.images import ImageReader
 from pipeline.sources.opening import open_source
 from pipeline.sources.reading import read_encoded
 from pipeline.sources.reference import Columns, ImageReference, Source
-from pipeline.status import Status
+from pipeline.status import GOOD, Status
 from pipeline.storage.secrets import redact
 
 MAX_SECONDS = 60.0
@@ -143,9 +143,7 @@ class Pairs:
         folder = self._dataset.output.folder
         table = read_table(folder, files["metrics"], METRICS, columns=["key", "status"])
         stored = [
-            key
-            for key, status in zip(*map(pa.ChunkedArray.to_pylist, table.columns), strict=True)
-            if status == Status.OK
+            key for key, status in zip(*map(pa.ChunkedArray.to_pylist, table.columns), strict=True) if status in GOOD
         ]
         for columns, decoded in self._reader.read(files["bitstreams"], [stored.index(row["key"])]):
             (x_hat,) = decoded["image"]

@@ -19,7 +19,7 @@ from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import read_metrics
 from pipeline.report.samples import Histogram, Numbers, SmallestRows
 from pipeline.report.times import JobTimes, job_times
-from pipeline.status import Status
+from pipeline.status import GOOD
 from pipeline.storage.secrets import redact
 
 Row = dict[str, Any]
@@ -74,7 +74,7 @@ class RunReport:
 
     @property
     def num_good(self) -> int:
-        """Return how many images were compressed."""
+        """Return how many images were compressed, or kept as they were."""
         return self.total.num_images - self.total.num_quarantined
 
 
@@ -93,9 +93,9 @@ def gather(dataset: CompressedDataset, *, seed: int = 0) -> RunReport:
     )
     good, bad = _GoodRows(seed), _BadRows(seed)
     for table in read_metrics(dataset.output, markers, columns=_COLUMNS):
-        is_ok = pc.equal(table["status"], Status.OK)
-        good.add(table.filter(is_ok))
-        bad.add(table.filter(pc.invert(is_ok)))
+        is_good = pc.is_in(table["status"], pa.array(GOOD, pa.string()))
+        good.add(table.filter(is_good))
+        bad.add(table.filter(pc.invert(is_good)))
     good.put_into(run)
     run.reasons = bad.reasons()
     return run
@@ -113,7 +113,7 @@ def _sum(table: pa.Table, columns: Sequence[str]) -> Numbers:
 
 
 class _GoodRows:
-    """What is kept of the images that were compressed."""
+    """What is kept of the images that are stored."""
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)

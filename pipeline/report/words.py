@@ -38,7 +38,10 @@ def saving_text(run: RunReport) -> str:
 def facts(run: RunReport) -> Iterator[tuple[str, str, str]]:
     """Return name, value and meaning of what the job was and did."""
     total, settings = run.total, run.settings
-    yield "Images", f"{run.num_good:,}", f"compressed and verified, of {total.num_images:,} that were looked at"
+    num_compressed = run.num_good - total.num_kept
+    yield "Images", f"{num_compressed:,}", f"compressed and verified, of {total.num_images:,} that were looked at"
+    if total.num_kept:
+        yield "Kept", f"{total.num_kept:,}", "originals that are stored as they were: bitstreams would be larger"
     sizes = f"{num_bytes_text(total.num_bytes_in)} became {num_bytes_text(total.num_bytes_out)}"
     yield "Saved", saving_text(run), f"of the originals' bytes: {sizes}"
     fate = (

@@ -9,11 +9,12 @@ from pipeline.ledger.damage import DamagedFileError, parse_table
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, METRICS
-from pipeline.status import Status
+from pipeline.status import GOOD
 from pipeline.verify.findings import Finding, Problem
+from pipeline.work.kept import ORIGINAL
 
 _SCHEMAS = {"metrics": METRICS, "bitstreams": BITSTREAMS}
-_COLUMNS = {"metrics": METRICS.names, "bitstreams": ["key", "bitstream"]}
+_COLUMNS = {"metrics": METRICS.names, "bitstreams": ["key", "bitstream", *ORIGINAL]}
 
 
 @dataclass
@@ -37,7 +38,7 @@ def read_files(output: Output, marker: Marker, keys: Sequence[str] | None) -> Sh
     if found.metrics is not None and keys is not None:
         _compare(found, marker, "metrics", keys, "the plan")
     if found.metrics is not None and found.bitstreams is not None:
-        good = [row["key"] for row in found.metrics if row["status"] == Status.OK]
+        good = [row["key"] for row in found.metrics if row["status"] in GOOD]
         _compare(found, marker, "bitstreams", good, "the metrics")
     return found
 

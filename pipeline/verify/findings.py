@@ -27,9 +27,11 @@ class Problem(StrEnum):
     WRONG_KEYS = "wrong_keys"
     """The rows of a file are not those of the plan, or of the metrics."""
     WRONG_METRICS = "wrong_metrics"
-    """The size of an image, or of its bitstream, is not the one in its metrics."""
+    """The size of an image, or of what is stored of it, or whether it was kept, is not as its metrics say."""
     BAD_BITSTREAM = "bad_bitstream"
     """A bitstream does not decode to symbols, or these not to pixels."""
+    BAD_ORIGINAL = "bad_original"
+    """An original that was kept has another checksum, or cannot be decoded."""
     WRONG_PIXELS = "wrong_pixels"
     """The decoded image differs from its original by another error than the metrics have (only with --decode)."""
 

@@ -1,5 +1,7 @@
 """Verify a shard: its files against their marker and the plan, every bitstream to symbols, and to pixels if wanted.
 
+Originals that were kept are compared with their checksums and decoded.
+
 Threads read originals, decode and measure while the calling thread runs the synthesis transform. What is wrong with an
 image is a row, and disturbs no other.
 """
@@ -26,6 +28,7 @@ from pipeline.status import Status
 from pipeline.verify.files import ShardFiles, read_files
 from pipeline.verify.findings import Finding, Problem, counts, findings_table
 from pipeline.work.codec import CodecSpec, DecodedItem, configure_process, num_pixels, shape_of, synthesize
+from pipeline.work.kept import KeptFile, Stored, stored
 from pipeline.work.stages import batches
 from pipeline.work.threads import WorkerThreads
 
@@ -46,14 +49,14 @@ class VerificationConfig:
 
 @dataclass
 class _StoredItem(DecodedItem):
-    """A bitstream, with its row of the metrics and the reference of its original, if they are known."""
+    """What is stored of an image, with its row of the metrics and the reference of its original, if they are known."""
 
-    bitstream: bytes
+    stored: Stored
     metrics: Mapping[str, Any] | None = None
     reference: ImageReference | None = None
     data: bytes = b""  # of the original
     psnr_db: float | None = None
-    problem: Problem = field(default=Problem.BAD_BITSTREAM, kw_only=True)
+    problem: Problem = field(kw_only=True)
 
 
 class ShardVerifier:
@@ -120,10 +123,14 @@ class ShardVerifier:
     def _decode(self, item: _StoredItem) -> _StoredItem:
         if item.ok:
             with item.stage("entropy_decode_seconds"):
-                header, symbols = self._codec.decode(item.bitstream)
-                item.row.update(width=header.width, height=header.height)
-                if self._source is not None:
-                    item.decoded = header, symbols
+                if isinstance(item.stored, KeptFile):
+                    x_hat = item.stored.decode(max_pixels=self._config.codec.max_pixels).pixels
+                    item.row.update(width=x_hat.shape[1], height=x_hat.shape[0])
+                    item.x_hat = None if self._source is None else x_hat
+                else:
+                    header, symbols = self._codec.decode(item.stored)
+                    item.row.update(width=header.width, height=header.height)
+                    item.decoded = None if self._source is None else (header, symbols)
                 _compare_sizes(item)
         return item
 
@@ -150,9 +157,11 @@ def _begin(files: ShardFiles, references: Sequence[ImageReference], killers: Col
     by_key = {reference.key: reference for reference in references}
     for position, row in enumerate(files.bitstreams or ()):
         key = row["key"]
-        item = _StoredItem(
-            position, {"key": key, "status": Status.OK}, row["bitstream"], metrics.get(key), by_key.get(key)
-        )
+        content = stored(row)
+        is_kept = isinstance(content, KeptFile)
+        status, problem = (Status.KEPT, Problem.BAD_ORIGINAL) if is_kept else (Status.OK, Problem.BAD_BITSTREAM)
+        known = {"key": key, "status": status}
+        item = _StoredItem(position, known, content, metrics.get(key), by_key.get(key), problem=problem)
         if key in killers:
             item.quarantine(Status.CRASHED, RuntimeError("the process that decoded it died, each time"))
         yield item
@@ -171,12 +180,12 @@ def _compare_sizes(item: _StoredItem) -> None:
     """Compare an image with its row of the metrics.
 
     Raises:
-        ValueError: a size is another.
+        ValueError: a size is another, or only one of both says that the original was kept.
     """
     if item.metrics is None:
         return
-    found = {**item.row, "num_bytes": len(item.bitstream)}
-    for name in ("num_bytes", "width", "height"):
+    found = {**item.row, "num_bytes": len(item.stored)}
+    for name in ("status", "num_bytes", "width", "height"):
         if found[name] != item.metrics[name]:
             item.problem = Problem.WRONG_METRICS
             raise ValueError(f"{name} is {found[name]}, the metrics have {item.metrics[name]}")
@@ -200,7 +209,7 @@ def _compare_pixels(item: _StoredItem, x: Pixels, x_hat: Pixels) -> None:
             f"mean squared error is {mse_255:.4g}, the metrics have {stored:.4g}: the original was exchanged, or this "
             "machine decodes otherwise"
         )
-    item.psnr_db = measures.psnr_db(mse_255)
+    item.psnr_db = measures.psnr_db(mse_255) if mse_255 > 0 else None
 
 
 def _findings(items: Sequence[_StoredItem], marker: Marker) -> list[Finding]:

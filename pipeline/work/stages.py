@@ -16,7 +16,7 @@ import pyarrow as pa
 from bls.bitstream import BitstreamError
 from pipeline.images import ImageError
 from pipeline.ledger.schema import misfits
-from pipeline.status import Status
+from pipeline.status import GOOD, Status
 from pipeline.storage.secrets import redact
 
 _T = TypeVar("_T")
@@ -33,7 +33,12 @@ class Item:
     @property
     def ok(self) -> bool:
         """Return whether the image is not quarantined."""
-        return bool(self.row["status"] == Status.OK)
+        return self.row["status"] in GOOD
+
+    @property
+    def is_kept(self) -> bool:
+        """Return whether its original is stored in the place of a bitstream."""
+        return bool(self.row["status"] == Status.KEPT)
 
     def quarantine(self, status: Status, error: BaseException) -> None:
         """Give the image up, with the reason in its row."""

@@ -6,15 +6,16 @@
     for batch in map(decode, loader): ...
 
 Entropy decoding runs on CPUs only. The synthesis is all convolutions: the device takes many images at a time, and
-nothing but symbols travels there.
+nothing but symbols travels there, and the pixels of originals that were kept in the place of bitstreams.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
@@ -30,28 +31,47 @@ _SMALLEST_TYPES = (np.int8, np.int16, np.int32)
 
 @dataclass(frozen=True)
 class SymbolBatch:
-    """The symbols of several images in one tensor, which is cheap to hand to another process or device."""
+    """The symbols of several images in one tensor, which is cheap to hand to another process or device.
+
+    `kept` has the pixels of kept originals, by their places in the batch.
+    """
 
     headers: Sequence[Header]
     shapes: Sequence[tuple[int, ...]]
     values: Int[Tensor, " n"]
+    kept: Mapping[int, UInt8[Tensor, "_ h w"]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, decoded: Sequence[DecodedSymbols]) -> "SymbolBatch":
-        """Join symbols, as integers of the smallest type that holds them."""
-        values = np.concatenate([each.values.reshape(-1) for each in decoded])
+    def of(cls, samples: Sequence[DecodedSymbols | npt.NDArray[np.uint8]]) -> "SymbolBatch":
+        """Join symbols, as integers of the smallest type that holds them; an array is the image of a kept original."""
+        decoded = [each for each in samples if isinstance(each, DecodedSymbols)]
+        values = np.concatenate([np.empty(0, np.int8), *(each.values.reshape(-1) for each in decoded)])
         smallest = next(kind for kind in _SMALLEST_TYPES if np.array_equal(values.astype(kind), values))
         tensor = torch.from_numpy(values.astype(smallest))
-        return cls([each.header for each in decoded], [each.values.shape for each in decoded], tensor)
+        kept = {
+            place: torch.from_numpy(np.ascontiguousarray(each.transpose(2, 0, 1)))
+            for place, each in enumerate(samples)
+            if not isinstance(each, DecodedSymbols)
+        }
+        return cls([each.header for each in decoded], [each.values.shape for each in decoded], tensor, kept)
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self.headers) + len(self.kept)
 
     def pin_memory(self) -> "SymbolBatch":
         """Put the symbols where they are copied to a GPU fastest; DataLoader calls it if it pins memory."""
-        return replace(self, values=self.values.pin_memory())
+        kept = {place: pixels.pin_memory() for place, pixels in self.kept.items()}
+        return replace(self, values=self.values.pin_memory(), kept=kept)
 
     def on(self, device: str) -> list[tuple[Header, Tensor]]:
-        """Return the symbols of each image on a device."""
+        """Return the symbols of each image on a device, without kept originals."""
         parts = self.values.to(device, non_blocking=True).split([int(np.prod(shape)) for shape in self.shapes])
         return [(h, part.view(shape)) for h, part, shape in zip(self.headers, parts, self.shapes, strict=True)]
+
+    def kept_on(self, device: str) -> dict[int, UInt8[Tensor, "_ h w"]]:
+        """Return the pixels of kept originals on a device, by their places."""
+        return {place: pixels.to(device, non_blocking=True) for place, pixels in self.kept.items()}
 
 
 def collate_symbols(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -92,22 +112,27 @@ class DeviceDecoder:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Return the batch with images."""
-        decoded = batch["symbols"].on(self._spec.device)
-        images: dict[int, UInt8[Tensor, "3 h w"]] = {}
-        for places in self._groups([header for header, _ in decoded]):
-            planes = self._codec.synthesize_planes([decoded[place] for place in places])
-            images |= zip(places, (each.expand(3, -1, -1) for each in planes), strict=True)
-        kept = {name: values for name, values in batch.items() if name != "symbols"}
-        listed = [images[place] for place in range(len(decoded))]
+        others = {name: values for name, values in batch.items() if name != "symbols"}
+        images = [planes.expand(3, -1, -1) for planes in self._planes(batch["symbols"])]
         if self._transform is None:
-            return {**kept, "image": listed}
-        return {**kept, "image": torch.stack([self._transform(image) for image in listed])}
+            return {**others, "image": images}
+        return {**others, "image": torch.stack([self._transform(image) for image in images])}
+
+    def _planes(self, batch: SymbolBatch) -> list[UInt8[Tensor, "_ h w"]]:
+        """Return the images of a batch in their order."""
+        planes = batch.kept_on(self._spec.device)
+        decoded = batch.on(self._spec.device)
+        places = [place for place in range(len(batch)) if place not in batch.kept]
+        for group in self._groups([header for header, _ in decoded]):
+            made = self._codec.synthesize_planes([decoded[number] for number in group])
+            planes |= zip((places[number] for number in group), made, strict=True)
+        return [planes[place] for place in range(len(batch))]
 
     def _groups(self, headers: Sequence[Header]) -> Iterator[list[int]]:
-        """Return places of images of equal shape, as many as the device takes at a time."""
+        """Return the numbers of images of equal shape, as many as the device takes at a time."""
         by_shape = defaultdict(list)
-        for place, header in enumerate(headers):
-            by_shape[padded_shape(header.height, header.width), header.gray].append(place)
-        for ((height, width), _), places in by_shape.items():
+        for number, header in enumerate(headers):
+            by_shape[padded_shape(header.height, header.width), header.gray].append(number)
+        for ((height, width), _), numbers in by_shape.items():
             size = max(self._spec.batch_pixels // (height * width), 1)
-            yield from (places[start : start + size] for start in range(0, len(places), size))
+            yield from (numbers[start : start + size] for start in range(0, len(numbers), size))

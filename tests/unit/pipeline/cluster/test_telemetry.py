@@ -43,10 +43,11 @@ def test_shards_add_up(counts: Counts) -> None:
     job = Telemetry("compress")
     job.committed(Summary(3, {"empty": 1}, num_pixels=64, num_bytes_in=100, num_bytes_out=10))
     job.committed(Summary(2, {"empty": 1, "truncated": 1}, stage_seconds={"decode": 0.5, "analysis": 0.0}))
-    job.committed(Summary(1, stage_seconds={"decode": 0.25}))
+    job.committed(Summary(3, num_kept=2, stage_seconds={"decode": 0.25}))
     assert counts == {
         ("bls_shards_total", "compress"): 3,
         ("bls_images_total", "compress", "ok"): 3,
+        ("bls_images_total", "compress", "kept"): 2,
         ("bls_images_total", "compress", "empty"): 2,
         ("bls_images_total", "compress", "truncated"): 1,
         ("bls_pixels_total", "compress"): 64,

@@ -67,6 +67,8 @@ def test_fields_have_the_numbers_of_a_summary() -> None:
         "num_targets_missed": 1,
         "num_grown": 0,
         "num_bytes_grown": 0,
+        "num_kept": 0,
+        "num_bytes_kept": 0,
         "stage_seconds": {"decode": 0.5},
     }
 

@@ -46,8 +46,16 @@ def test_images_that_grew_are_counted_and_do_not_hide_behind_the_others() -> Non
     assert (of(ROWS).num_grown, of(ROWS).num_bytes_grown) == (0, 0)
 
 
+def test_kept_originals_are_good_and_no_bitstreams() -> None:
+    summary = of([ROWS[0], {**ROWS[1], "status": "kept"}])
+    assert (summary.num_images, summary.num_quarantined, summary.num_kept) == (2, 0, 1)
+    assert (summary.num_bytes_bitstreams, summary.num_bytes_kept, summary.num_bytes_out) == (10, 20, 30)
+    assert summary.total_bpp == 8 * 30 / 7
+
+
 def test_parts_add_up_to_the_whole() -> None:
-    assert of(ROWS[:2]) + of(ROWS[2:4]) + of(ROWS[4:]) == of(ROWS)
+    rows = [*ROWS, {**ROWS[0], "status": "kept"}]
+    assert of(rows[:2]) + of(rows[2:4]) + of(rows[4:]) == of(rows)
     assert sum((of([row]) for row in ROWS), Summary()) == of(ROWS)
     grown = [{**row, "in": 1} for row in ROWS[:2]]
     assert sum((of([row]) for row in grown), Summary()) == of(grown)

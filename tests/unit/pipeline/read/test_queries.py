@@ -54,9 +54,9 @@ def test_ready_questions(database: MetricsDatabase) -> None:
         ("ok", 3, 28.5),
         ("truncated", 1, None),
     ]
-    assert [(row[0], row[1], row[6]) for row in rows(database, questions.by_query("source_format"))] == [
-        ("PNG", 3, 1),
-        ("JPEG", 1, 0),
+    assert [(row[0], row[1], *row[6:8]) for row in rows(database, questions.by_query("source_format"))] == [
+        ("PNG", 3, 0, 1),
+        ("JPEG", 1, 0, 0),
     ]
     assert [row[0] for row in rows(database, questions.worst_query(5, "psnr_db"))] == ["a.jpg", "it's c.png"]
     assert rows(database, questions.failures_query()) == [("truncated", None, 1, "b.png", "")]
