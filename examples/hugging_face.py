@@ -15,7 +15,8 @@ COMPRESSED = Path(__file__).parents[1] / "demo-output" / "compressed"
 
 def main(folder: str) -> None:
     dataset = load_dataset("parquet", data_files=pipeline.bitstream_files(folder), split="train")
-    dataset = dataset.select_columns(["key", "bitstream"]).with_transform(pipeline.DecompressImages())
+    stored = ["bitstream", "original", "original_extension", "original_crc32"]  # the last three are of kept originals
+    dataset = dataset.select_columns(["key", *stored]).with_transform(pipeline.DecompressImages())
     for row in dataset.shuffle(seed=0):
         print(f"{row['key']} has shape {row['image'].shape} and mean {row['image'].mean():.1f}")
 

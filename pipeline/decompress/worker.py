@@ -21,7 +21,7 @@ from pipeline.images import ImageError
 from pipeline.ledger.bitstream_rows import Bitstreams, carried_names, read_stored
 from pipeline.ledger.markers import CommittedFile, Marker
 from pipeline.ledger.output import Output
-from pipeline.ledger.schema import CARRIED, RESTORED
+from pipeline.ledger.schema import CARRIED, ORIGINAL, RESTORED
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 from pipeline.status import Status
@@ -36,7 +36,7 @@ from pipeline.work.codec import (
     synthesize,
 )
 from pipeline.work.commit import Results, commit_once
-from pipeline.work.kept import ORIGINAL, KeptFile, Stored, claimed_pixels, stored
+from pipeline.work.kept import KeptFile, Stored, claimed_pixels, stored
 from pipeline.work.stages import batches
 from pipeline.work.threads import WorkerThreads
 

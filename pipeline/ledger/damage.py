@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ledger.markers import CommittedFile
+from pipeline.ledger.schema import ORIGINAL
 from pipeline.storage.folder import Folder
 
 _OF_A_SHARD = re.compile(r"(?:bitstreams|metrics|images|commits)/shard-\d+")
@@ -123,6 +124,16 @@ def check_columns(table: pa.Table, schema: pa.Schema, columns: Sequence[str]) ->
             raise ValueError(f"column {name} is {column.type}, expected {field.type}")
         if not field.nullable and column.null_count:
             raise ValueError(f"column {name} has rows without a value")
+    if {"bitstream", *ORIGINAL}.issubset(columns):
+        _check_is_one_of_both(table)
+
+
+def _check_is_one_of_both(table: pa.Table) -> None:
+    """Refuse rows with both a bitstream and an original, with neither, or with a part of an original."""
+    is_coded = table["bitstream"].is_valid()
+    for name in ORIGINAL:
+        if not table[name].is_null().equals(is_coded):
+            raise ValueError(f"columns bitstream and {name} have rows with both or neither, expected one of them")
 
 
 @contextmanager

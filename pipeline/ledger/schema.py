@@ -65,6 +65,9 @@ BITSTREAMS = pa.schema(
     ]
 )
 
+ORIGINAL = ("original", "original_extension", "original_crc32")
+"""Columns of BITSTREAMS of an original that is kept: each has a value where `bitstream` has none."""
+
 CARRIED = "carried"
 
 

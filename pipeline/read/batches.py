@@ -9,17 +9,17 @@ import numpy.typing as npt
 from bls.bitstream import MAX_PIXELS, BitstreamError, parse_header
 from bls.codec import Codec
 from bls.ladder import index_of, quality_of
+from pipeline.ledger.schema import ORIGINAL
 from pipeline.work.bundles import load_bundle
-from pipeline.work.kept import ORIGINAL, KeptFile
+from pipeline.work.kept import KeptFile
 
 
 class DecompressImages:
     """Decode the bitstreams of a batch: its column `column` is replaced by `image`, and all others stay.
 
-    Where originals were kept in the place of bitstreams, the batch has their columns (`pipeline.work.kept.ORIGINAL`),
-    which are used up, too.
     An image is a uint8 array of (h, w, 3), or (h, w, 1) if it was grayscale, or what `transform` makes of that.
-    Networks of the bundle are loaded when a bitstream needs them, in every process.
+    Networks of the bundle are loaded when a bitstream needs them, in every process. Where originals are kept in the
+    place of bitstreams, the batch must have their columns (`pipeline.ledger.schema.ORIGINAL`), which do not stay.
     """
 
     def __init__(

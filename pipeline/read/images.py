@@ -28,11 +28,11 @@ from bls.transforms.thumbnails import Scale
 from pipeline.images import SourceImage
 from pipeline.ledger.bitstream_rows import MADE_COLUMNS, Bitstreams, carried_names, read_stored
 from pipeline.ledger.markers import CommittedFile
-from pipeline.ledger.schema import BITSTREAMS, CARRIED
+from pipeline.ledger.schema import BITSTREAMS, CARRIED, ORIGINAL
 from pipeline.read.dataset import CompressedDataset
 from pipeline.storage.folder import Folder
 from pipeline.work.codec import CodecSpec
-from pipeline.work.kept import ORIGINAL, KeptFile, Stored, claimed_pixels, stored
+from pipeline.work.kept import KeptFile, Stored, claimed_pixels, stored
 
 DECODED = ("image", "thumbnail_16", "thumbnail_8", "latents", "symbols")
 """Columns for which the bitstream is decoded."""

@@ -13,7 +13,7 @@ from bls.measures.images import bpp
 from bls.targets import Target
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
-from pipeline.ledger.schema import METRICS, SOURCE_SIZES, STORED_SIZES
+from pipeline.ledger.schema import METRICS, ORIGINAL, SOURCE_SIZES, STORED_SIZES
 from pipeline.ledger.shard import Shard
 from pipeline.ledger.summary import Summary
 from pipeline.recode.stored import StoredShard
@@ -27,7 +27,7 @@ from pipeline.work.codec import (
     try_out,
 )
 from pipeline.work.commit import Results, commit_once
-from pipeline.work.kept import ORIGINAL, KeptFile, Stored, stored
+from pipeline.work.kept import KeptFile, Stored, stored
 from pipeline.work.stages import Item
 from pipeline.work.threads import WorkerThreads
 

@@ -18,10 +18,11 @@ from bls.pixels import Pixels
 from pipeline.ledger.bitstream_rows import Bitstreams, read_stored
 from pipeline.ledger.damage import DamagedFileError
 from pipeline.ledger.markers import CommittedFile
+from pipeline.ledger.schema import ORIGINAL
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.selection import stored_keys
 from pipeline.report.pictures import preview
-from pipeline.work.kept import ORIGINAL, KeptFile, stored
+from pipeline.work.kept import KeptFile, stored
 
 MAX_IMAGES = 48
 SIDE = 192

@@ -8,10 +8,9 @@ from typing import Any
 from pipeline.ledger.damage import DamagedFileError, parse_table
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
-from pipeline.ledger.schema import BITSTREAMS, METRICS
+from pipeline.ledger.schema import BITSTREAMS, METRICS, ORIGINAL
 from pipeline.status import GOOD
 from pipeline.verify.findings import Finding, Problem
-from pipeline.work.kept import ORIGINAL
 
 _SCHEMAS = {"metrics": METRICS, "bitstreams": BITSTREAMS}
 _COLUMNS = {"metrics": METRICS.names, "bitstreams": ["key", "bitstream", *ORIGINAL]}

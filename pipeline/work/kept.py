@@ -9,10 +9,9 @@ from typing import Any
 from bls.bitstream import BitstreamError, parse_header
 from pipeline import images
 from pipeline.images import ImageError, SourceImage
+from pipeline.ledger.schema import ORIGINAL
 from pipeline.sources.reference import IMAGE_EXTENSIONS
 
-ORIGINAL = ("original", "original_extension", "original_crc32")
-"""Columns of a kept file."""
 _EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg", "JPEG2000": ".jp2", "TIFF": ".tif"}
 
 
@@ -67,8 +66,8 @@ Stored = bytes | KeptFile
 
 def stored(row: Mapping[str, Any]) -> Stored:
     """Return what a row with the columns `bitstream` and `ORIGINAL` holds."""
-    if row["original"] is None:
-        return row["bitstream"] or b""
+    if row["bitstream"] is not None:
+        return bytes(row["bitstream"])
     return KeptFile(*(row[name] for name in ORIGINAL))
 
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from jobs import compress_dataset, decompress_dataset, query_metrics, report
 from pipeline.console.exits import ExitCode, exit_code
+from pipeline.ledger.damage import check_columns
 from pipeline.ledger.output import Output
-from pipeline.ledger.schema import SCHEMA_VERSION
+from pipeline.ledger.schema import BITSTREAMS, ORIGINAL, SCHEMA_VERSION
 from pipeline.read.torch_dataset import CompressedImages
 from tests.compressed import compress
 from tests.datasets import commit_instead, pixels
@@ -271,3 +272,22 @@ def committing(root: Path, kind: str) -> Iterator[Callable[[bytes], bytes]]:
     finally:
         for name, content in kept.items():
             output.folder.write(name, content)
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ((None, None, None, None), "original"),
+        ((b"coded", b"file", ".png", 1), "original"),
+        ((None, b"file", None, 1), "original_extension"),
+        ((b"coded", None, None, 1), "original_crc32"),
+    ],
+)
+def test_a_row_has_a_bitstream_or_a_whole_original(row: tuple[bytes | str | int | None, ...], name: str) -> None:
+    names = ["bitstream", *ORIGINAL]
+    schema = pa.schema([BITSTREAMS.field(each) for each in names])
+    rows = [dict(zip(names, each, strict=True)) for each in [(b"coded", None, None, None), (None, b"", ".png", 0)]]
+    check_columns(pa.Table.from_pylist(rows, schema=schema), BITSTREAMS, names)
+    damaged = pa.Table.from_pylist([*rows, dict(zip(names, row, strict=True))], schema=schema)
+    with pytest.raises(ValueError, match=f"columns bitstream and {name} have rows with both or neither"):
+        check_columns(damaged, BITSTREAMS, names)

@@ -28,7 +28,6 @@ def test_a_row_holds_a_file_or_a_bitstream() -> None:
     assert stored({**NOTHING, **kept.columns()}) == kept
     assert (len(kept), kept.crc32) == (len(image_file()), zlib.crc32(image_file()))
     assert stored({**NOTHING, "bitstream": b"coded"}) == b"coded"
-    assert stored(NOTHING) == b"", "which no decoder takes"
 
 
 def test_damage_and_size_are_an_error() -> None:
