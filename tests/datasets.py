@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from bls.codec import Codec
 from bls.measures.images import bpp
@@ -20,6 +21,8 @@ from pipeline.ledger.markers import CommittedFile, Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.schema import BITSTREAMS, METRICS, SCHEMA_VERSION, SOURCE_SIZES, STORED_SIZES, to_parquet
 from pipeline.ledger.summary import Summary
+from pipeline.status import GOOD
+from pipeline.work.kept import KeptFile
 from tests.images import random_fields
 
 STRUCT = pa.struct([("label", pa.int16()), ("caption", pa.string()), ("key", pa.string()), ("mask", pa.binary())])
@@ -28,7 +31,7 @@ MAP = pa.map_(pa.string(), pa.binary())
 
 @dataclass(frozen=True)
 class Sample:
-    """An image of such a dataset; a `status` other than ok has no bitstream."""
+    """An image of such a dataset; one whose `status` is neither ok nor kept is not stored."""
 
     key: str
     pixels: npt.NDArray[np.uint8]
@@ -79,16 +82,25 @@ def _commit(output: Output, codec: Codec, shard: int, samples: Sequence[Sample],
         row = {"key": sample.key, "source_uri": sample.key, "shard": shard, "status": sample.status}
         row |= {"width": width, "height": height, "psnr_db": sample.psnr_db, "source_format": sample.source_format}
         metrics.append({**row, "model_fingerprint": codec.model_fingerprint(4).hex(), "error_message": ""})
-        if sample.status == "ok":
-            bitstream = codec.compress(sample.pixels, quality=4)
-            num_bytes = len(bitstream)
+        if sample.status in GOOD:
+            content = _stored(sample, codec)
+            num_bytes = len(content.get("original") or content["bitstream"])
             metrics[-1] |= {"num_bytes": num_bytes, "bpp": bpp(num_bytes, height=height, width=width)}
             metrics[-1] |= {"source_num_bytes": sample.pixels.size, "beside_num_bytes": 0, "carried_num_bytes": 0}
             stem = sample.stem or sample.key.rpartition(".")[0]
-            stored.append({"key": sample.key, "stem": stem, "bitstream": bitstream, "carried": sample.carried})
+            stored.append({"key": sample.key, "stem": stem, "carried": sample.carried, **content})
     schema = BITSTREAMS if carried is None else BITSTREAMS.append(pa.field("carried", carried))
     files = {
         "bitstreams": to_parquet(stored, schema, metadata={}),
         "metrics": to_parquet(metrics, METRICS, metadata={}),
     }
     return output.commit(shard, files, Summary.of_rows(metrics, bytes_in=SOURCE_SIZES, bytes_out=STORED_SIZES))
+
+
+def _stored(sample: Sample, codec: Codec) -> dict[str, Any]:
+    """Return the columns of what is stored of an image: a bitstream, or a PNG that is kept."""
+    if sample.status != "kept":
+        return {"bitstream": codec.compress(sample.pixels, quality=4)}
+    file = io.BytesIO()
+    Image.fromarray(sample.pixels).save(file, "png")
+    return KeptFile.of(file.getvalue(), key=sample.key, source_format="PNG").columns()

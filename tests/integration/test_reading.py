@@ -30,6 +30,8 @@ rows = sorted(dataset.take_all(), key=lambda row: row["label"])
 assert list(rows[0]) == ["key", "image", "width", "height", "label", "caption", "carried_key", "mask"], list(rows[0])
 assert [row["key"] for row in rows] == [f"{n}.png" for n in range(9)]
 assert [row["label"] for row in rows] == list(range(9))
+kept = pipeline.read_compressed(uri, bundle=bundle, columns=["key", "image", "thumbnail_8"], where="status = 'kept'")
+assert [row["thumbnail_8"].shape for row in kept.take_all()] == [(3, 3, 3)]
 for row in rows:
     n = row["label"]
     assert row["image"].dtype == np.uint8
@@ -69,6 +71,7 @@ def dataset(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Outp
             pixels(16 + n // 3, 20, gray=n % 3 == 0, seed=n),
             carried={"label": n, "mask": b"m"},
             psnr_db=20 + n,
+            status="kept" if n == 8 else "ok",
         )
         for n in range(NUM_IMAGES)
     ]

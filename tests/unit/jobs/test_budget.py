@@ -1,5 +1,6 @@
 """Jobs with `--max-total-bytes`, their one worker in this process."""
 
+import shutil
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from itertools import islice
@@ -14,9 +15,11 @@ from skimage import data
 
 from jobs import compress_dataset
 from pipeline.cluster.run import run_to_end
+from pipeline.console.exits import ExitCode
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
+from pipeline.status import GOOD
 from tests.inline import InlineCluster, run_inline
 
 NUM_IMAGES = 96
@@ -61,7 +64,7 @@ def rows(output: Path) -> list[dict[str, Any]]:
 
 
 def total(output: Path) -> int:
-    return sum(row["num_bytes"] for row in rows(output) if row["status"] == "ok")
+    return sum(row["num_bytes"] for row in rows(output) if row["status"] in GOOD)
 
 
 def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -96,6 +99,18 @@ def test_the_total_is_within_the_budget_whatever_is_killed(
     capsys.readouterr()
     assert compress(61_000) == 2
     assert "target was total bytes <= 60000, now total bytes <= 61000" in capsys.readouterr().err
+
+
+def test_kept_originals_are_within_the_budget(photographs: Path, tmp_path: Path) -> None:
+    images = Path(shutil.copytree(photographs, tmp_path / "images"))
+    for path in list(images.glob("?[258].png")):
+        Image.open(path).save(path.with_suffix(".webp"), quality=0)
+        path.unlink()
+    given = ["--input", str(images), "--output", str(tmp_path / "out"), "--max-total-bytes", "50000"]
+    assert compress_dataset.main([*given, "--keep-smaller"]) == ExitCode.DONE_WITH_QUARANTINED
+    assert 0.9 * 50_000 <= total(tmp_path / "out") <= 50_000
+    kept = [row for row in rows(tmp_path / "out") if row["status"] == "kept"]
+    assert len(kept) > 10 and all(row["num_bytes"] == row["source_num_bytes"] and row["quality"] for row in kept)
 
 
 def test_a_total_over_the_budget_is_corrected(

@@ -39,7 +39,10 @@ def test_bitstreams_of_a_batch_become_images(tiny_bundle: Path) -> None:
 
 def test_the_example_reads_what_is_committed(tmp_path: Path) -> None:
     pytest.importorskip("datasets", reason="pip install datasets")
-    samples = [Sample(f"{n}.png", pixels(20 + n, 30), carried={"label": n}) for n in range(3)]
+    statuses = ["ok", "kept", "ok"]
+    samples = [
+        Sample(f"{n}.png", pixels(20 + n, 30), carried={"label": n}, status=status) for n, status in enumerate(statuses)
+    ]
     output = write_dataset(tmp_path / "compressed", shipped_bundle(), [samples[:2], samples[2:]], carried=STRUCT)
     output.folder.write(f"bitstreams/shard-000000.{'0' * 32}.parquet", b"half a file")
     environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
