@@ -2,8 +2,12 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from jobs import decompress_dataset, query_metrics, verify_dataset
 from pipeline import CompressedImages
@@ -30,6 +34,11 @@ def outputs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 def keys(output: Path) -> list[str]:
     return [sample["key"] for sample in CompressedImages(str(output), bundle=BUNDLE)]
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    files = (output / marker.files["metrics"].name for marker in Output(str(output)).markers())
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
 def verify(output: Path, images: Path) -> int:
@@ -61,6 +70,19 @@ def test_an_output_is_resumed(outputs: Path, name: str) -> None:
     assert [marker.retry for marker in after] == ([0, 0, 1] if name == "retried" else [0, 0, 0])
     assert keys(output) == (KEYS["retried"] if name == "retried" else KEYS["committed"])
     assert verify(output, outputs / "images") == ExitCode.DONE
+
+
+def test_a_kept_original_is_read_verified_and_restored(outputs: Path) -> None:
+    output, restored = outputs / "kept", outputs / "restored"
+    assert [row["status"] for row in rows(output)] == ["ok", "kept"]
+    samples = list(CompressedImages(str(output), bundle=BUNDLE))
+    with Image.open(outputs / "tiles" / "b.png") as original:
+        assert np.array_equal(samples[1]["image"][:, :, 0], np.asarray(original.convert("L")))
+    assert [sample["key"] for sample in samples] == ["a.png", "b.png"]
+    assert verify(output, outputs / "tiles") == ExitCode.DONE
+    given = ["--input", str(output), "--output", str(restored), "--bundle", BUNDLE]
+    assert decompress_dataset.main(given) == ExitCode.DONE
+    assert (restored / "images" / "b.png").read_bytes() == (outputs / "tiles" / "b.png").read_bytes()
 
 
 def test_a_quarantined_image_is_tried_again(outputs: Path) -> None:

@@ -2,12 +2,14 @@
 
 A folder of three images, and four outputs of the compress job over it in shards of one image: `committed` is whole,
 `half` was killed after its first shard, in `retried` a broken image was mended and tried again, and to `grown` the last
-image was appended. The bundle is the one of the golden bitstreams.
+image was appended. `kept` is of a folder of its own, `tiles`, with an original that is smaller than its bitstream. The
+bundle is the one of the golden bitstreams.
 """
 
 import shutil
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from jobs import compress_dataset
@@ -48,6 +50,11 @@ def main() -> None:
     compress(images, PLACE / "grown")
     (PLACE / "c.png").rename(images / "c.png")
     compress(images, PLACE / "grown", append=True)
+    (PLACE / "tiles").mkdir()
+    shutil.copy(images / "a.png", PLACE / "tiles")
+    tiles = np.kron(np.indices((32, 40)).sum(0) % 2, np.ones((3, 3))).astype(bool)
+    Image.fromarray(tiles).save(PLACE / "tiles" / "b.png")
+    compress(PLACE / "tiles", PLACE / "kept", keep_smaller=True)
     shutil.rmtree(OUTPUTS, ignore_errors=True)
     shutil.move(PLACE, OUTPUTS)
 
@@ -59,9 +66,11 @@ def compress(
     num_shards: int | None = None,
     retry_quarantined: bool = False,
     append: bool = False,
+    keep_smaller: bool = False,
 ) -> None:
     """Compress in this process, or go on; stop after so many shards, as a job that was killed."""
-    config = CompressionConfig(str(images), str(output), CodecSpec.of(str(GOLDEN / "v1" / "bundle"), 4))
+    codec = CodecSpec.of(str(GOLDEN / "v1" / "bundle"), 4)
+    config = CompressionConfig(str(images), str(output), codec, keep_smaller=keep_smaller)
     source, folder = open_source(config.input), Output(config.output)
     begun = Manifest(job=compress_dataset.JOB, settings=settings_of(source, config))
     if append:
