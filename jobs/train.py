@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Literal
 
@@ -55,7 +55,7 @@ class Train:
     paper. A quality stands for the weight lmbda = 0.0018 * 100 ** ((quality - 1) / 7) in `lmbda * 255**2 * mse +
     bpp`. The range nearest to 4 is fitted first, the others from it."""
     init: str = "klt"
-    """Where the first network starts: `klt`, or a fitted network as BUNDLE#QUALITY."""
+    """Where the first network starts: `klt`, or a fitted network as BUNDLE#QUALITY, which may have fewer latents."""
     num_filters: int = 128
     """Filters per stage: 128 for the low rates, 192 for the high ones."""
     num_latents: int | None = None
@@ -217,7 +217,8 @@ def _start(config: Train) -> FittedNetwork | None:
         raise ValueError(f"--init {config.init} is not a network of a bundle: expected klt or BUNDLE#QUALITY")
     start = load_network(folder, QualityRange.parse(quality).low)
     wanted = config.transforms()
-    if start.config != wanted:
+    latents = min(start.config.latents, wanted.latents)  # further ones are made to code what it misses
+    if start.config != replace(wanted, num_latents=None if latents == wanted.num_filters else latents):
         raise ValueError(f"--init {config.init} is a network of {start.config}, this run fits {wanted}")
     return start
 

@@ -23,6 +23,7 @@ from bls.training.klt import initialize_from_klt, quantizer_step, scale_latents
 from bls.training.model import Model
 from bls.training.parallel import BatchPart
 from bls.training.trainer import StepMetrics, Trainer, TrainingConfig
+from bls.training.widening import widened
 from bls.transforms.networks import TransformConfig
 from pipeline.train.patches import PatchConfig, PatchSet
 
@@ -31,6 +32,8 @@ LMBDA_SCALES = {"mse": 1.0, "ms-ssim": 2500.0, "nlp": 300.0}
 """Factor on the ladder's weights: with it each distortion weighs about as much as the MSE at quality 4."""
 START_PATCHES = 128
 """Patches whose principal components a fit starts from."""
+WIDENING_BATCHES = 100
+"""Batches of eight patches that further latents are found from."""
 STEPS_PER_POINT = 20
 """Steps whose mean is one point of the training curve."""
 DRAFT_IMAGES = 64
@@ -85,7 +88,7 @@ class Fit:
         self._window: list[StepMetrics] = []
         with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator
             torch.default_generator.manual_seed(config.training.seed)
-            model = _klt_start(config, sample) if start is None else _start_from(start, config)
+            model = _klt_start(config, sample) if start is None else _start_from(start, config, sample)
         self.trainer = Trainer(model, config.training, device=device, distortion=DISTORTIONS[config.distortion])
 
     @property
@@ -170,13 +173,21 @@ def _klt_start(config: FitConfig, sample: Sample) -> Model:
     return model
 
 
-def _start_from(start: FittedNetwork, config: FitConfig) -> Model:
-    """Return a fitted model, its gains kept for the same range, else its quantiser's step made right for another."""
+def _start_from(start: FittedNetwork, config: FitConfig, sample: Sample) -> Model:
+    """Return a fitted model, its gains kept for the same range, else its quantiser's step made right for another.
+
+    If more latents are asked for than it has, further ones code what it misses.
+    """
     model = config.new_model()
     analysis, synthesis = start.weights.transforms()
+    more_latents = config.model.latents > start.config.latents
+    if more_latents:
+        batches = sample.patches.batches(config.training.steps, WIDENING_BATCHES, BatchPart(0, 8, 8))
+        step = quantizer_step(lmbda_of(start.qualities.high), channels=config.model.channels)
+        analysis, synthesis = widened(analysis, synthesis, [*batches], num_latents=config.model.latents, step=step)
     model.analysis.load_state_dict(analysis.state_dict())
     model.synthesis.load_state_dict(synthesis.state_dict())
-    if start.qualities == config.qualities:
+    if start.qualities == config.qualities and not more_latents:
         model.gains.load(start.gains)
     else:
         steps = [quantizer_step(lmbda_of(qualities.high)) for qualities in (config.qualities, start.qualities)]

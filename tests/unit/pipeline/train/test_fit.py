@@ -92,6 +92,18 @@ def test_a_fit_starts_from_a_neighbour(sample: Sample) -> None:
     assert fit.train_step(sample.patches.batch(0, PART)).loss == pytest.approx(klt, rel=0.1)
 
 
+def test_further_latents_of_a_start_code_what_it_misses(sample: Sample) -> None:
+    start = Fit(CONFIG, sample, PART).fitted_network()
+    config = dataclasses.replace(CONFIG, model=TransformConfig(12, 24))
+    wide = Fit(config, sample, PART, start=start).fitted_network()
+    x = sample.held_out[0]
+    errors = []
+    for network in (start, wide):
+        codec = Codec(Bundle([network]))
+        errors.append(np.square(codec.decompress(codec.compress(x, quality=4)).astype(float) - x).mean())
+    assert wide.config == config.model and errors[1] < 0.9 * errors[0]
+
+
 def test_a_range_goes_on_with_its_gains(sample: Sample) -> None:
     config = dataclasses.replace(CONFIG, qualities=QualityRange(3, 5))
     fit = Fit(config, sample, PART)
