@@ -35,7 +35,7 @@ TESTED_ELSEWHERE = {
     "bls/training/noise.py": "unit/bls/transforms/test_quantization.py",
     "bls/transforms/layers.py": "unit/bls/transforms/test_networks.py",
     "pipeline/compress/coding.py": "unit/pipeline/compress/test_worker.py",
-    "pipeline/compress/kept_rows.py": "unit/jobs/test_compress_dataset.py",
+    "pipeline/compress/good_rows.py": "unit/jobs/test_compress_dataset.py",
     "pipeline/decompress/containers.py": "unit/pipeline/decompress/test_worker.py",
     "pipeline/evaluate/panel_pages.py": "unit/pipeline/evaluate/test_panels.py",
     "pipeline/ledger/bitstream_rows.py": "unit/pipeline/decompress/test_worker.py",

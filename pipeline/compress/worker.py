@@ -25,8 +25,8 @@ from pipeline.compress.coding import (
     quality_columns,
     rate_and_distortion,
 )
+from pipeline.compress.good_rows import GoodRows
 from pipeline.compress.keeping import is_to_be_kept, keep
-from pipeline.compress.kept_rows import KeptRows
 from pipeline.images import ImageError, SourceImage
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
@@ -148,7 +148,7 @@ class ShardCompressor:
         return [item.row for item in self._process(shard, (), ())]
 
     def _compress(self, shard: Shard, crashed: Collection[int]) -> Results:
-        kept = KeptRows.of(self._output, shard.replaces if shard.keeps_rows else None)
+        kept = GoodRows.of(self._output, shard.replaces if shard.keeps_rows else None)
         items = self._process(shard, crashed, kept.metrics)
         metrics = {**kept.metrics, **{item.row["key"]: item.row for item in items}}
         bitstreams = {**kept.bitstreams, **{item.row["key"]: item.stored for item in items if item.ok}}

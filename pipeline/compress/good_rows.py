@@ -15,14 +15,14 @@ Rows = dict[str, dict[str, Any]]  # by key
 
 
 @dataclass(frozen=True)
-class KeptRows:
+class GoodRows:
     """Rows of good images by their keys; none where a shard is done for the first time."""
 
     metrics: Rows = field(default_factory=dict)
     bitstreams: Rows = field(default_factory=dict)
 
     @classmethod
-    def of(cls, output: Output, marker: Marker | None) -> "KeptRows":
+    def of(cls, output: Output, marker: Marker | None) -> "GoodRows":
         """Read what a marker's files say of good images."""
         if marker is None:
             return cls()
