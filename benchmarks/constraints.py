@@ -14,9 +14,9 @@ import tyro
 
 from benchmarks.provenance import write_result
 from bls.ladder import QualityRange, lmbda_of
-from bls.training.klt import initialize_from_klt
 from bls.training.model import Model
 from bls.training.parallel import BatchPart
+from bls.training.starts.klt import initialize_from_klt
 from bls.training.trainer import Trainer, TrainingConfig
 from bls.transforms.networks import TransformConfig
 from pipeline.sources.opening import open_source

@@ -5,8 +5,8 @@ import torch
 from bls.bundle import FittedNetwork
 from bls.ladder import QualityRange, lmbda_of
 from bls.training.finish import make_fitted_network
-from bls.training.klt import initialize_from_klt
 from bls.training.model import Model
+from bls.training.starts.klt import initialize_from_klt
 from bls.transforms.networks import TransformConfig
 from tests.images import random_fields
 

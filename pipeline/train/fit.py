@@ -19,11 +19,11 @@ from bls.measures import images as quality
 from bls.measures.nlp import nlp
 from bls.training import distortion
 from bls.training.finish import STATES_SPACING, make_fitted_network
-from bls.training.klt import initialize_from_klt, quantizer_step, scale_latents
 from bls.training.model import Model
 from bls.training.parallel import BatchPart
+from bls.training.starts.klt import initialize_from_klt, quantizer_step, scale_latents
+from bls.training.starts.widening import widened
 from bls.training.trainer import StepMetrics, Trainer, TrainingConfig
-from bls.training.widening import widened
 from bls.transforms.networks import TransformConfig
 from pipeline.train.patches import PatchConfig, PatchSet
 

@@ -174,4 +174,4 @@ def test_effort_spends_the_bytes_of_a_target_better() -> None:
     assert plain.is_met and refined.is_met
     assert len(refined.bitstream) <= budget.value
     plain_db, refined_db = (measure(codec, photograph, "psnr_db", found.bitstream) for found in (plain, refined))
-    assert refined_db > plain_db + 0.15
+    assert refined_db > plain_db + 0.05

@@ -9,9 +9,9 @@ import torch
 from torch import distributed
 
 from bls.ladder import QualityRange
-from bls.training.klt import initialize_from_klt
 from bls.training.model import Model
 from bls.training.parallel import BatchPart
+from bls.training.starts.klt import initialize_from_klt
 from bls.training.trainer import Trainer, TrainingConfig
 from bls.transforms.gdn import GDN
 from bls.transforms.networks import TransformConfig

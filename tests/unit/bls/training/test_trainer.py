@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bls.ladder import QualityRange, lmbda_of
-from bls.training.klt import initialize_from_klt
 from bls.training.model import Model
 from bls.training.parallel import BatchPart
+from bls.training.starts.klt import initialize_from_klt
 from bls.training.trainer import (
     MIN_LEARNING_RATE,
     CosineSchedule,

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bls.training.klt import principal_components
+from bls.training.starts.klt import principal_components
 from bls.transforms.layers import Downsample, Upsample, mirror_pad
 from bls.transforms.networks import AnalysisTransform, SynthesisTransform, TransformConfig
 from bls.transforms.quantization import quantize
@@ -39,7 +39,7 @@ def widened(
     """Return transforms with this number of latents, the given ones first and unchanged.
 
     `batches` are training images, best some million pixels. `step` is the quantiser's, in which further latents are
-    measured, for an orthonormal transform of images in [0, 1] (`bls.training.klt.quantizer_step`).
+    measured, for an orthonormal transform of images in [0, 1] (`bls.training.starts.klt.quantizer_step`).
     """
     last = analysis[-1]
     if not isinstance(last, Downsample):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bls.ladder import QualityRange
-from bls.training.klt import initialize_from_klt, quantizer_step, scale_latents
 from bls.training.model import Model
+from bls.training.starts.klt import initialize_from_klt, quantizer_step, scale_latents
 from bls.transforms.networks import TransformConfig
 from tests.images import random_fields
 

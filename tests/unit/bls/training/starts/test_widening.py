@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from bls.ladder import QualityRange
-from bls.training.klt import initialize_from_klt
 from bls.training.model import Model
-from bls.training.widening import widened
+from bls.training.starts.klt import initialize_from_klt
+from bls.training.starts.widening import widened
 from bls.transforms.networks import AnalysisTransform, SynthesisTransform, TransformConfig
 from bls.transforms.quantization import quantize
 from tests.images import random_fields
