@@ -32,7 +32,7 @@ LMBDA_SCALES = {"mse": 1.0, "ms-ssim": 2500.0, "nlp": 300.0}
 """Factor on the ladder's weights: with it each distortion weighs about as much as the MSE at quality 4."""
 START_PATCHES = 128
 """Patches whose principal components a fit starts from."""
-WIDENING_BATCHES = 100
+WIDENING_BATCHES = 50
 """Batches of eight patches that further latents are found from."""
 STEPS_PER_POINT = 20
 """Steps whose mean is one point of the training curve."""

@@ -71,17 +71,14 @@ def _estimating_filters(
     *layers, last = analysis
     assert isinstance(last, Downsample)
     before = nn.Sequential(*layers)
-    patches, missed = [], []
-    for x in batches:
-        features = before(x - 0.5)
-        padded = mirror_pad(features, last.before, last.after)
-        patches.append(_rows(nn.functional.unfold(padded, last.kernel_size[0], stride=last.stride[0])))
-        missed.append(_rows(nn.functional.unfold(x - synthesis(last(features)), BLOCK, stride=BLOCK)))
+    missed = [_rows(nn.functional.unfold(x - synthesis(analysis(x)), BLOCK, stride=BLOCK)) for x in batches]
     components = principal_components(torch.cat(missed), count)
-    size = patches[0].shape[1] + 1
+    size = last.weight[0].numel() + 1
     products, wanted = torch.zeros(size, size).double(), torch.zeros(size, count).double()
-    for patch, target in zip(patches, missed, strict=True):
-        with_constant = nn.functional.pad(patch, (0, 1), value=1.0)
+    for x, target in zip(batches, missed, strict=True):
+        padded = mirror_pad(before(x - 0.5), last.before, last.after)
+        patches = _rows(nn.functional.unfold(padded, last.kernel_size[0], stride=last.stride[0]))
+        with_constant = nn.functional.pad(patches, (0, 1), value=1.0)
         products += (with_constant.T @ with_constant).double()
         wanted += (with_constant.T @ (target @ components.T)).double()
     of_features = products.diagonal()[:-1]
