@@ -27,8 +27,8 @@ class Gains(nn.Module):
         self.register_buffer("points", torch.tensor(points))
         # At high resolution the best step of a uniform quantiser is proportional to lmbda ** -1/2.
         theory = [[0.5 * np.log(lmbda_of(point) / lmbda_of(qualities.high))] for point in points[:-1]]
-        self.register_buffer("theory", torch.tensor(theory).view(-1, 1), persistent=False)
-        self.log_gain = nn.Parameter(self.theory.float().repeat(1, channels))
+        self.register_buffer("theory", torch.tensor(theory, dtype=torch.float32).view(-1, 1), persistent=False)
+        self.log_gain = nn.Parameter(self.theory.repeat(1, channels))
 
     def forward(self, quality: Float[Tensor, " b"]) -> Float[Tensor, "b c 1 1"]:
         """Return the gains of all channels at each quality."""

@@ -33,8 +33,8 @@ class Telemetry:
         """Count a shard whose marker arrived."""
         tags = {"job": self._job}
         self._shards.inc(1, tags)
-        num_ok = summary.num_images - summary.num_quarantined - summary.num_kept
-        for status, count in {Status.OK: num_ok, Status.KEPT: summary.num_kept, **summary.quarantined}.items():
+        counts = {Status.OK: summary.num_coded, Status.KEPT: summary.num_kept, **summary.quarantined}
+        for status, count in counts.items():
             _increase(self._images, count, {**tags, "status": status})
         _increase(self._pixels, summary.num_pixels, tags)
         _increase(self._bytes_in, summary.num_bytes_in, tags)

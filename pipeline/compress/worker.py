@@ -148,10 +148,10 @@ class ShardCompressor:
         return [item.row for item in self._process(shard, (), ())]
 
     def _compress(self, shard: Shard, crashed: Collection[int]) -> Results:
-        kept = GoodRows.of(self._output, shard.replaces if shard.keeps_rows else None)
-        items = self._process(shard, crashed, kept.metrics)
-        metrics = {**kept.metrics, **{item.row["key"]: item.row for item in items}}
-        bitstreams = {**kept.bitstreams, **{item.row["key"]: item.stored for item in items if item.ok}}
+        good = GoodRows.of(self._output, shard.replaces if shard.keeps_rows else None)
+        items = self._process(shard, crashed, good.metrics)
+        metrics = {**good.metrics, **{item.row["key"]: item.row for item in items}}
+        bitstreams = {**good.bitstreams, **{item.row["key"]: item.stored for item in items if item.ok}}
         keys = [reference.key for reference in shard.items]
         rows = [metrics[key] for key in keys]
         stored = [bitstreams[key] for key in keys if key in bitstreams]

@@ -49,7 +49,7 @@ def size_rows(name_in: str, name_out: str, summary: Summary) -> list[tuple[str, 
 
 def bitstreams_row(summary: Summary) -> list[tuple[str, str]]:
     """Return the row that tells how much of what is stored are bitstreams; none where nothing is beside them."""
-    if not (others := summary.num_bytes_out - summary.num_bytes_bitstreams - summary.num_bytes_kept):
+    if not (others := summary.num_bytes_out - summary.num_bytes_images):
         return []
     more = f"{num_bytes_text(others)} more are EXIF, ICC, alpha and carried data"
     return [("bitstreams", f"{num_bytes_text(summary.num_bytes_bitstreams)}; {more}")]
@@ -81,8 +81,7 @@ def counts_text(verb: str, total: Summary, *, num_left: int) -> str:
     """Say what became of the images, and how many are left."""
     left = f", {num_left} left" if num_left else ""
     kept = f", {total.num_kept} kept" if total.num_kept else ""
-    num_others = total.num_images - total.num_quarantined - total.num_kept
-    return f"{num_others} {verb}{kept}, {total.num_quarantined} quarantined{left}"
+    return f"{total.num_coded} {verb}{kept}, {total.num_quarantined} quarantined{left}"
 
 
 def mean_text(mean: Mean, spec: str, unit: str = "") -> str:

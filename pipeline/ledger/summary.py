@@ -128,8 +128,17 @@ class Summary:
     @property
     def total_bpp(self) -> float | None:
         """Return all bits over all pixels; one tiny image can rule the mean of rates instead."""
-        num_bytes = self.num_bytes_bitstreams + self.num_bytes_kept
-        return 8 * num_bytes / self.num_pixels if self.num_pixels else None
+        return 8 * self.num_bytes_images / self.num_pixels if self.num_pixels else None
+
+    @property
+    def num_coded(self) -> int:
+        """Return how many images have a bitstream."""
+        return self.num_images - self.num_quarantined - self.num_kept
+
+    @property
+    def num_bytes_images(self) -> int:
+        """Return the bytes of all bitstreams and kept originals."""
+        return self.num_bytes_bitstreams + self.num_bytes_kept
 
 
 @dataclass(slots=True)

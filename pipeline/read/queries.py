@@ -239,7 +239,7 @@ def _shards(markers: Iterable[Marker]) -> pa.Table:
                 "num_pixels": summary.num_pixels,
                 "source_num_bytes": summary.num_bytes_in,
                 "stored_num_bytes": summary.num_bytes_out,
-                "num_bytes": summary.num_bytes_bitstreams + summary.num_bytes_kept,
+                "num_bytes": summary.num_bytes_images,
                 "bpp": summary.total_bpp,
                 "mean_bpp": summary.bpp.value,
                 "psnr_db": summary.psnr_db.value,

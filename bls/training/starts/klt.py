@@ -69,6 +69,12 @@ def principal_components(rows: Float[Tensor, "p v"], count: int) -> Float[Tensor
     return leading
 
 
+def patch_rows(z: Float[Tensor, "b c h w"], size: int, *, stride: int) -> Float[Tensor, "p v"]:
+    """Return the values of all patches of this size, a row for each, one patch every `stride` samples."""
+    rows: Tensor = nn.functional.unfold(z, size, stride=stride).transpose(1, 2).flatten(0, 1)
+    return rows
+
+
 def block_filters(components: Float[Tensor, "k v"], layer: Downsample) -> Float[Tensor, "k n i j"]:
     """Return filters that see a stride-sized block at the centre of the kernel, and nothing around it."""
     stride = layer.stride[0]
@@ -82,7 +88,7 @@ def block_filters(components: Float[Tensor, "k v"], layer: Downsample) -> Float[
 def _principal_filters(z: Float[Tensor, "b c h w"], layer: Downsample) -> Float[Tensor, "n c k k"]:
     """Return filters that hold the leading principal components of stride-sized blocks, centred in the kernel."""
     stride = layer.stride[0]
-    blocks = nn.functional.unfold(z, stride, stride=stride).transpose(1, 2).flatten(0, 1)
+    blocks = patch_rows(z, stride, stride=stride)
     leading = block_filters(principal_components(blocks, layer.out_channels), layer)
     filters = torch.zeros_like(layer.weight)
     filters[: len(leading)] = leading

@@ -15,12 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bls.training.starts.klt import principal_components
+from bls.training.starts.klt import patch_rows, principal_components
 from bls.transforms.layers import Downsample, Upsample, mirror_pad
-from bls.transforms.networks import AnalysisTransform, SynthesisTransform, TransformConfig
+from bls.transforms.networks import DOWNSAMPLING, AnalysisTransform, SynthesisTransform, TransformConfig
 from bls.transforms.quantization import quantize
 
-BLOCK = 16
 RIDGE = 1e-3
 """Of the mean square of a feature: what keeps the estimate's filters small."""
 STEPS = 250
@@ -71,13 +70,13 @@ def _estimating_filters(
     *layers, last = analysis
     assert isinstance(last, Downsample)
     before = nn.Sequential(*layers)
-    missed = [_rows(nn.functional.unfold(x - synthesis(analysis(x)), BLOCK, stride=BLOCK)) for x in batches]
+    missed = [patch_rows(x - synthesis(analysis(x)), DOWNSAMPLING, stride=DOWNSAMPLING) for x in batches]
     components = principal_components(torch.cat(missed), count)
     size = last.weight[0].numel() + 1
     products, wanted = torch.zeros(size, size).double(), torch.zeros(size, count).double()
     for x, target in zip(batches, missed, strict=True):
         padded = mirror_pad(before(x - 0.5), last.before, last.after)
-        patches = _rows(nn.functional.unfold(padded, last.kernel_size[0], stride=last.stride[0]))
+        patches = patch_rows(padded, last.kernel_size[0], stride=last.stride[0])
         with_constant = nn.functional.pad(patches, (0, 1), value=1.0)
         products += (with_constant.T @ with_constant).double()
         wanted += (with_constant.T @ (target @ components.T)).double()
@@ -85,10 +84,6 @@ def _estimating_filters(
     of_features += RIDGE * of_features.mean()
     solution = torch.linalg.solve(products, wanted).float()
     return solution[:-1].T.reshape(count, *last.weight.shape[1:]), solution[-1]
-
-
-def _rows(unfolded: Float[Tensor, "b v p"]) -> Float[Tensor, "bp v"]:
-    return unfolded.transpose(1, 2).flatten(0, 1)
 
 
 def _fit_synthesis_filters(
