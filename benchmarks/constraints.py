@@ -75,7 +75,7 @@ def _fit(
     model = Model(transform, QualityRange(config.quality, config.quality))
     if from_klt:
         initialize_from_klt(model, training.batch(config.steps, whole(64)), lmbda=lmbda_of(config.quality))
-    trainer = Trainer(model, TrainingConfig(steps=config.steps, autocast=True))
+    trainer = Trainer(model, TrainingConfig(steps=config.steps, bfloat16="all"))
     for step in range(config.steps):
         trainer.train_step(training.batch(step, whole(config.batch_size)))
     with torch.no_grad():

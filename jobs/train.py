@@ -15,7 +15,7 @@ from typing import Literal
 
 from bls.bundle import FittedNetwork
 from bls.ladder import QualityRange, check_disjoint, lmbda_of, quality_text
-from bls.training.trainer import TrainingConfig
+from bls.training.trainer import Bfloat16, TrainingConfig
 from bls.transforms.networks import TransformConfig
 from jobs.options import ImageColumn, check_at_least, parse
 from pipeline.console.exits import ExitCode, exit_code, usage
@@ -84,8 +84,9 @@ class Train:
     """Steps over which the learning rate rises to its highest value; in a short fit fewer, so that it gets there."""
     schedule: Literal["cosine", "plateau"] = "cosine"
     """`cosine`: warm-up, hold, decay; `plateau`: the paper's, divided by 10 whenever the loss stalls."""
-    bfloat16: bool = False
-    """Run the transforms in bfloat16 while training: faster, at some loss (docs/decisions/0005-precision.md)."""
+    bfloat16: Bfloat16 = "gradients"
+    """What to round to bfloat16 where the hardware multiplies it: nothing, the factors of the gradients, which loses
+    nothing, or all inside of the transforms, faster, at some loss (docs/decisions/0005-precision.md)."""
     max_cached_gib: float = 4.0
     """GiB of decoded images to keep in memory; a larger set is streamed from its source."""
     checkpoint_steps: int = 250
@@ -138,7 +139,7 @@ class Train:
                     schedule=self.schedule,
                     learning_rate=self.learning_rate or default_learning_rate(lmbda_of(qualities.middle)),
                     warmup_steps=self.warmup_steps,
-                    autocast=self.bfloat16,
+                    bfloat16=self.bfloat16,
                     seed=self.seed,
                 ),
                 model=self.transforms(),

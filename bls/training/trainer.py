@@ -12,6 +12,7 @@ on a CPU.
 
 import copy
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -23,10 +24,13 @@ from torch import Tensor, nn
 from bls.training.constraints import apply_constraints, parameterize_by_dct
 from bls.training.distortion import Distortion, mse_255
 from bls.training.gains import draw_qualities
+from bls.training.gradients import bfloat16_gradients
 from bls.training.model import Model
 from bls.training.parallel import BatchPart, copy_from_first, sum_over_processes
 from bls.transforms.layers import Downsample, Upsample
 from bls.transforms.precision import has_bfloat16
+
+Bfloat16 = Literal["none", "gradients", "all"]
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,10 @@ class TrainingConfig:
     """Steps whose mean loss is compared by the plateau schedule."""
     clip_norm: float = 2.0
     """Largest norm of the gradient of all parameters together."""
-    autocast: bool = False
-    """Run the transforms in bfloat16 where the device has it; latents, density and loss stay in float32. Faster, but
-    what is fitted so is tied to the rounding of bfloat16 (docs/decisions/0005-precision.md)."""
+    bfloat16: Bfloat16 = "gradients"
+    """What a step rounds to bfloat16 where the device multiplies it: nothing, the factors of the gradients, or the
+    values inside of the transforms as well. Latents, density and loss stay in float32. A fit with rounded values is
+    tied to their rounding (docs/decisions/0005-precision.md)."""
     rounding_fraction: float = 0.15
     """Part of the steps, at the end, that fit the synthesis alone to rounded latents, as it will see them; the analysis
     and with it the rate stay what they are (docs/decisions/0007-rounding.md)."""
@@ -167,7 +172,7 @@ class Trainer:
         groups = _parameter_groups(model, config.learning_rate)
         self.optimizer = torch.optim.Adam(groups, betas=ADAM_BETAS, fused=True)
         self.schedule = CosineSchedule(config) if config.schedule == "cosine" else PlateauSchedule(config)
-        self.autocast = config.autocast and has_bfloat16(self.device)
+        self.bfloat16 = config.bfloat16 if has_bfloat16(self.device) else "none"
 
     def train_step(self, x: Float[Tensor, "b c h w"], part: BatchPart | None = None) -> StepMetrics:
         """Take one step on a batch of images in [0, 1] whose sides are multiples of 16, or on a part of the batch.
@@ -183,7 +188,7 @@ class Trainer:
         if self.step == 0:
             self._start_density(x)
         part = part or BatchPart(0, len(x), len(x))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16 == "all"):
             relaxed = self.model(
                 x,
                 self._qualities(part),
@@ -194,7 +199,8 @@ class Trainer:
                 rounding=self.step >= self.config.steps - self.config.rounding_steps,
             )
         self.optimizer.zero_grad(set_to_none=True)
-        relaxed.loss.backward()
+        with nullcontext() if self.bfloat16 == "none" else bfloat16_gradients():
+            relaxed.loss.backward()
         measured = torch.stack([relaxed.loss.detach(), relaxed.bpp.detach(), relaxed.mse_255]).float()
         sum_over_processes(measured, *(p.grad for p in self.model.parameters() if p.grad is not None))
         loss, bpp, mse_255 = measured.tolist()

@@ -33,7 +33,7 @@ def fit(rank: int, world_size: int, folder: Path) -> None:
     if rank == 0:
         torch.manual_seed(0)
         initialize_from_klt(model, x, lmbda=0.013)
-    trainer = Trainer(model, TrainingConfig(steps=STEPS, warmup_steps=2))
+    trainer = Trainer(model, TrainingConfig(steps=STEPS, warmup_steps=2, bfloat16="none"))
     part = BatchPart.of_rank(rank, world_size, BATCH)
     losses = [trainer.train_step(part.take(x), part).loss for _ in range(STEPS)]
     torch.save({"losses": losses, "model": model.state_dict()}, folder / f"{rank}.pt")

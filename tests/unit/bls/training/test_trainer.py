@@ -13,6 +13,7 @@ from bls.training.parallel import BatchPart
 from bls.training.starts.klt import initialize_from_klt
 from bls.training.trainer import (
     MIN_LEARNING_RATE,
+    Bfloat16,
     CosineSchedule,
     PlateauSchedule,
     StepMetrics,
@@ -24,7 +25,7 @@ from bls.transforms.networks import TransformConfig
 from bls.transforms.quantization import quantize
 from tests.images import random_fields
 
-CONFIG = TrainingConfig(steps=40, warmup_steps=2, autocast=False)
+CONFIG = TrainingConfig(steps=40, warmup_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_filters_on_both_sides_of_the_latents_move_alike(x: torch.Tensor, qualit
 
 @pytest.mark.parametrize(("schedule", "context_rate"), [("cosine", False), ("plateau", False), ("cosine", True)])
 def test_a_resumed_run_repeats_an_undisturbed_one(x: torch.Tensor, schedule: str, context_rate: bool) -> None:
-    config = TrainingConfig(steps=8, autocast=False, schedule=schedule, plateau_window=3)  # type: ignore[arg-type]
+    config = TrainingConfig(steps=8, schedule=schedule, plateau_window=3)  # type: ignore[arg-type]
     undisturbed = _trainer(x, config, context_rate=context_rate)
     expected = _train(undisturbed, x, 8)
     first = _trainer(x, config, context_rate=context_rate)
@@ -111,13 +112,15 @@ def test_contexts_are_fitted_alone_first(x: torch.Tensor) -> None:
     assert moved() == {"transforms", "contexts", "into latents", "out of latents"}
 
 
-def test_bfloat16_trains_about_as_well(x: torch.Tensor) -> None:
+@pytest.mark.parametrize(("rounded", "tolerance"), [("gradients", 0.001), ("all", 0.03)])
+def test_bfloat16_trains_about_as_well(x: torch.Tensor, rounded: Bfloat16, tolerance: float) -> None:
     loss = {}
-    for autocast in (False, True):
+    settings: tuple[Bfloat16, ...] = ("none", rounded)
+    for bfloat16 in settings:
         trainer = _trainer(x, TrainingConfig(steps=10, warmup_steps=2))
-        trainer.autocast = autocast  # also where bfloat16 is emulated
-        loss[autocast] = _train(trainer, x, 10)[-1].loss
-    assert loss[True] == pytest.approx(loss[False], rel=0.03)
+        trainer.bfloat16 = bfloat16  # also where it is emulated
+        loss[bfloat16] = _train(trainer, x, 10)[-1].loss
+    assert 0 < abs(loss[rounded] / loss["none"] - 1) < tolerance
 
 
 def test_a_diverged_run_says_so(x: torch.Tensor) -> None:
