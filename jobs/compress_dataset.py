@@ -311,7 +311,7 @@ def _print_result(config: CompressDataset, output: Output, result: Result) -> No
         [
             ("images", counts_text("compressed", total, num_left=result.num_left)),
             *size_rows("source", "stored", total),
-            *grown_row(total),
+            *grown_row(total, keeps_smaller=config.keep_smaller),
             *kept_row(total),
             *bitstreams_row(total),
             ("bpp", rate_text(total)),

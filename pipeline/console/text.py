@@ -55,12 +55,16 @@ def bitstreams_row(summary: Summary) -> list[tuple[str, str]]:
     return [("bitstreams", f"{num_bytes_text(summary.num_bytes_bitstreams)}; {more}")]
 
 
-def grown_row(summary: Summary) -> list[tuple[str, str]]:
-    """Return the row that tells how many images take more than their source; none where there are none."""
+def grown_row(summary: Summary, *, keeps_smaller: bool) -> list[tuple[str, str]]:
+    """Return the row that tells how many images take more than their source; none where there are none.
+
+    Images with a target of size may do so even where smaller originals are kept.
+    """
     if not summary.num_grown:
         return []
     images = "1 image takes" if summary.num_grown == 1 else f"{summary.num_grown} images take"
-    return [("larger", f"{images} more bytes than the source, {num_bytes_text(summary.num_bytes_grown)} in all")]
+    saved = "" if keeps_smaller else ", which --keep-smaller from the start would save"
+    return [("larger", f"{images} more bytes than the source, {num_bytes_text(summary.num_bytes_grown)} in all{saved}")]
 
 
 def kept_row(summary: Summary) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from bls import __main__ as command_line
 from bls.bitstream import MAX_PIXELS, unpack_file
 from bls.codec import Codec
 from bls.measures import images as measures
+from bls.transforms.thumbnails import Scale
 from tests.hostile import eps
 
 
@@ -99,6 +100,22 @@ def test_many_files_are_decoded_into_a_folder(bls: Callable[..., None], capsys: 
         bls("decode", "x.bls", "--output-dir", "a/b")
     with pytest.raises(SystemExit, match="1 files are given, expected one to read and one to write, or --output-dir"):
         bls("decode", "x.bls")
+
+
+@pytest.mark.parametrize(("scale", "size"), [(16, (3, 2)), (8, (5, 4))])
+def test_a_thumbnail_is_what_the_codec_makes_of_the_file(
+    bls: Callable[..., None], tiny_bundle: Path, capsys: pytest.CaptureFixture[str], scale: Scale, size: tuple[int, int]
+) -> None:
+    bls("encode", "x.png", "x.bls", "--quality", "4")
+    capsys.readouterr()
+    bls("decode", "x.bls", "small.png", "--thumbnail", str(scale))
+    assert capsys.readouterr().out == f"small.png: {size[0]}x{size[1]}, RGB\n"
+    _, stream = unpack_file(Path("x.bls").read_bytes())
+    expected = Codec.load(tiny_bundle).thumbnail(stream, scale=scale)
+    np.testing.assert_array_equal(np.asarray(Image.open("small.png")), expected)
+    with pytest.raises(SystemExit):
+        bls("decode", "x.bls", "other.png", "--thumbnail", "4")
+    assert not Path("other.png").exists()
 
 
 def test_no_two_images_become_one_file(bls: Callable[..., None]) -> None:

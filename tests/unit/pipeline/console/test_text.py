@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from pipeline.console.text import bitstreams_row, counts_text, duration_text, kept_row
+from pipeline.console.text import bitstreams_row, counts_text, duration_text, grown_row, kept_row
 from pipeline.ledger.summary import Summary
 
 
@@ -17,3 +17,12 @@ def test_kept_originals_are_counted_apart() -> None:
     assert bitstreams_row(summary) == [], "nothing is beside bitstreams and originals"
     assert kept_row(Summary(5)) == []
     assert summary.total_bpp == 1.5
+
+
+def test_images_that_grew_are_told_with_the_flag_that_would_save_that() -> None:
+    summary = Summary(5, num_grown=2, num_bytes_grown=1200)
+    told = "2 images take more bytes than the source, 1.2 kB in all"
+    assert grown_row(summary, keeps_smaller=True) == [("larger", told)]
+    with_flag = [("larger", f"{told}, which --keep-smaller from the start would save")]
+    assert grown_row(summary, keeps_smaller=False) == with_flag
+    assert grown_row(Summary(5), keeps_smaller=False) == []
