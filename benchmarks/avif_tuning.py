@@ -2,13 +2,11 @@
 
     python -m benchmarks.avif_tuning --images KODAK
 
-The curve of ours is the one in benchmarks/results/kodak/summary.csv. `default` leaves the tuning to libavif, as
-`pipeline.baselines` does. Writes benchmarks/results/avif_tuning.json.
+The curve of ours is the one in benchmarks/results/kodak/summary.csv. `default` leaves the tuning to
+libavif. Writes benchmarks/results/avif_tuning.json.
 """
 
 import csv
-import io
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,13 +21,10 @@ from PIL import Image
 from benchmarks.provenance import RESULTS, write_result
 from bls.measures.images import bd_rate, bpp, mse_255, psnr_db
 from bls.pixels import Pixels
-from pipeline.baselines import BASELINES, decode, library_versions
+from pipeline.baselines import Baseline, avif, decode, encode, library_versions
 
-CODEC = "avif-444"
-TUNINGS: Mapping[str, dict[str, Any]] = {
-    "default": {},
-    **{tune: {"advanced": {"tune": tune}} for tune in ("iq", "psnr", "ssim")},
-}
+SUBSAMPLING = "4:4:4"
+TUNINGS = {"default": None, "iq": "iq", "psnr": "psnr", "ssim": "ssim"}
 
 
 @dataclass(frozen=True)
@@ -42,33 +37,36 @@ class AvifTuning:
 def main(config: AvifTuning) -> None:
     """Measure each tuning."""
     images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(config.images.glob("*.png"))]
-    result: dict[str, Any] = {"codec": CODEC, "libavif": library_versions()["avif"], "num_images": len(images)}
-    for name, options in TUNINGS.items():
-        rates, qualities = curve(images, options)
+    result: dict[str, Any] = {
+        "subsampling": SUBSAMPLING,
+        "libavif": library_versions()["avif"],
+        "num_images": len(images),
+    }
+    for name, tune in TUNINGS.items():
+        rates, qualities = curve(images, avif(SUBSAMPLING, tune=tune))
         percent = bd_rate((rates, qualities), our_curve())
         result[name] = {"bpp": rates, "psnr_db": qualities, "bd_rate_of_ours_percent": percent}
         print(f"{name}: ours needs {percent:+.1f} % bits at equal PSNR")
     print(write_result("avif_tuning", result))
 
 
-def curve(images: list[Pixels], options: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+def curve(images: list[Pixels], codec: Baseline) -> tuple[list[float], list[float]]:
     """Return mean bpp and mean PSNR of the images at each setting."""
     points = []
     with ThreadPoolExecutor() as pool:
-        for setting in BASELINES[CODEC].settings:
-            of_images = list(pool.map(partial(measure, setting=setting, options=options), images))
+        for setting in codec.settings:
+            of_images = list(pool.map(partial(measure, codec=codec, setting=setting), images))
             points.append([fmean(values) for values in zip(*of_images, strict=True)])
     rates, qualities = zip(*points, strict=True)
     return list(rates), list(qualities)
 
 
-def measure(x: Pixels, *, setting: int, options: Mapping[str, Any]) -> tuple[float, float]:
+def measure(x: Pixels, *, codec: Baseline, setting: float) -> tuple[float, float]:
     """Return the bpp and the PSNR in dB of one image."""
-    file = io.BytesIO()
-    Image.fromarray(x).save(file, "avif", **BASELINES[CODEC].options(setting, False), **options)
-    x_hat = decode(file.getvalue(), gray=False)
+    data = encode(x, codec, setting)
+    x_hat = decode(data, gray=False)
     height, width = x.shape[:2]
-    return bpp(len(file.getvalue()), height=height, width=width), psnr_db(mse_255(x, x_hat))
+    return bpp(len(data), height=height, width=width), psnr_db(mse_255(x, x_hat))
 
 
 def our_curve() -> tuple[list[float], list[float]]:

@@ -8,13 +8,11 @@ where the package `imagecodecs` is installed, JPEG XL's efforts stand beside it,
 effort 0. Times are of this process on one thread. Writes benchmarks/results/effort.json and effort.svg.
 """
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
@@ -31,13 +29,11 @@ from bls.codec import Codec
 from bls.measures import images as measures
 from bls.pixels import Pixels
 from bls.refinement.descent import SCHEDULES
-from pipeline.baselines import decode, library_versions
+from pipeline.baselines import Baseline, avif, decode, encode, jpeg_xl, library_versions, missing
 
 T = TypeVar("T")
 AVIF_SPEEDS = (9, 8, 6, 4, 2, 0)
-AVIF_QUALITIES = (15, 25, 35, 45, 55, 65, 75, 85, 95)
 JPEG_XL_EFFORTS = (3, 5, 7, 9)
-JPEG_XL_DISTANCES = (18, 12, 8, 5, 3, 2, 1.3, 0.8)
 ABOVE = (0.0, 0.5, 1.0)
 """How far above a quality the curve of effort 0 reaches with which its efforts are compared."""
 
@@ -82,8 +78,7 @@ def main(config: EffortBenchmark) -> None:
             for row in others(images, [curve[0].psnr_db for curve in curves], [c[0].num_bytes for c in curves]):
                 rows.append({"quality": quality, **row})
                 print(rows[-1], flush=True)
-    libraries = {"avif": library_versions()["avif"], "imagecodecs": _imagecodecs_version()}
-    result = {"images": [path.name for path in paths], "libraries": libraries, "rows": rows}
+    result = {"images": [path.name for path in paths], "libraries": library_versions(), "rows": rows}
     print(write_result("effort", result))
     (RESULTS / "effort.svg").write_bytes(draw([row for row in rows if row["quality"] == config.others_at]))
 
@@ -94,22 +89,10 @@ def ours(codec: Codec, quality: float, effort: int, x: Pixels) -> tuple[int, flo
     return len(stream), seconds, codec.decompress(stream)
 
 
-def avif(speed: int, quality: float, x: Pixels) -> tuple[int, float, Pixels]:
-    """Return the same for AVIF 4:4:4."""
-    options: dict[str, Any] = {"speed": speed, "quality": int(quality), "subsampling": "4:4:4", "max_threads": 1}
-    file = io.BytesIO()
-    save = partial(Image.fromarray(x).save, file, "avif", autotiling=False, advanced={"tune": "psnr"}, **options)
-    _, seconds = timed(save)
-    return len(file.getvalue()), seconds, decode(file.getvalue(), gray=False)
-
-
-def jpeg_xl(effort: int, distance: float, x: Pixels) -> tuple[int, float, Pixels]:
-    """Return the same for JPEG XL."""
-    import imagecodecs
-
-    encode = partial(imagecodecs.jpegxl_encode, x, effort=effort, distance=distance, numthreads=1)
-    data, seconds = timed(encode)
-    return len(data), seconds, np.asarray(imagecodecs.jpegxl_decode(data))
+def other(codec: Baseline, setting: float, x: Pixels) -> tuple[int, float, Pixels]:
+    """Return the same for another codec."""
+    data, seconds = timed(partial(encode, x, codec, setting))
+    return len(data), seconds, decode(data, gray=False)
 
 
 def timed(call: Callable[[], T]) -> tuple[T, float]:
@@ -147,19 +130,17 @@ def summary(points: Sequence[Point], curves: Sequence[Sequence[Point]], images: 
 
 def others(images: Sequence[Pixels], psnrs_db: Sequence[float], num_bytes: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Yield a row for each speed or effort of the other codecs: bits relative to ours, effort 0, at its PSNR."""
-    ladders: dict[str, tuple[Callable[..., Any], Sequence[int], Sequence[float]]] = {
-        "avif": (avif, AVIF_SPEEDS, AVIF_QUALITIES)
-    }
-    if _imagecodecs_version():
-        ladders["jpeg-xl"] = (jpeg_xl, JPEG_XL_EFFORTS, JPEG_XL_DISTANCES)
+    codecs = {"avif": {speed: avif("4:4:4", tune="psnr", speed=speed) for speed in AVIF_SPEEDS}}
+    if not missing("jpeg-xl"):
+        codecs["jpeg-xl"] = {effort: jpeg_xl(effort=effort) for effort in JPEG_XL_EFFORTS}
     megapixels = sum(x.shape[0] * x.shape[1] for x in images) / 1e6
-    for name, (code, levels, settings) in ladders.items():
-        fast = partial(code, levels[0])
-        brackets = [bracket(x, fast, settings, psnr_db) for x, psnr_db in zip(images, psnrs_db, strict=True)]
-        for level in levels:
+    for name, levels in codecs.items():
+        fast = next(iter(levels.values()))
+        brackets = [bracket(x, fast, psnr_db) for x, psnr_db in zip(images, psnrs_db, strict=True)]
+        for level, codec in levels.items():
             ratios, seconds = [], []
             for x, pair, psnr_db, ours_num_bytes in zip(images, brackets, psnrs_db, num_bytes, strict=True):
-                points = [measured(x, partial(code, level, setting)) for setting in pair]
+                points = [measured(x, partial(other, codec, setting)) for setting in pair]
                 ratios.append(at([(p.psnr_db, p.num_bytes) for p in points], psnr_db) / ours_num_bytes)
                 seconds.append(fmean(p.seconds for p in points))
             yield {
@@ -170,10 +151,10 @@ def others(images: Sequence[Pixels], psnrs_db: Sequence[float], num_bytes: Seque
             }
 
 
-def bracket(x: Pixels, code: Callable[..., Any], settings: Sequence[float], psnr_db: float) -> tuple[float, float]:
-    """Return two neighbouring settings, the PSNR between them if possible; settings rise in quality."""
-    place = 1
-    while place < len(settings) - 1 and measured(x, partial(code, settings[place])).psnr_db < psnr_db:
+def bracket(x: Pixels, codec: Baseline, psnr_db: float) -> tuple[float, float]:
+    """Return two neighbouring settings, the PSNR between them if possible."""
+    settings, place = codec.settings, 1
+    while place < len(settings) - 1 and measured(x, partial(other, codec, settings[place])).psnr_db < psnr_db:
         place += 1
     return settings[place - 1], settings[place]
 
@@ -189,13 +170,6 @@ def at(curve: Sequence[tuple[float, float]], place: float) -> float:
 
 def _ms_ssim_db(point: Point) -> float:
     return -10 * math.log10(1 - point.ms_ssim)
-
-
-def _imagecodecs_version() -> str | None:
-    try:
-        return version("imagecodecs")
-    except PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

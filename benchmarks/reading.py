@@ -34,7 +34,7 @@ from pipeline.baselines import BASELINES, encode
 from pipeline.read.dataset import CompressedDataset
 
 JOB = Path(__file__).parent.parent / "jobs" / "compress_dataset.py"
-OTHERS = ("jpeg-420", "webp", "avif-420")
+OTHERS = ("jpeg-420", "webp", "avif-444-iq")
 
 
 @dataclass(frozen=True)

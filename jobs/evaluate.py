@@ -65,7 +65,7 @@ class Evaluate:
     effort: int = 0
     """Effort of the encoder, 0 to 3; the latents are refined for the mixed coder, and each coder codes these."""
     codecs: tuple[str, ...] | None = None
-    """Codecs to compare with. Default: all, and on panels one of each format."""
+    """Codecs to compare with. Default: all that this machine has, and on panels one of each format."""
     panels: bool = False
     """Write pictures to compare by eye instead: each image as it is, by ours and by the others at equal size, whole
     and enlarged, with the numbers. At --qualities, by default 1, 2 and 4; in this process, for a few images."""
@@ -94,6 +94,17 @@ class Evaluate:
         """Return the codecs that are compared with."""
         if self.codecs is not None:
             return self.codecs
+        return tuple(name for name in self._by_default if not baselines.missing(name))
+
+    @property
+    def left_out(self) -> list[str]:
+        """Return why codecs are not compared with that would be by default."""
+        return (
+            [] if self.codecs is not None else [text for name in self._by_default if (text := baselines.missing(name))]
+        )
+
+    @property
+    def _by_default(self) -> tuple[str, ...]:
         return panels.CODECS if self.panels else tuple(baselines.BASELINES)
 
 
@@ -101,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job from the command line; return its exit code."""
     config = parse(Evaluate, arguments)
     with events.for_machines(config.rerun.log_json):
+        for reason in config.left_out:
+            say(f"left out of the comparison: {reason}")
         return exit_code(lambda: (write_panels if config.panels else evaluate)(config))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from jobs.options import BundleOption, CompressedFolder, check_at_least, parse
+from pipeline.baselines import missing
 from pipeline.console.exits import ExitCode, UsageError, exit_code, usage
 from pipeline.console.printing import print_table, say
 from pipeline.console.text import num_bytes_text
@@ -36,9 +37,9 @@ class Report:
     """Write a report on a compress job as one HTML file, which opens without a network.
 
     It shows what was done, a sample of the images as thumbnails, the best, median and worst images beside their
-    originals, why images were quarantined, where the time went, and what JPEG, JPEG 2000, WebP and AVIF would need for
-    the same quality. You can report on a running job; the report covers what is committed so far. Exit codes: 0 done, 1
-    failed, 2 wrong usage.
+    originals, why images were quarantined, where the time went, and what JPEG, JPEG 2000, WebP, JPEG XL and AVIF would
+    need for the same quality. You can report on a running job; the report covers what is committed so far. Exit codes:
+    0 done, 1 failed, 2 wrong usage.
     """
 
     input: CompressedFolder
@@ -135,7 +136,10 @@ def _compared(run: RunReport, number: int) -> list[Row]:
 
 
 def _comparison(rows: Sequence[Row], originals: Originals, config: Report) -> Comparison:
-    say(f"coding {len(rows)} images with {', '.join(CODECS.values())} at equal quality")
+    codecs = [codec for codec in CODECS if not missing(codec)]
+    for codec in CODECS.keys() - codecs:
+        say(f"left out of the comparison: {missing(codec)}")
+    say(f"coding {len(rows)} images with {', '.join(CODECS[codec] for codec in codecs)} at equal quality")
     comparison = Comparison([], 0, 0, 0, config.seed)
     for number, row in enumerate(rows, start=1):
         say(f"image {number} of {len(rows)}: {row['key']}, {row['width'] * row['height'] / 1e6:.1f} megapixels")
@@ -149,7 +153,7 @@ def _comparison(rows: Sequence[Row], originals: Originals, config: Report) -> Co
         target = Target(x, row["num_bytes"], row["psnr_db"], row["ms_ssim"])
         comparison = replace(
             comparison,
-            needs=[*comparison.needs, *compare([target], codecs=list(CODECS), num_threads=config.num_threads)],
+            needs=[*comparison.needs, *compare([target], codecs=codecs, num_threads=config.num_threads)],
             num_images=comparison.num_images + 1,
             num_jpeg=comparison.num_jpeg + (row["source_format"] in _JPEG),
         )

@@ -169,7 +169,7 @@ def test_torch_range_admits_what_was_tested_and_no_more() -> None:
 def test_every_third_party_import_is_a_dependency() -> None:
     # Comparing, drawing, filtering by SQL and reporting are extras of their own: who only compresses installs none.
     extras = PYPROJECT["project"]["optional-dependencies"]
-    used = [extras[name] for name in ("datasets", "evaluate", "query", "report", "train")]
+    used = [extras[name] for name in ("compare", "datasets", "evaluate", "query", "report", "train")]
     needed = {r for r in sum(used, PYPROJECT["project"]["dependencies"]) if not r.startswith("bls-codec")}
     paths = (path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
     imported = {name for path in paths for name in imported_packages(path)}

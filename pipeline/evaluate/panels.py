@@ -21,8 +21,8 @@ from pipeline.baselines import BASELINES
 from pipeline.evaluate.worker import OURS, Row, measure
 from pipeline.windows import best_window
 
-CODECS = ("jpeg-420", "jpeg2000", "webp", "avif-444")
-"""The codecs that are shown by default: one of each format."""
+CODECS = ("jpeg-420", "jpeg2000", "webp", "jpeg-xl", "avif-444-psnr", "avif-444-iq")
+"""The codecs that are shown by default: one of each format, AVIF in both tunings."""
 QUALITIES = (1, 2, 4)
 """Our qualities by default: rates at which codecs can be distinguished by eye."""
 CROP_SIDE = 144
@@ -83,10 +83,10 @@ def code_at(x: Pixels, codec: str, *, bpp: float) -> Decoded:
     height, width = x.shape[:2]
 
     @cache
-    def encoded(setting: int) -> bytes:
+    def encoded(setting: float) -> bytes:
         return baselines.encode(x, codec, setting)
 
-    def rate(setting: int) -> float:
+    def rate(setting: float) -> float:
         return measures.bpp(len(encoded(setting)), height=height, width=width)
 
     setting = first_at_or_above(bpp, BASELINES[codec].all_settings, rate)
@@ -94,7 +94,7 @@ def code_at(x: Pixels, codec: str, *, bpp: float) -> Decoded:
     return _decoded(x, baselines.decode(data, gray=x.ndim == 2), codec=codec, setting=setting, num_bytes=len(data))
 
 
-def first_at_or_above(wanted: float, settings: Sequence[int], rate: Callable[[int], float]) -> int:
+def first_at_or_above(wanted: float, settings: Sequence[float], rate: Callable[[float], float]) -> float:
     """Find by bisection the first setting whose rate is not below the wanted one, or else the last setting."""
     return settings[bisect_left(settings, wanted, hi=len(settings) - 1, key=rate)]
 

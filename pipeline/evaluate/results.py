@@ -202,7 +202,7 @@ class Report:
             "the logarithm of the rate, over the qualities that both curves reach. Between its points a curve is read "
             "off along straight lines over the logarithm of the rate; an empty cell lies outside of it.",
             "",
-            *(markdown_table(["codec, with Pillow", "settings", "options", "library"], rows) if rows else []),
+            *(markdown_table(["codec", "settings", "options", "library"], rows) if rows else []),
             "",
             *(f"- {name}: {value}" for name, value in self.provenance.items() if value is not None),
         ]
@@ -219,6 +219,7 @@ def _baseline_cells(baseline: Baseline) -> list[str]:
     """Return the settings of a baseline, and the options that are the same at all of them."""
     last = baseline.settings[-1]
     options = {name: value for name, value in baseline.options(last, False).items() if value not in (last, [last])}
+    options |= options.pop("advanced", {})
     settings = ", ".join(map(str, baseline.settings))
     return [f"{baseline.setting} {settings}", ", ".join(f"{name} {value}" for name, value in options.items())]
 

@@ -130,7 +130,7 @@ class ShardEvaluator:
             if codec == OURS:
                 files, columns = self._code(x, setting)
             else:
-                data = baselines.encode(x, codec, int(setting))
+                data = baselines.encode(x, codec, setting)
                 files, columns = {codec: data}, measure(x, baselines.decode(data, gray=x.ndim == 2))
             height, width = x.shape[:2]
             return [
@@ -192,6 +192,6 @@ def read_rows(output: Output) -> pa.Table:
     return pa.concat_tables(read_tables(output.folder, files, EVALUATION)).replace_schema_metadata()
 
 
-def ladders(codecs: Iterable[str]) -> Mapping[str, list[int]]:
+def ladders(codecs: Iterable[str]) -> Mapping[str, list[float]]:
     """Return the settings of each codec."""
     return {codec: list(BASELINES[codec].settings) for codec in codecs}

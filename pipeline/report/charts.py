@@ -266,7 +266,7 @@ def equal_quality(needs: Sequence[Need], measure: str) -> Chart:
         for need in needs
         if need.measure == measure and need.ratio is not None
     ]
-    y = {"field": "codec", "type": "nominal", "title": None, "sort": list(CODECS.values())}
+    y = {"field": "codec", "type": "nominal", "title": None, "sort": list(CODECS.values()), "axis": {"labelLimit": 200}}
     x = _quantitative(
         "percent",
         "our bytes, in percent of the other codec's",

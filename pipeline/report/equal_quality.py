@@ -22,9 +22,11 @@ CODECS: Mapping[str, str] = {
     "jpeg-420": "JPEG",
     "jpeg2000": "JPEG 2000",
     "webp": "WebP",
-    "avif-444": "AVIF",
+    "jpeg-xl": "JPEG XL",
+    "avif-444-psnr": "AVIF (tune=psnr)",
+    "avif-444-iq": "AVIF (tune=iq)",
 }
-"""The codecs of pipeline/baselines.py that a report compares with, and their common names."""
+"""The codecs of pipeline/baselines.py that a report compares with, where the machine has them; their common names."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,14 @@ def bytes_at(
     return math.exp(logarithm), "reached"
 
 
-def spreads(needs: Sequence[Need], codecs: Sequence[str]) -> list[Spread]:
-    """Sum up what each codec needs for each measure."""
+def spreads(needs: Sequence[Need]) -> list[Spread]:
+    """Sum up what each codec that was tried needs for each measure."""
+    tried = {need.codec for need in needs}
     return [
         _spread(codec, measure, [need for need in needs if (need.codec, need.measure) == (codec, measure)])
         for measure in ("psnr_db", "ms_ssim")
-        for codec in codecs
+        for codec in CODECS
+        if codec in tried
     ]
 
 

@@ -62,7 +62,7 @@ def render(
     import jinja2
 
     charts = _charts(run, comparison)
-    sums = spreads(comparison.needs, list(CODECS)) if comparison else []
+    sums = spreads(comparison.needs) if comparison else []
     scripts = [_vega(), (_FILES / "report.js").read_text("utf-8")]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.report", "template"),

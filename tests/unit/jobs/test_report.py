@@ -24,6 +24,7 @@ def test_each_image_that_other_codecs_code_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(report, "compare", lambda *_, **__: [])
+    monkeypatch.setattr(report, "missing", lambda codec: "no JPEG XL here" if codec == "jpeg-xl" else "")
     row = {"height": 20, "width": 30, "num_bytes": 9, "psnr_db": 30.0, "ms_ssim": None, "source_format": "JPEG"}
     rows = [{**row, "key": key} for key in ("a.jpg", "gone.png")]
     config = Report(input=str(tmp_path), output="report.html")
@@ -31,7 +32,8 @@ def test_each_image_that_other_codecs_code_is_named(
     assert (comparison.num_images, comparison.num_jpeg, comparison.num_unreadable) == (1, 1, 1)
     told = capsys.readouterr().err.splitlines()
     assert told == [
-        "coding 2 images with JPEG, JPEG 2000, WebP, AVIF at equal quality",
+        "left out of the comparison: no JPEG XL here",
+        "coding 2 images with JPEG, JPEG 2000, WebP, AVIF (tune=psnr), AVIF (tune=iq) at equal quality",
         "image 1 of 2: a.jpg, 0.0 megapixels",
         "image 2 of 2: gone.png, 0.0 megapixels",
     ]

@@ -15,7 +15,7 @@ from pipeline.ledger.schema import EVALUATION
 REFERENCE = b"codec,bpp,psnr_rgb_db,ms_ssim\njpeg-420,0.2,26,0.8\njpeg-420,0.4,30,0.9\njpeg-420,1.6,36,0.98\n"
 
 
-def row(codec: str, setting: int, bpp: float, psnr_db: float, ms_ssim: float | None) -> dict[str, Any]:
+def row(codec: str, setting: float, bpp: float, psnr_db: float, ms_ssim: float | None) -> dict[str, Any]:
     measured = {"bpp": bpp, "estimated_bpp": bpp, "psnr_db": psnr_db, "ms_ssim": ms_ssim, "mse_255": 1.0}
     return {"key": "a.png", "status": "ok", "codec": codec, "quality": setting, "nlpd": 0.1, **measured}
 

@@ -60,7 +60,7 @@ def evaluate(config: EvaluationConfig, *, crashed: tuple[int, ...] = ()) -> list
 
 def test_every_image_is_coded_by_every_codec_at_every_setting(config: EvaluationConfig, folder: Path) -> None:
     rows = evaluate(config)
-    settings = [(our_name(coder), quality) for quality in (2, 4) for coder in CODERS]
+    settings: list[tuple[str, float]] = [(our_name(coder), quality) for quality in (2, 4) for coder in CODERS]
     settings += [(codec, setting) for codec in config.codecs for setting in BASELINES[codec].settings]
     for key in ("a.png", "b.png"):
         assert [(row["codec"], row["quality"]) for row in rows if row["key"] == key] == settings
