@@ -5,11 +5,12 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from bls import bitstream
 from bls.bitstream import BitstreamError
 from bls.codec import Codec
+from bls.image_files import FORMATS
 from bls.ladder import QualityError, quality_of
 from pipeline import images
 from pipeline.compress.worker import source_columns
@@ -78,17 +79,29 @@ def outcome_of_image(data: bytes) -> str:
 
 
 def image_files() -> dict[str, bytes]:
-    """Return a small image in every format that is read."""
-    x = np.arange(12 * 16 * 3, dtype=np.uint8).reshape(12, 16, 3)
-    options: dict[str, dict[str, Any]] = {"JPEG": {"exif": _exif()}, "TIFF": {}, "PNG": {}, "WEBP": {"lossless": True}}
-    options |= {"BMP": {}, "GIF": {}, "PPM": {}, "AVIF": {}}
-    return {name: _file(x, name, **each) for name, each in options.items()}
+    """Return a small image in every format that is read, where Pillow has it without a plug-in, and some variants."""
+    Image.init()
+    x = Image.fromarray(np.arange(12 * 16 * 3, dtype=np.uint8).reshape(12, 16, 3))
+    variants = {
+        "with EXIF": _file(x, "JPEG", exif=_exif()),
+        "progressive": _file(x, "JPEG", progressive=True),
+        "CMYK with a profile": _file(x.convert("CMYK"), "JPEG", icc_profile=_profile()),
+        "lossless": _file(x, "WEBP", lossless=True),
+        "by libtiff": _file(x, "TIFF", compression="tiff_lzw"),
+        "with alpha": _file(x.convert("RGBA"), "PNG"),
+        "palette": _file(x.convert("P"), "PNG"),
+    }
+    return {name: _file(x, name) for name in FORMATS if name in Image.OPEN} | variants
 
 
-def _file(x: np.ndarray, image_format: str, **options: Any) -> bytes:
+def _file(image: Image.Image, image_format: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(x).save(file, image_format, **options)
+    image.save(file, image_format, **options)
     return file.getvalue()
+
+
+def _profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def _exif() -> Image.Exif:

@@ -5,7 +5,7 @@
 
 Streams are those of tests/golden, of all coders, with their checksum computed again: the damage reaches the coders.
 Whatever ends in anything but symbols or a BitstreamError (images: a row) is written to tests/golden/found, where a test
-decodes it from then on.
+decodes it from then on. With --processes the inputs are shared out; they are the same whatever the number.
 """
 
 import argparse
@@ -14,7 +14,9 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
@@ -37,16 +39,24 @@ def main() -> int:
     parser.add_argument("--kind", choices=("streams", "images"), default="streams")
     parser.add_argument("--count", type=int, default=300_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    make = _streams() if options.kind == "streams" else _images()
+    shares = [range(first, options.count, options.processes) for first in range(options.processes)]
     outcomes: Counter[str] = Counter()
     start = time.monotonic()
-    for number in range(options.count):
-        outcomes[_try(*make(Random(f"{options.seed}/{number}")), options.kind)] += 1
+    with ProcessPoolExecutor(options.processes, get_context("spawn")) as executor:
+        for counted in executor.map(partial(_try_all, options.kind, options.seed), shares):
+            outcomes += counted
     counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
     print(f"{options.count} {options.kind}, seed {options.seed}, {time.monotonic() - start:.0f} s: {counts}")
     return outcomes["harm"]
+
+
+def _try_all(kind: str, seed: int, numbers: range) -> Counter[str]:
+    """Return how many of the inputs of these numbers came to each outcome."""
+    warnings.simplefilter("ignore")
+    make = _streams() if kind == "streams" else _images()
+    return Counter(_try(*make(Random(f"{seed}/{number}")), kind) for number in numbers)
 
 
 def _streams() -> Callable[[Random], Case]:

@@ -5,9 +5,11 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from bls import bitstream
 from bls.bitstream import BitstreamError
+from bls.image_files import FORMATS
 from pipeline.status import Status
 from tests.campaigns.damage import GOLDEN, golden_codec
 from tests.damaging import damaged, image_files, outcome_of_image, outcome_of_stream, with_checksum
@@ -49,5 +51,6 @@ def test_a_damaged_image_becomes_a_row(name: str, seed: int, within: int | None)
         assert outcome_of_image(damaged(IMAGES[name], Random(seed), within=within)) in list(Status)
 
 
-def test_the_images_are_whole_before_they_are_damaged() -> None:
+def test_the_images_are_whole_and_of_all_formats_before_they_are_damaged() -> None:
+    assert {name for name in FORMATS if name in Image.OPEN} < IMAGES.keys()
     assert set(map(outcome_of_image, IMAGES.values())) == {Status.OK}
