@@ -74,6 +74,21 @@ def carried_names(table: pa.Table) -> dict[str, str]:
     }
 
 
+def carried_there(bitstreams: Bitstreams) -> tuple[list[str], bool]:
+    """Return the names of the carried columns of a file, and whether they are members, which differ from file to file.
+
+    Raises:
+        DamagedFileError: the file is not whole.
+    """
+    with parsing(bitstreams.folder, bitstreams.name):
+        file = pq.ParquetFile(pa.BufferReader(bitstreams.data))
+        if CARRIED not in file.schema_arrow.names:
+            return [], False
+        carried = file.schema_arrow.field(CARRIED).type
+        members = pa.types.is_map(carried)
+        return unlike_ours(_extensions(file) if members else [field.name for field in carried]), members
+
+
 def unlike_ours(names: Sequence[str]) -> list[str]:
     """Rename carried columns that are called like one of ours: `key` becomes `carried_key`."""
     taken = {*BITSTREAMS.names, *MADE_COLUMNS}

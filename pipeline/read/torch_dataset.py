@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from torch import distributed
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -24,15 +22,19 @@ from pipeline.read.training.progress import Batches, Progress
 from pipeline.work.codec import CodecSpec
 
 SHUFFLE_BUFFER = 8192
+Transform = Callable[[Any], Any]
 _ROWS_AHEAD = 64  # of the one that is decoded, read by a thread
 
 
 class CompressedImages(IterableDataset[dict[str, Any]]):
     """Decode the images of a compressed dataset: a dictionary each, of `pipeline.read.images`' columns.
 
-    `transform` is applied to `image`. Every image is yielded once in an epoch, by one worker of one rank of
-    torch.distributed: each of them reads a stretch of the dataset, equally long but for one image. With `drop_uneven`
-    ranks yield the same number of images, and the images left over are not yielded.
+    `transform` is applied to `image`; or it has a function for each of several columns: `{"image": crop, "cls": int}`,
+    since the members of WebDataset samples are bytes. A column that an image does not have is None.
+
+    Every image is yielded once in an epoch, by one worker of one rank of torch.distributed: each of them reads a
+    stretch of the dataset, equally long but for one image. With `drop_uneven` ranks yield the same number of images,
+    and the images left over are not yielded.
 
     `shuffle` gives every epoch another order, made by `seed` and the number of the epoch: call `set_epoch` before each.
     Every worker mixes images of many files in a buffer of `shuffle_buffer` images, not decoded. docs/datasets.md has
@@ -45,14 +47,15 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
 
     Raises:
         TypeError: columns or keys are one string.
-        ValueError: no compressed dataset is at `uri`, a key or column is unknown, or another bundle compressed it.
+        ValueError: no compressed dataset is at `uri`, a key or column is unknown, `transform` is of another column, or
+            another bundle compressed it.
     """
 
     def __init__(
         self,
         uri: str | os.PathLike[str],
         *,
-        transform: Callable[[npt.NDArray[np.uint8]], Any] | None = None,
+        transform: Transform | Mapping[str, Transform] | None = None,
         columns: Sequence[str] | None = None,
         keys: Collection[str] | None = None,
         where: str | None = None,
@@ -72,13 +75,13 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
             dataset, columns=columns, bundle=bundle, device=device, max_pixels=max_pixels, skip_corrupt=skip_corrupt
         )
         selection = dataset.select(keys=keys, where=where)
-        dataset.check_columns(columns, selection)
+        self._transforms = _by_column(transform, columns)
+        dataset.check_columns(columns or list(self._transforms) or None, selection)
         files = dataset.files(selection)
         if shuffle_buffer < 1:
             raise ValueError(f"shuffle_buffer is {shuffle_buffer}: expected at least 1 image, or shuffle=False")
         self._order = Order(files, shuffle_buffer if shuffle else 0, seed, drop_uneven)
         self._lookup = Lookup(dataset, files)
-        self._transform = transform
         self._progress = Progress()
         self._num_taken = 0  # rows of the epoch, in this process
         self._reader: ImageReader | None = None
@@ -196,8 +199,9 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
         return self._reader
 
     def _transformed(self, sample: dict[str, Any]) -> dict[str, Any]:
-        if self._transform is not None and "image" in sample:
-            sample["image"] = self._transform(sample["image"])
+        for name, transform in self._transforms.items():
+            if sample.get(name) is not None:
+                sample[name] = transform(sample[name])
         return sample
 
     def _place(self) -> Place:
@@ -208,6 +212,18 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
         if distributed.is_available() and distributed.is_initialized():
             return distributed.get_rank(), distributed.get_world_size()
         return self._rank
+
+
+def _by_column(
+    transform: Transform | Mapping[str, Transform] | None, columns: Sequence[str] | None
+) -> dict[str, Transform]:
+    transforms = {"image": transform} if callable(transform) else dict(transform or {})
+    if columns is not None and (unused := [name for name in transforms if name not in columns]):
+        raise ValueError(
+            f"transform is for {', '.join(unused)}, columns are {', '.join(columns)}: give a function for each column, "
+            "as transform={'thumbnail_16': crop}"
+        )
+    return transforms
 
 
 def _read(reader: ImageReader, rows: Iterator[tuple[Part, int]], *, skip: int) -> Iterator[StoredImage]:

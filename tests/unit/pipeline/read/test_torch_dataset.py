@@ -18,9 +18,12 @@ from bls.bitstream import BitstreamError
 from bls.bundle import load_bundle, save_bundle, shipped_bundle
 from bls.codec import Codec
 from bls.transforms.thumbnails import SCALES
+from pipeline.ledger.bitstream_rows import Bitstreams
+from pipeline.ledger.markers import CommittedFile
 from pipeline.ledger.output import Output
 from pipeline.read.dataset import CompressedDataset
 from pipeline.read.torch_dataset import CompressedImages
+from pipeline.storage.folder import Folder
 from tests.bundles import small_network
 from tests.datasets import MAP, STRUCT, Sample, commit_instead, pixels, write_dataset
 
@@ -118,6 +121,47 @@ def test_one_string_is_not_a_list_of_names(dataset: Output, tiny_bundle: Path) -
         CompressedImages(str(dataset), bundle=str(tiny_bundle), columns="image")
     with pytest.raises(TypeError, match=r"keys is the string '2.png', expected a list of keys"):
         CompressedImages(str(dataset), bundle=str(tiny_bundle), keys="2.png")
+
+
+def test_members_of_samples_are_columns_with_functions_of_their_own(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Some samples and files lack a member; one that no file has is refused, as a column of a table is."""
+    x = pixels(16, 16)
+    shards = [[Sample("0.png", x, carried=[("cls", b"7")]), Sample("1.png", x)]]
+    shards += [[Sample("2.png", x, carried=[("cls", b"9"), ("json", b'{"a": 1}')])]]
+    output = write_dataset(tmp_path, tiny_bundle, shards, carried=MAP)
+
+    def read(**options: Any) -> list[dict[str, Any]]:
+        return list(CompressedImages(str(output), bundle=str(tiny_bundle), **options))
+
+    assert read(columns=["cls", "json"], transform={"cls": int, "json": json.loads}) == [
+        {"cls": 7, "json": None},
+        {"cls": None, "json": None},
+        {"cls": 9, "json": {"a": 1}},
+    ]
+    assert [sample.get("cls") for sample in read(transform={"image": np.mean, "cls": int})] == [7, None, 9]
+    with pytest.raises(ValueError, match=r"has no column label, jsn: expected some of key, .*, height, cls, json$"):
+        read(columns=["image", "label", "cls", "jsn"])
+    with pytest.raises(ValueError, match="has no column label"):
+        read(transform={"label": int})
+    with pytest.raises(ValueError, match=r"transform is for image, columns are cls: give a function for each"):
+        read(columns=["cls"], transform=np.mean)
+
+
+def test_few_of_many_files_are_looked_at_for_a_member(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = [[Sample(f"{n}.png", pixels(16, 16), carried=[("cls", b"7")])] for n in range(18)]
+    output = write_dataset(tmp_path, tiny_bundle, shards, carried=MAP)
+    read, names = Bitstreams.read, []
+
+    def noted(folder: Folder, file: CommittedFile) -> Bitstreams:
+        names.append(file.name)
+        return read(folder, file)
+
+    monkeypatch.setattr(Bitstreams, "read", noted)
+    with pytest.raises(ValueError, match="has no column label"):
+        CompressedImages(str(output), columns=["label"], bundle=str(tiny_bundle))
+    assert len(names) == 9
 
 
 def test_latents_are_what_the_image_is_made_of(dataset: Output, tiny_bundle: Path) -> None:
