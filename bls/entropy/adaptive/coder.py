@@ -187,6 +187,7 @@ def _code_row(mode, words, interval, states, symbols, activity, magnitudes, weig
             elif not yes:
                 break
             magnitude += 1
+        # The mixed coder ends so, too. As one function, inlined in both, it made this coder 1.7 times as slow.
         magnitude = max(magnitude, np.int64(0))
         if magnitude > longest:
             interval, escaped = code_escape(mode, words, interval, distance - longest)

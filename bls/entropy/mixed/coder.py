@@ -289,14 +289,11 @@ def _code_row(mode, words, interval, mixer, line, channel):
             # Magnitude: how much is known already; -1 before the first decision, 0 before "is it smaller?".
             if magnitude < 0:
                 decision, yes = np.int64(IS_MODE_NOT), offset != 0
-                slot = np.int64(DISTANCE[min(abs(predicted), MAX_DISTANCE)])
             elif magnitude == 0:
                 decision, yes = np.int64(IS_SMALLER), offset < 0
-                slot = NUM_DISTANCES + _signed_distance(predicted)
             else:
                 decision, yes = np.int64(FURTHER_DECISION[magnitude]), distance > magnitude
-                onward = (-predicted if is_smaller else predicted) - 16 * magnitude
-                slot = NUM_DISTANCES + NUM_SIGNED_DISTANCES * (1 if magnitude == 1 else 2) + _signed_distance(onward)
+            slot = _slot(magnitude, is_smaller, predicted)
             for i in range(NUM_MODELS):
                 indices[i] = np.uint64(bases[i] + (slot if i >= FIRST_OF_VALUE else decision))
             if mode == COUNT:
@@ -304,12 +301,7 @@ def _code_row(mode, words, interval, mixer, line, channel):
                     states[indices[i]] += ONE << WORD_BITS if yes else ONE
             else:
                 first = first_weight + decision * NUM_INPUTS
-                logit = weights[first + NUM_MODELS] * LOGIT_UNITS
-                for i in range(NUM_MODELS):
-                    inputs[i] = STRETCH[states[indices[i]] >> TO_STRETCH]
-                    logit += weights[first + i] * inputs[i]
-                logit = min(max(logit >> 16, -MAX_LOGIT), MAX_LOGIT)
-                probability = np.int64(SQUASH[logit + MAX_LOGIT])
+                probability = _mixed(states, indices, weights, first, inputs)
                 split = (interval[1] >> SIXTEEN) * np.uint64(probability)
                 if mode == DECODE:
                     yes = interval[0] < split
@@ -342,6 +334,30 @@ def _code_row(mode, words, interval, mixer, line, channel):
         values[x] = last
         errors[x] = abs(16 * last - predicted)
     return interval, True
+
+
+@njit(nogil=True, inline="always")
+def _slot(magnitude, is_smaller, predicted):
+    """Return which state of a value's the next decision has: by how far the predicted value is from what it asks."""
+    if magnitude < 0:
+        slot = np.int64(DISTANCE[min(abs(predicted), MAX_DISTANCE)])
+    elif magnitude == 0:
+        slot = NUM_DISTANCES + _signed_distance(predicted)
+    else:
+        onward = (-predicted if is_smaller else predicted) - 16 * magnitude
+        slot = NUM_DISTANCES + NUM_SIGNED_DISTANCES * (1 if magnitude == 1 else 2) + _signed_distance(onward)
+    return slot
+
+
+@njit(nogil=True, inline="always")
+def _mixed(states, indices, weights, first, inputs):
+    """Set the inputs to the models' logits; return the probability that their weighted sum stands for."""
+    logit = weights[first + NUM_MODELS] * LOGIT_UNITS
+    for i in range(NUM_MODELS):
+        inputs[i] = STRETCH[states[indices[i]] >> TO_STRETCH]
+        logit += weights[first + i] * inputs[i]
+    logit = min(max(logit >> 16, -MAX_LOGIT), MAX_LOGIT)
+    return np.int64(SQUASH[logit + MAX_LOGIT])
 
 
 @njit(nogil=True, inline="always")
