@@ -1,9 +1,10 @@
-"""Servers that the integration tests share."""
+"""Servers that the integration tests share: a store of objects, and a cluster for jobs that need not start one."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.jobs import head_node
 from tests.storage_server import StorageServer, find_weed, storage_server
 
 
@@ -17,3 +18,10 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageServer]
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run a Ray cluster of one node, which saves each job the start of its own; return its address."""
+    with head_node(tmp_path_factory.mktemp("cluster") / "head.log", "--num-cpus=2") as address:
+        yield address

@@ -28,13 +28,15 @@ def keys(output: Path, kind: str) -> list[str]:
     return sorted(key for file in files for key in pq.read_table(file)["key"].to_pylist())
 
 
-def test_an_append_that_is_killed_and_two_at_once_leave_each_image_once(tmp_path: Path, tiny_bundle: Path) -> None:
+def test_an_append_that_is_killed_and_two_at_once_leave_each_image_once(
+    tmp_path: Path, tiny_bundle: Path, cluster: str
+) -> None:
     photographs, output = tmp_path / "photographs", tmp_path / "compressed"
     options = ("--bundle", tiny_bundle, "--num-workers", 1, "--shard-size", 2)
     append = ("compress_dataset", "--input", photographs, "--output", output, "--append", *options)
-    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    environment = {**os.environ, "RAY_ADDRESS": cluster}
     add(photographs, *range(1, 9, 2))
-    assert run(*append, RAY_ADDRESS="local").returncode == 0
+    assert run(*append, RAY_ADDRESS=cluster).returncode == 0
     first = Output(str(output)).markers()
 
     add(photographs, *range(0, 24, 2))
@@ -56,4 +58,4 @@ def test_an_append_that_is_killed_and_two_at_once_leave_each_image_once(tmp_path
     assert markers[:2] == first
     for kind in ("metrics", "bitstreams"):
         assert keys(output, kind) == [f"{seed:02d}.png" for seed in range(24)]
-    assert run("verify_dataset", "--input", output, "--decode", *options[:4], RAY_ADDRESS="local").returncode == 0
+    assert run("verify_dataset", "--input", output, "--decode", *options[:4], RAY_ADDRESS=cluster).returncode == 0

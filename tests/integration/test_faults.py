@@ -205,6 +205,7 @@ def test_a_worker_that_is_killed_accuses_no_image(stage: Stage, undisturbed: Pat
     check_whole(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_is_alone_and_a_retry_brings_it_back(
     stage: Stage, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -246,6 +247,7 @@ def test_two_jobs_on_one_output(stage: Stage, undisturbed: Path, tmp_path: Path)
     check_whole(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_what_runs_and_a_second_one_does_not(stage: Stage, undisturbed: Path, tmp_path: Path) -> None:
     """In a terminal, where it comes to all processes of the job; its Ray is its own."""
     own_ray = {"RAY_ADDRESS": ""}
@@ -298,6 +300,7 @@ def mounted(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_and_a_read_only_disk(stage: Stage, undisturbed: Path, tmp_path: Path) -> None:
     output = tmp_path / "disk"
     with mounted(output, "size=96k") as mount_again:

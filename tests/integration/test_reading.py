@@ -100,6 +100,7 @@ def restore(
     return run(cluster, *job, "--input", dataset, "--output", output, "--bundle", bundle, *options)
 
 
+@pytest.mark.slow
 def test_datasets_of_ray_data(dataset: Output, tiny_bundle: Path, cluster: str, tmp_path: Path) -> None:
     done = run(cluster, "-c", READ_BACK, dataset, tiny_bundle, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -135,6 +136,7 @@ def test_wrong_selections_are_wrong_usage(dataset: Output, tiny_bundle: Path, cl
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_examples_run(cluster: str, tmp_path: Path) -> None:
     reading = run(cluster, "examples/read_in_training.py", tmp_path / "training")
     assert reading.returncode == 0, reading.stderr

@@ -229,6 +229,7 @@ def test_files_are_whole_behind_a_store_that_fails_at_times(
     assert proxy.faults.total() > 10
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_throttles_and_stalls_changes_nothing(
     storage: StorageServer, photographs: str, compressed: str, tiny_bundle: Path
 ) -> None:
