@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -75,11 +75,12 @@ def encode(
     wanted = _goal(quality, psnr_db=target_psnr_db, ms_ssim=target_ms_ssim, num_bytes=target_num_bytes, bpp=target_bpp)
     check_effort(effort)
     pairs = _pairs(files, output_dir, ".bls")
-    for image, output in pairs:
+    for _, output in pairs:
         if output.suffix != ".bls":
             raise ValueError(f"{output} is not a name for a .bls file: for several images give --output-dir")
-        for target in (output, _preview_of(output)) if preview else (output,):
-            _check_target(target, source=image, overwrite=overwrite)
+    outputs = [output for _, output in pairs]
+    targets = [*outputs, *map(_preview_of, outputs)] if preview else outputs
+    _check_targets(targets, sources=[image for image, _ in pairs], overwrite=overwrite)
     codec = Codec.load(bundle)
     if output_dir is not None:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -191,8 +192,9 @@ def decode(
         overwrite: Replace a file that is there.
     """
     pairs = _pairs(files, output_dir, ".png")
-    for file, output in pairs:
-        _check_target(output, source=file, overwrite=overwrite)
+    outputs = [output for _, output in pairs]
+    _check_targets(outputs, sources=[file for file, _ in pairs], overwrite=overwrite)
+    for output in outputs:
         if output.suffix.lower() not in Image.registered_extensions():
             raise ValueError(f"{output} has extension {output.suffix or 'none'}, which Pillow cannot write: use .png")
     if output_dir is not None:
@@ -240,14 +242,22 @@ def _bpp(data: bytes, height: int, width: int) -> float:
     return measures.bpp(len(data), height=height, width=width)
 
 
-def _check_target(output: Path, *, source: Path, overwrite: bool) -> None:
-    """Refuse to replace a file unasked, and the input in any case."""
-    if not output.exists():
-        return
-    if source.exists() and output.samefile(source):
-        raise ValueError(f"{output} is the input itself, which is not replaced: give another output")
-    if not overwrite:
-        raise ValueError(f"{output} is there already: give another output, or --overwrite to replace it")
+def _check_targets(outputs: Iterable[Path], *, sources: Iterable[Path], overwrite: bool) -> None:
+    """Refuse to replace files unasked, and those that are read in any case."""
+    read = {_identity(source) for source in sources if source.exists()}
+    for output in outputs:
+        if not output.exists():
+            continue
+        if _identity(output) in read:
+            raise ValueError(f"{output} is an input itself, which is not replaced: give another output")
+        if not overwrite:
+            raise ValueError(f"{output} is there already: give another output, or --overwrite to replace it")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what is the same for all names of a file."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _read_image(path: Path) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,10 @@ from pathlib import Path
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let a file be written under a temporary name beside it, then give it its own.
 
-    The temporary name keeps the extension, from which libraries infer the format. If writing fails, nothing is left.
+    The temporary name is of no other file, and keeps the extension, from which libraries infer the format. If writing
+    fails, nothing is left.
     """
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
     try:
         write(temporary)
         os.replace(temporary, path)

@@ -21,7 +21,10 @@ from pipeline.console.printing import say
 from pipeline.console.streams import silence
 from pipeline.read import queries as questions
 from pipeline.read.queries import MetricsDatabase, QueryError
+from pipeline.sources.opening import check_apart
+from pipeline.storage.folder import Folder
 from pipeline.storage.opening import open_folder
+from pipeline.storage.secrets import redact
 from pipeline.storage.uris import absolute
 
 Format = Literal["table", "csv", "json", "parquet"]
@@ -58,6 +61,8 @@ class QueryMetrics:
     """Format of the rows."""
     output: str | None = None
     """File to write, a path or URI. Default: stdout."""
+    overwrite: bool = False
+    """Replace the --output that is there."""
 
     def __post_init__(self) -> None:
         check_at_least(1, worst=self.worst)
@@ -102,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def query_metrics(config: QueryMetrics) -> ExitCode:
     """Answer, to stdout or a file."""
     with usage():
+        _check_target(config)
         database = MetricsDatabase(config.input, against=config.against)
         relation = database.query(config.question(database))
     for state in database.states():
@@ -114,6 +120,25 @@ def query_metrics(config: QueryMetrics) -> ExitCode:
         else:
             _WRITERS[config.format](database.batches(relation), file)
     return ExitCode.DONE
+
+
+def _check_target(config: QueryMetrics) -> None:
+    """Refuse a file that is there already, unless it is to be replaced, and one in a dataset.
+
+    Raises:
+        ValueError: names the file.
+    """
+    if config.output is None:
+        return
+    check_apart(config.output, *filter(None, (config.input, config.against)))
+    folder, name = _folder_and_name(config.output)
+    if not config.overwrite and folder.holds(name):
+        raise ValueError(f"{redact(config.output)} is there already: use another --output, or --overwrite")
+
+
+def _folder_and_name(uri: str) -> tuple[Folder, str]:
+    folder, _, name = absolute(uri).rpartition("/")
+    return open_folder(folder or "/"), name
 
 
 @contextmanager
@@ -129,8 +154,8 @@ def _target(uri: str | None) -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile() as file:
         yield file
         file.seek(0)
-        folder, _, name = absolute(uri).rpartition("/")
-        open_folder(folder or "/").write_from(name, file)
+        folder, name = _folder_and_name(uri)
+        folder.write_from(name, file)
 
 
 @contextmanager

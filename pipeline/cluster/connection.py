@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from pipeline.cluster.interrupts import handler_kept
-from pipeline.console.exits import UsageError, describe_error
+from pipeline.console.exits import UsageError, WorkError, describe_error
 from pipeline.console.printing import say
 from pipeline.reachable import check_cluster
 
@@ -23,7 +23,8 @@ def connect(*, num_cpus: int | None = None) -> bool:
     `num_cpus` is what Ray takes for the CPUs of this machine, where it is started; without it those that there are.
 
     Raises:
-        ClusterError: there is no cluster at RAY_ADDRESS, or Ray does not start here.
+        ClusterError: there is no cluster at RAY_ADDRESS.
+        WorkError: Ray does not start here.
     """
     with handler_kept(signal.SIGTERM):  # Ray's own would print a stack and exit with 15
         return _connect(num_cpus)
@@ -46,7 +47,7 @@ def _connect(num_cpus: int | None) -> bool:
             say("starting Ray on this machine")
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
         except Exception as error:  # Ray raises no class of its own
-            raise ClusterError(
+            raise WorkError(
                 f"Ray cannot start on this machine ({describe_error(error)}): if it is very busy, try again later"
             ) from error
     return bool(address)

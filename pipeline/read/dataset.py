@@ -100,20 +100,19 @@ class CompressedDataset:
             if marker.shard in selection.rows
         ]
 
-    def check_columns(self, columns: Sequence[str] | None, selection: Selection) -> None:
-        """Refuse columns that no image of a selection has, and latents of kept originals, which have none.
+    def check_columns(self, columns: Sequence[str] | None, files: Sequence[StoredFile], *, num_kept: int) -> None:
+        """Refuse columns that no image of these files has, and latents of kept originals, which have none.
 
         Members of WebDataset samples differ from file to file: some files are looked at.
 
         Raises:
             ValueError: names those there are.
         """
-        files = self.files(selection)
         if columns is None or not files:
             return
-        if "latents" in columns and selection.num_kept:
+        if "latents" in columns and num_kept:
             raise ValueError(
-                f"{selection.num_kept} originals in {self.output} are kept as they are and have no latents: leave them "
+                f"{num_kept} originals in {self.output} are kept as they are and have no latents: leave them "
                 f"out with where=\"status = '{Status.OK}'\", which may be joined to other conditions by AND"
             )
         unknown = set(columns).difference(BITSTREAMS.names, MADE_COLUMNS)

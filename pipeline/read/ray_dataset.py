@@ -57,8 +57,8 @@ def read_compressed(
     dataset = CompressedDataset(uri)
     config = reading_config(dataset, columns=columns, bundle=bundle, device=device, max_pixels=max_pixels)
     selection = dataset.select(keys=keys, where=where)
-    dataset.check_columns(columns, selection)
     files = dataset.files(selection)
+    dataset.check_columns(columns, files, num_kept=selection.num_kept)
     if not files:
         raise ValueError(f"{dataset.output} has no committed image yet: run the compress job to its end")
     listed = ray.data.from_arrow(_listing(files))

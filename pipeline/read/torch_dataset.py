@@ -76,8 +76,8 @@ class CompressedImages(IterableDataset[dict[str, Any]]):
         )
         selection = dataset.select(keys=keys, where=where)
         self._transforms = _by_column(transform, columns)
-        dataset.check_columns(columns or list(self._transforms) or None, selection)
         files = dataset.files(selection)
+        dataset.check_columns(columns or list(self._transforms) or None, files, num_kept=selection.num_kept)
         if shuffle_buffer < 1:
             raise ValueError(f"shuffle_buffer is {shuffle_buffer}: expected at least 1 image, or shuffle=False")
         self._order = Order(files, shuffle_buffer if shuffle else 0, seed, drop_uneven)

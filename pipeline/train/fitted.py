@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from bls.bundle import MANIFEST, FittedNetwork, read_bundle, save_bundle
 from bls.ladder import QualityRange
+from pipeline.ledger.damage import parsing
 from pipeline.ledger.schema import TRAINING_CURVE, to_parquet
-from pipeline.storage.folder import Folder
+from pipeline.storage.folder import Folder, list_names
 from pipeline.train.fit import FitConfig
 
 CURVE = "curve.parquet"
@@ -53,19 +54,33 @@ def check_settings(storage: Folder, fit: FitConfig, *, data: Sequence[str], init
     """Note a network's settings when it is begun, and refuse to go on with others.
 
     Raises:
-        ValueError: names the settings that differ.
+        ValueError: names the settings that differ, or a file that this job would take for its own.
     """
     settings = {**json.loads(json.dumps(asdict(fit))), "data": data, "init": init}
-    name = f"quality-{fit.qualities.stem}.json"
+    run = f"quality-{fit.qualities.stem}"
+    name = f"{run}.json"
+    if not storage.holds(name):
+        _check_free(storage, run, f"fitted/{run}")
     if storage.create(name, json.dumps(settings, indent=2).encode()):
         return
-    begun = json.loads(storage.read(name))
+    stored = storage.read(name)
+    with parsing(storage, name):
+        begun = dict(json.loads(stored))
     differing = [key for key in settings if begun.get(key) != settings[key]]
     if differing:
         raise ValueError(
             f"{storage}/{name} was begun with {_pairs(begun, differing)}, this run has {_pairs(settings, differing)}: "
             "give the same flags, or another --storage"
         )
+
+
+def _check_free(storage: Folder, *folders: str) -> None:
+    for folder in folders:
+        if (there := next(iter(list_names(storage.child(folder))), None)) is not None:
+            raise ValueError(
+                f"{storage} holds files that this job did not write, {folder}/{there} for example: "
+                "use another --storage, or move them away"
+            )
 
 
 def _pairs(settings: Mapping[str, object], keys: Sequence[str]) -> str:

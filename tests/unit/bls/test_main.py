@@ -1,5 +1,6 @@
 """`python -m bls` in this process."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_many_images_go_into_a_folder(
     assert lines[1].endswith(f"bpp, PSNR {psnr_db:.2f} dB")
     with pytest.raises(SystemExit, match=r"a/b/x.bls is there already"):
         bls("encode", "x.png", "gray.jpg", "--output-dir", "a/b", "--quality", "4")
+
+
+def test_a_preview_does_not_replace_another_input(bls: Callable[..., None]) -> None:
+    shutil.copy("x.png", "x.preview.png")
+    given = ("encode", "x.png", "x.preview.png", "--output-dir", ".", "--preview", "--overwrite")
+    with pytest.raises(SystemExit, match=r"x\.preview\.png is an input itself, which is not replaced"):
+        bls(*given)
+    assert Path("x.preview.png").read_bytes() == Path("x.png").read_bytes()
+    assert not Path("x.bls").exists()
 
 
 def test_a_preview_is_what_the_file_decodes_to(bls: Callable[..., None]) -> None:

@@ -70,6 +70,19 @@ def test_parquet_in_a_file(run: str, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "x.parquet").to_pydict() == {"key": ["a.png", "ü, b.png"], "psnr_db": [30.0, 31.0]}
 
 
+def test_a_file_that_is_there_is_replaced_when_asked(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "x.csv"
+    output.write_text("somebody's")
+    query = ["--input", run, KEYS, "--format", "csv", "--output", str(output)]
+    assert main(query) == 2
+    assert "x.csv is there already: use another --output, or --overwrite" in capsys.readouterr().err
+    assert output.read_text() == "somebody's"
+    assert main([*query, "--overwrite"]) == 0
+    assert output.read_text().startswith("key,psnr_db\n")
+
+
 def test_a_query_that_fails_leaves_no_file(run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     query = "SELECT CAST(key AS INT) FROM images"
     assert main(["--input", run, query, "--format", "csv", "--output", str(tmp_path / "x.csv")]) == 2

@@ -10,7 +10,17 @@ from PIL import Image
 
 from bls import __main__ as bls_command
 from bls.bundle import save_bundle
-from jobs import check_relaxation, compress_dataset, decompress_dataset, evaluate, report, train
+from jobs import (
+    check_relaxation,
+    compress_dataset,
+    decompress_dataset,
+    evaluate,
+    query_metrics,
+    recode_dataset,
+    report,
+    train,
+    verify_dataset,
+)
 from pipeline.console.exits import ExitCode, exit_code
 from pipeline.decompress.worker import DecompressionConfig, ShardDecompressor, StoredImage
 from pipeline.ledger.manifest import Manifest, Plan
@@ -23,6 +33,7 @@ from pipeline.sources.opening import check_apart
 from pipeline.work.codec import CodecSpec
 from tests.bundles import small_network
 from tests.datasets import Sample, pixels, write_dataset
+from tests.inline import run_inline
 
 FOREIGN = b"somebody's"
 
@@ -54,6 +65,12 @@ JOBS: dict[str, Callable[[Path, Path, Path], int]] = {
     "decompress": lambda x, out, bundle: decompress_dataset.main(
         ["--input", str(x), "--output", str(out), "--bundle", str(bundle), "--overwrite"]
     ),
+    "recode": lambda x, out, bundle: recode_dataset.main(
+        ["--input", str(x), "--output", str(out), "--bundle", str(bundle), "--coder", "static", "--overwrite"]
+    ),
+    "query": lambda x, out, _: query_metrics.main(
+        ["--input", str(x), "SELECT key FROM images", "--output", f"{out}/rows.txt", "--overwrite"]
+    ),
     "evaluate": lambda x, out, bundle: evaluate.main(
         ["--input", str(x), "--output", str(out), "--bundle", str(bundle), "--overwrite"]
     ),
@@ -73,6 +90,9 @@ JOBS: dict[str, Callable[[Path, Path, Path], int]] = {
         lambda: train.train(train.Train(data=(str(x),), storage=str(out), output=f"{out}-bundle", qualities=("4",)))
     ),
 }
+OF_COMPRESSED = ("decompress", "recode", "query", "report")
+"""Jobs whose input is a compressed dataset."""
+OF_ONE_FILE = ("query", "report")
 OVERLAPS = {
     "the same": lambda x: x,
     "inside": lambda x: x / "plan",
@@ -85,15 +105,15 @@ OVERLAPS = {
 
 @pytest.mark.parametrize(
     ("job", "overlap"),
-    # A report is one file: beside its input it overlaps nothing.
-    [(job, overlap) for job in JOBS for overlap in OVERLAPS if job != "report" or "around" not in overlap],
+    # One file beside the input overlaps nothing.
+    [(job, overlap) for job in JOBS for overlap in OVERLAPS if job not in OF_ONE_FILE or "around" not in overlap],
 )
 def test_an_output_that_overlaps_the_input_is_refused(
     tmp_path: Path, bundle: Path, job: str, overlap: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     x = tmp_path / "top/ds/images"
     save_images(x, 2)
-    if job in ("decompress", "report"):
+    if job in OF_COMPRESSED:
         shutil.rmtree(x)
         write_dataset(x, bundle, [[Sample("a.png", pixels(20, 24))]])
     for name in ("plan/a.jpg", "tars/a.tar", "metrics/a.parquet", "commits/notes.json", "README.md", "a/b/c.txt"):
@@ -144,6 +164,44 @@ def test_an_output_with_other_files_is_refused(tmp_path: Path, name: str) -> Non
     with pytest.raises(OutputError, match=f"did not write, {name} for example: use another --output"):
         output.begin(Manifest(job="compress", plans=(Plan("1" * 32),)))
     assert snapshot(tmp_path) == {name: FOREIGN}
+
+
+@pytest.mark.parametrize("job", ["compress", "decompress", "recode", "evaluate"])
+def test_a_job_leaves_all_that_is_in_the_folder_of_its_output(tmp_path: Path, bundle: Path, job: str) -> None:
+    x, out = tmp_path / "x", tmp_path / "out"
+    if job in OF_COMPRESSED:
+        write_dataset(x, bundle, [[Sample("a.png", pixels(20, 24))]])
+    else:
+        save_images(x, 2)
+    for folder in ("plan", "images", "tars", "metrics", "bitstreams", "commits", "written", "verify", "shards/plan"):
+        (out / folder).mkdir(parents=True)
+        (out / folder / "a.jpg").write_bytes(FOREIGN)
+    before = snapshot(tmp_path)
+    assert JOBS[job](x, out, bundle) == ExitCode.WRONG_USAGE
+    assert snapshot(tmp_path) == before
+
+
+def test_verifying_and_repairing_leave_what_others_put_into_a_dataset(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_inline(monkeypatch, compress_dataset, verify_dataset)
+    save_images(tmp_path / "x", 2)
+    out = tmp_path / "out"
+    assert JOBS["compress"](tmp_path / "x", out, bundle) == ExitCode.DONE
+    foreign = [
+        f"{folder}/{name}" for folder in ("verify", "metrics", "commits", "plan") for name in ("a.jpg", "x.parquet")
+    ]
+    for name in foreign:
+        Output(str(out)).folder.write(name, FOREIGN)
+    before = snapshot(tmp_path / "out")
+    verify = ["--input", str(out), "--bundle", str(bundle), "--repair"]
+    assert verify_dataset.main([*verify, "--decode"]) == ExitCode.DONE
+    (marker,) = Output(str(out)).markers()
+    damaged = marker.files["bitstreams"].name
+    (out / damaged).write_bytes(b"")
+    assert verify_dataset.main(verify) == ExitCode.DONE_IN_PART
+    after = snapshot(tmp_path / "out")
+    assert {name for name in before if after.get(name) != before[name]} == {damaged, f"commits/{marker.name}"}
 
 
 def test_what_a_killed_run_left_does_not_prevent_a_beginning(tmp_path: Path) -> None:
@@ -239,7 +297,7 @@ def test_single_files_are_replaced_when_asked(
     there.write_bytes(FOREIGN)
     with pytest.raises(SystemExit, match="is there already: give another output, or --overwrite"):
         run(command, source, there.name)
-    with pytest.raises(SystemExit, match=r"is the input itself|is not a name for a \.bls file"):
+    with pytest.raises(SystemExit, match=r"is an input itself|is not a name for a \.bls file"):
         run(command, source, f"../{tmp_path.name}/{source}", "--overwrite")
     assert there.read_bytes() == FOREIGN
     run(command, source, there.name, "--overwrite")

@@ -4,6 +4,9 @@ import sys
 
 import pytest
 
+from pipeline.cluster.connection import connect
+from pipeline.console.exits import ExitCode, exit_code
+
 SETTINGS = {"RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_USAGE_STATS_ENABLED": "0"}
 FIRST_IMPORT_OF_RAY = """
 import importlib, os, sys
@@ -25,3 +28,18 @@ def test_settings_of_ray_are_made_before_it_is_imported(job: str) -> None:
     command = [sys.executable, "-c", FIRST_IMPORT_OF_RAY, f"jobs.{job}", *SETTINGS]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == [str(SETTINGS)]
+
+
+def test_ray_that_does_not_start_is_a_failure_and_not_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when its raylet dies meanwhile: the same command may do."""
+
+    def fail(**_: object) -> None:
+        raise Exception("the raylet died")
+
+    monkeypatch.setattr("ray.init", fail)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert exit_code(lambda: ExitCode(connect())) == ExitCode.FAILED
+    assert "Ray cannot start on this machine (Exception: the raylet died): if it is very" in capsys.readouterr().err
