@@ -101,44 +101,20 @@ def run_to_end(
         DamagedFileError: a file of a shard that was done before is missing.
         ClusterError: as `Cluster.connect`.
     """
-    start = began = time.monotonic()
-    committed, again = Committed(), {}
-    for marker in work.output.iter_markers():
-        work.saw(marker)
-        if work.is_to_do_again(marker, retry_quarantined):
-            again[marker.shard] = marker
-        else:
-            committed.add(marker)
-    before = committed.total
-    events.emit(
-        "plan", output=str(work.output), num_images=work.num_images, num_images_done=before.num_images, verb=work.verb
-    )
-    if before.num_images:
-        say(f"{before.num_images} of {work.num_images} images are {work.verb} already")
-    if again:
-        num_quarantined = sum(marker.summary.num_quarantined for marker in again.values())
-        say(f"{len(again)} shards are done again, {num_quarantined} of their images were quarantined")
-    tally, is_stopped, damage = Tally(before), False, tuple[DamagedFileError, ...]()
-    if before.num_images < work.num_images:
-
-        def shards() -> Iterator[Shard | None]:
-            nonlocal began
-            began = time.monotonic()  # the first worker is ready: it asks for a shard
-            for shard in work.shards(done):
-                yield shard and replace(shard, replaces=again.get(shard.index))
-
-        done = set(committed.attempts)
+    start = time.monotonic()
+    committed, again = _read_committed(work, retry_quarantined)
+    tally, left = Tally(committed.total), _Left(work, set(committed.attempts), again)
+    is_stopped, damage = False, tuple[DamagedFileError, ...]()
+    if committed.total.num_images < work.num_images:
         with _telling_what_is_left(work, tally):
-            is_stopped, damage = _run(work, run(cluster, work.make_worker, shards()), committed, tally, max_failures)
+            markers = run(cluster, work.make_worker, left.shards())
+            is_stopped, damage = _run(work, markers, committed, tally, max_failures)
     if is_stopped:
         say(f"stopped: {work.state(tally.now)}. {GOES_ON}")
     committed = work.output.up_to_date(committed)
     work.output.sweep(committed)
-    if not is_stopped and not damage and committed.total.num_images < work.num_images:
-        raise WorkError(
-            f"only {committed.total.num_images} of {work.num_images} images are committed in {work.output}, all were "
-            "done: somebody deleted commits while the job ran"
-        )
+    if not is_stopped and not damage:
+        _check_all_are_there(work, committed)
     if not damage:
         work.output.check_complete(committed)
     result = Result(
@@ -150,10 +126,54 @@ def run_to_end(
         is_part=work.is_part,
         damage=damage,
         is_append=work.is_append,
-        seconds_to_start=began - start,
+        seconds_to_start=(left.began or start) - start,
     )
     events.emit("done", exit_code=result.exit_code, seconds=result.seconds, **events.sums(committed.total))
     return result
+
+
+def _read_committed(work: Work, retry_quarantined: bool) -> tuple[Committed, dict[int, Marker]]:
+    """Return what is done, and the markers of shards that are to be done again; say how much that is."""
+    committed, again = Committed(), {}
+    for marker in work.output.iter_markers():
+        work.saw(marker)
+        if work.is_to_do_again(marker, retry_quarantined):
+            again[marker.shard] = marker
+        else:
+            committed.add(marker)
+    done = committed.total.num_images
+    events.emit("plan", output=str(work.output), num_images=work.num_images, num_images_done=done, verb=work.verb)
+    if done:
+        say(f"{done} of {work.num_images} images are {work.verb} already")
+    if again:
+        num_quarantined = sum(marker.summary.num_quarantined for marker in again.values())
+        say(f"{len(again)} shards are done again, {num_quarantined} of their images were quarantined")
+    return committed, again
+
+
+@dataclass
+class _Left:
+    """The shards that are left to do; notes when the first worker asked for one."""
+
+    work: Work
+    done: set[int]
+    again: Mapping[int, Marker]
+    began: float | None = None
+
+    def shards(self) -> Iterator[Shard | None]:
+        """Yield the shards, each with the marker that it replaces."""
+        self.began = time.monotonic()
+        for shard in self.work.shards(self.done):
+            yield shard and replace(shard, replaces=self.again.get(shard.index))
+
+
+def _check_all_are_there(work: Work, committed: Committed) -> None:
+    """Refuse an output from which something vanished while the job ran."""
+    if committed.total.num_images < work.num_images:
+        raise WorkError(
+            f"only {committed.total.num_images} of {work.num_images} images are committed in {work.output}, all were "
+            "done: somebody deleted commits while the job ran"
+        )
 
 
 @contextmanager
