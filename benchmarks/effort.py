@@ -9,13 +9,12 @@ effort 0. Times are of this process on one thread. Writes benchmarks/results/eff
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +29,8 @@ from bls.measures import images as measures
 from bls.pixels import Pixels
 from bls.refinement.descent import SCHEDULES
 from pipeline.baselines import Baseline, avif, decode, encode, jpeg_xl, library_versions, missing
+from pipeline.evaluate.coding import timed
 
-T = TypeVar("T")
 AVIF_SPEEDS = (9, 8, 6, 4, 2, 0)
 JPEG_XL_EFFORTS = (3, 5, 7, 9)
 ABOVE = (0.0, 0.5, 1.0)
@@ -93,13 +92,6 @@ def other(codec: Baseline, setting: float, x: Pixels) -> tuple[int, float, Pixel
     """Return the same for another codec."""
     data, seconds = timed(partial(encode, x, codec, setting))
     return len(data), seconds, decode(data, gray=False)
-
-
-def timed(call: Callable[[], T]) -> tuple[T, float]:
-    """Return what a call returns, and the CPU seconds that this process took for it."""
-    start = time.process_time()
-    result = call()
-    return result, time.process_time() - start
 
 
 def measured(x: Pixels, coded: Callable[[Pixels], tuple[int, float, Pixels]]) -> Point:

@@ -25,9 +25,11 @@ from pipeline.console.exits import ExitCode, exit_code, usage
 from pipeline.console.printing import print_quarantined, print_table, say, shown
 from pipeline.console.text import skipped_text
 from pipeline.evaluate import panels
-from pipeline.evaluate.curves import Point, read_reference
+from pipeline.evaluate.curves import Curve, Point, read_reference
 from pipeline.evaluate.panel_pages import PanelWork
-from pipeline.evaluate.results import FILES, Report, bd_rate_text
+from pipeline.evaluate.result_page import FILES, bd_rate_text, files
+from pipeline.evaluate.results import Report
+from pipeline.evaluate.ssimulacra2 import INSTALL, package_version
 from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, ladders, read_rows
 from pipeline.extras import check_installed
 from pipeline.ledger.manifest import Manifest
@@ -62,8 +64,9 @@ class Evaluate:
     bundle: BundleOption = None
     qualities: tuple[float, ...] = ()
     """Qualities to measure, any numbers from 1 to 8; by default the whole numbers that the bundle serves."""
-    effort: int = 0
-    """Effort of the encoder, 0 to 3; the latents are refined for the mixed coder, and each coder codes these."""
+    effort: tuple[int, ...] = (0,)
+    """Efforts of the encoder, of 0 to 3: each is a curve of its own. The latents are refined for the mixed coder, and
+    each coder codes these."""
     codecs: tuple[str, ...] | None = None
     """Codecs to compare with. Default: all that this machine has, and on panels one of each format."""
     panels: bool = False
@@ -74,20 +77,24 @@ class Evaluate:
     reference: str | None = None
     """CSV file of published curves on these images, a path or URI: codec, bpp, psnr_rgb_db, ms_ssim. For Kodak:
     benchmarks/reference/kodak.csv."""
-    curves: tuple[str, ...] = ("balle2017-retrained-mse", "jpeg-420")
-    """Codecs of the reference to compare with."""
+    curves: tuple[str, ...] = ("balle2017-retrained-mse", "jpeg-420", "bpg-444", "av1")
+    """Codecs of the reference to compare with. All codecs are also compared with the first."""
     cluster: OmitArgPrefixes[ClusterOptions] = field(default_factory=ClusterOptions)
     rerun: OmitArgPrefixes[RerunOptions] = field(default_factory=RerunOptions)
 
     def __post_init__(self) -> None:
         baselines.check_codecs(self.compared)
-        check_effort(self.effort)
+        for effort in self.effort:
+            check_effort(effort)
         if self.crop is not None and not self.panels:
             raise ValueError("--crop is given without --panels: it is the region that panels enlarge")
-        if self.effort and self.panels:
-            raise ValueError("--effort is given with --panels, which show effort 0: leave out one of the two")
         if self.reference is not None and self.panels:
             raise ValueError("--reference is for curves, which --panels does not draw: leave out one of the two")
+
+    @property
+    def efforts(self) -> tuple[int, ...]:
+        """Return the efforts in ascending order, each once."""
+        return tuple(sorted(set(self.effort)))
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -114,6 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with events.for_machines(config.rerun.log_json):
         for reason in config.left_out:
             say(f"left out of the comparison: {reason}")
+        if package_version() is None:
+            say(f"SSIMULACRA2 is not measured, ssimulacra2 is required for it: {INSTALL}")
         return exit_code(lambda: (write_panels if config.panels else evaluate)(config))
 
 
@@ -135,7 +144,7 @@ def evaluate(config: Evaluate) -> ExitCode:
         read_rows(work.output),
         name=_name(config),
         published=published,
-        provenance={"bundle": bundle.fingerprint.hex(), "effort": str(config.effort), **made},
+        provenance={"bundle": bundle.fingerprint.hex(), **made},
     )
     with usage():
         _write(config, summary)
@@ -151,7 +160,12 @@ def _read_reference(config: Evaluate) -> list[Point]:
         data = open_folder(folder).read(name)
     except FileNotFoundError:
         raise ValueError(f"--reference {config.reference} is not there: expected a CSV file") from None
-    return read_reference(data, config.curves)
+    except OSError as error:
+        raise ValueError(f"--reference {config.reference} cannot be read: {error}") from error
+    try:
+        return read_reference(data, config.curves)
+    except ValueError as error:
+        raise ValueError(f"--reference {config.reference}: {error}") from error
 
 
 def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
@@ -176,7 +190,7 @@ def _prepare(config: Evaluate, bundle: Bundle, cluster: Cluster) -> Work:
         input=absolute(config.images.input),
         output=str(output),
         qualities=qualities,
-        effort=config.effort,
+        efforts=config.efforts,
         codecs=config.compared,
         bundle=config.bundle and absolute(config.bundle),
         bundle_fingerprint=bundle.fingerprint.hex(),
@@ -215,6 +229,7 @@ def write_panels(config: Evaluate) -> ExitCode:
             source=config.images.open(),
             codec=Codec(bundle, device=config.cluster.device, max_pixels=config.images.max_pixels),
             qualities=qualities,
+            efforts=config.efforts,
             others=config.compared,
             corner=config.crop,
             max_pixels=config.images.max_pixels,
@@ -244,9 +259,9 @@ def _settings(config: Evaluate, source: Source, bundle: Bundle, qualities: Seque
         "bundle_fingerprint": bundle.fingerprint.hex(),
         "coders": list(CODERS),
         "qualities": list(qualities),
-        "effort": config.effort,
+        "efforts": list(config.efforts),
         "codecs": ladders(config.compared),
-        "libraries": baselines.library_versions(),
+        "libraries": {**baselines.library_versions(), "ssimulacra2": package_version()},
         "max_pixels": config.images.max_pixels,
         "schema_version": SCHEMA_VERSION,
         "code_version": code_version(),
@@ -257,7 +272,7 @@ def _write(config: Evaluate, summary: Report) -> None:
     folder = open_folder(config.output)
     metadata = {"job": JOB, "provenance": dict(summary.provenance)}
     table = to_parquet(summary.table.to_pylist(), EVALUATION, metadata=metadata)
-    write_results(folder, {"images.parquet": table, **summary.files()})
+    write_results(folder, {"images.parquet": table, **files(summary)})
 
 
 def _print_result(config: Evaluate, summary: Report, result: Result) -> None:
@@ -265,14 +280,14 @@ def _print_result(config: Evaluate, summary: Report, result: Result) -> None:
     rows = [("images", f"{total.num_images - total.num_quarantined} measured, {total.num_quarantined} left out")]
     for point in summary.our_points:
         ms_ssim = "" if point["ms_ssim"] is None else f", MS-SSIM {point['ms_ssim']:.4f}"
-        rows.append(
-            (f"quality {quality_text(point['quality'])}", f"{point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB{ms_ssim}")
-        )
+        name = f"quality {quality_text(point['quality'])}, effort {point['effort']}"
+        rows.append((name, f"{point['bpp']:.3f} bpp, {point['psnr_db']:.2f} dB{ms_ssim}"))
     for row in summary.bd_rates():
         if row["measure"] == "psnr_db":
-            published = " (published)" if row["is_published"] else ""
-            needs = "for equal PSNR (BD-rate) ours needs" if row["bd_rate_percent"] is not None else "BD-rate"
-            rows.append((f"than {row['codec']}{published}", f"{needs} {bd_rate_text(row)}"))
+            label = Curve(row["codec"], (), (), row["is_published"], row["other_effort"]).label
+            ours = f"effort {row['effort']} needs"
+            needs = f"for equal PSNR (BD-rate) {ours}" if row["bd_rate_percent"] is not None else "BD-rate"
+            rows.append((f"than {label}", f"{needs} {bd_rate_text(row)}"))
     rows.append(("results", shown(Output(config.output)) + "/README.md"))
     print_table(rows)
     print_quarantined(total)

@@ -38,6 +38,7 @@ TESTED_ELSEWHERE = {
     "pipeline/compress/good_rows.py": "unit/jobs/test_compress_dataset.py",
     "pipeline/decompress/containers.py": "unit/pipeline/decompress/test_worker.py",
     "pipeline/evaluate/panel_pages.py": "unit/pipeline/evaluate/test_panels.py",
+    "pipeline/evaluate/result_page.py": "unit/pipeline/evaluate/test_results.py",
     "pipeline/ledger/bitstream_rows.py": "unit/pipeline/decompress/test_worker.py",
     "pipeline/ledger/shard.py": "unit/pipeline/work/test_commit.py",
     "pipeline/read/dataset.py": "unit/pipeline/read/test_torch_dataset.py",

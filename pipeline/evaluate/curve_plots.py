@@ -12,22 +12,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 OUR_COLOUR = "#0072B2"
-_FAMILY_COLOURS = {"jpeg-": "#D55E00", "jpeg2000": "#E69F00", "webp": "#009E73", "avif": "#CC79A7"}
-_PUBLISHED_COLOURS = ("#000000", "#777777", "#56B4E9")
+_FAMILY_COLOURS = {
+    **{"jpeg-xl": "#8C510A", "jpeg-4": "#D55E00", "jpeg2000": "#E69F00"},
+    **{"webp": "#009E73", "avif": "#CC79A7"},
+}
+_PUBLISHED_COLOURS = ("#000000", "#777777", "#56B4E9", "#AA9900", "#994455")
+_DASHED = ("420", "-iq")
+_EFFORT_MARKERS = ("o", "s", "^", "D")
 
 
 def plot_rate_distortion(
     curves: Sequence[Curve], *, ours: str, quality_label: str, title: str, image_format: str = "png"
 ) -> bytes:
-    """Draw quality over bpp, as far as the curve named `ours` goes and a little further."""
+    """Draw quality over bpp, as far as the curves named `ours` go and a little further; they differ in effort."""
 
     def draw(figure: "Figure") -> None:
         axes = figure.add_subplot()
-        (our_curve,) = (curve for curve in curves if curve.codec == ours and not curve.is_published)
-        right = 1.2 * our_curve.bpp[-1]
+        ours_drawn = [curve for curve in curves if curve.codec == ours and not curve.is_published]
+        right = 1.2 * max(curve.bpp[-1] for curve in ours_drawn)
+        our_qualities = [quality for curve in ours_drawn for quality in curve.quality]
         labels = [_draw_curve(axes, curve, colour, ours=ours, right=right) for curve, colour in _coloured(curves, ours)]
         inside = [label.y for label in labels]
-        bottom, top = min(our_curve.quality), max(*inside, *our_curve.quality)
+        bottom, top = min(our_qualities), max(*inside, *our_qualities)
         margin = 0.12 * (top - bottom) or 1.0  # a single point has no range
         axes.set(xlim=(0, right), ylim=(bottom - margin, top + 0.3 * margin))
         axes.set(xlabel="bits per pixel", ylabel=quality_label)
@@ -55,16 +61,14 @@ def _coloured(curves: Sequence[Curve], ours: str) -> list[tuple[Curve, str]]:
 def _draw_curve(axes: "Axes", curve: Curve, colour: str, *, ours: str, right: float) -> Label:
     """Draw a curve; return its name and the place where it ends or leaves at the right."""
     is_ours = curve.codec == ours and not curve.is_published
-    style = (
-        ":" if curve.is_published else "--" if "420" in curve.codec or (not is_ours and colour == OUR_COLOUR) else "-"
-    )
+    is_dashed = any(mark in curve.codec for mark in _DASHED) or (not is_ours and colour == OUR_COLOUR)
     axes.plot(
         curve.bpp,
         curve.quality,
-        style,
+        ":" if curve.is_published else "--" if is_dashed else "-",
         color=colour,
         linewidth=2.6 if is_ours else 1.5,
-        marker="" if curve.is_published else "o",
+        marker="" if curve.is_published else _EFFORT_MARKERS[curve.effort or 0],
         markersize=6 if is_ours else 3.5,
         zorder=3 if is_ours else 2,
     )

@@ -14,8 +14,8 @@ from bls.pixels import Pixels
 from pipeline import images
 from pipeline.baselines import BASELINES, library_versions
 from pipeline.console.text import markdown_table
+from pipeline.evaluate.coding import Row
 from pipeline.evaluate.panels import CROP_SIDE, Decoded, Panel, make_panel
-from pipeline.evaluate.worker import Row
 from pipeline.images import ImageError
 from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.sources.reading import read_encoded
@@ -34,11 +34,12 @@ _WHITE, _BLACK = 255, 0  # the same in grayscale and, three times, in RGB
 
 @dataclass(frozen=True)
 class PanelWork:
-    """Panels of all images of a source; `others` and `corner` as `make_panel`."""
+    """Panels of all images of a source; `efforts`, `others` and `corner` as `make_panel`."""
 
     source: Source
     codec: Codec
     qualities: Sequence[float]
+    efforts: Sequence[int]
     others: Sequence[str]
     corner: tuple[int, int] | None
     max_pixels: int
@@ -76,7 +77,13 @@ class PanelWork:
         x = images.decode(read_encoded(self.source, reference), max_pixels=self.max_pixels).pixels
         for quality in self.qualities:
             yield make_panel(
-                x, key=reference.key, codec=self.codec, quality=quality, others=self.others, corner=self.corner
+                x,
+                key=reference.key,
+                codec=self.codec,
+                quality=quality,
+                efforts=self.efforts,
+                others=self.others,
+                corner=self.corner,
             )
 
 
@@ -110,7 +117,7 @@ def section(panel: Panel, file: str) -> list[str]:
         "",
         f"![original and codecs]({file})",
         "",
-        *markdown_table(["codec", "bytes", "bpp", "against ours", "PSNR", "MS-SSIM"], _rows(panel)),
+        *markdown_table(["codec", "bytes", "bpp", "against the first", "PSNR", "MS-SSIM", "SSIMULACRA2"], _rows(panel)),
         "",
         f"Enlarged: {columns.stop - columns.start}x{rows.stop - rows.start} pixels from column {columns.start} and row "
         f"{rows.start}.",
@@ -125,7 +132,8 @@ def page(sections: Sequence[str], *, name: str, failures: Mapping[str, str], pro
         "",
         "Whole pictures are scaled to fit; the regions below them are enlarged "
         f"{_ENLARGED} times without interpolation. Every other codec runs at its lowest setting whose file is at least "
-        "as large as our bitstream, so none is shown with fewer bits unless it has no larger setting.",
+        "as large as our bitstream in the first row, so none is shown with fewer bits unless it has no larger setting. "
+        "Ours at a higher effort has the highest quality whose bitstream is not larger than that one, if there is one.",
         "",
         *sections,
         *(f"Left out: {_text(key)}: {_text(reason)}\n" for key, reason in failures.items()),
@@ -145,6 +153,7 @@ def _rows(panel: Panel) -> list[list[str]]:
             f"{100 * (row['bpp'] / ours - 1):+.1f} %",
             f"{_number(row, 'psnr_db', '.2f')} dB",
             _number(row, "ms_ssim", ".4f"),
+            _number(row, "ssimulacra2", ".1f"),
         ]
         for row in (decoded.row for decoded in panel.decoded)
     ]
@@ -152,7 +161,8 @@ def _rows(panel: Panel) -> list[list[str]]:
 
 def _name(row: Row) -> str:
     setting = BASELINES[row["codec"]].setting if row["codec"] in BASELINES else "quality"
-    return f"{row['codec']}, {setting} {quality_text(row['quality'])}"
+    effort = "" if row["effort"] is None else f", effort {row['effort']}"
+    return f"{row['codec']}, {setting} {quality_text(row['quality'])}{effort}"
 
 
 def _ms_ssim(row: Row) -> str:

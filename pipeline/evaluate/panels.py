@@ -16,9 +16,10 @@ from bls.codec import Codec
 from bls.ladder import quality_text
 from bls.measures import images as measures
 from bls.pixels import Pixels
+from bls.targets import Target, compress_to_target
 from pipeline import baselines
 from pipeline.baselines import BASELINES
-from pipeline.evaluate.worker import OURS, Row, measure
+from pipeline.evaluate.coding import OURS, Row, measure, size
 from pipeline.windows import best_window
 
 CODECS = ("jpeg-420", "jpeg2000", "webp", "jpeg-xl", "avif-444-psnr", "avif-444-iq")
@@ -30,7 +31,7 @@ CROP_SIDE = 144
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a codec made of an image: `row` has codec, setting, num_bytes, bpp and the measures of `pixels`."""
+    """What a codec made of an image: `row` has codec, quality, effort, num_bytes, bpp and the measures of `pixels`."""
 
     row: Row
     pixels: Pixels
@@ -63,18 +64,21 @@ def make_panel(
     key: str,
     codec: Codec,
     quality: float,
+    efforts: Sequence[int] = (0,),
     others: Iterable[str] = CODECS,
     corner: tuple[int, int] | None = None,
 ) -> Panel:
     """Code an image with ours and the others; `corner` is left and top of the region to enlarge.
 
-    Without a corner it is the most detailed region.
+    The first effort codes at the quality, the others at the highest whose bitstream is not larger. Without a corner
+    the region is the most detailed one.
 
     Raises:
         ValueError: the corner lies outside.
     """
-    ours = _code_ours(x, codec, quality)
-    decoded = [ours, *(code_at(x, other, bpp=ours.row["bpp"]) for other in others)]
+    ours = _code_ours(x, codec, quality=quality, effort=efforts[0])
+    refined = [_code_ours_within(x, codec, num_bytes=ours.row["num_bytes"], effort=effort) for effort in efforts[1:]]
+    decoded = [ours, *refined, *(code_at(x, other, bpp=ours.row["bpp"]) for other in others)]
     return Panel(key, quality, x, decoded, most_detailed(x) if corner is None else _region(x, *corner))
 
 
@@ -91,7 +95,10 @@ def code_at(x: Pixels, codec: str, *, bpp: float) -> Decoded:
 
     setting = first_at_or_above(bpp, BASELINES[codec].all_settings, rate)
     data = encoded(setting)
-    return _decoded(x, baselines.decode(data, gray=x.ndim == 2), codec=codec, setting=setting, num_bytes=len(data))
+    x_hat = baselines.decode(data, gray=x.ndim == 2)
+    return Decoded(
+        {"codec": codec, "quality": setting, "effort": None, **size(x, len(data)), **measure(x, x_hat)}, x_hat
+    )
 
 
 def first_at_or_above(wanted: float, settings: Sequence[float], rate: Callable[[float], float]) -> float:
@@ -123,12 +130,17 @@ def _crop_shape(x: Pixels) -> tuple[int, int]:
     return min(CROP_SIDE, x.shape[0]), min(CROP_SIDE, x.shape[1])
 
 
-def _code_ours(x: Pixels, codec: Codec, quality: float) -> Decoded:
-    bitstream = codec.compress(x, quality=quality)
-    return _decoded(x, codec.decompress(bitstream), codec=OURS, setting=quality, num_bytes=len(bitstream))
+def _code_ours(x: Pixels, codec: Codec, *, quality: float, effort: int) -> Decoded:
+    return _decode_ours(x, codec, codec.compress(x, quality=quality, effort=effort), quality=quality, effort=effort)
 
 
-def _decoded(x: Pixels, x_hat: Pixels, *, codec: str, setting: float, num_bytes: int) -> Decoded:
-    bpp = measures.bpp(num_bytes, height=x.shape[0], width=x.shape[1])
-    row = {"codec": codec, "quality": setting, "num_bytes": num_bytes, "bpp": bpp, **measure(x, x_hat)}
+def _code_ours_within(x: Pixels, codec: Codec, *, num_bytes: int, effort: int) -> Decoded:
+    """Code an image at the highest quality whose bitstream has at most so many bytes."""
+    found = compress_to_target(codec, x, Target("num_bytes", num_bytes), effort=effort)
+    return _decode_ours(x, codec, found.bitstream, quality=found.quality, effort=effort)
+
+
+def _decode_ours(x: Pixels, codec: Codec, bitstream: bytes, *, quality: float, effort: int) -> Decoded:
+    x_hat = codec.decompress(bitstream)
+    row = {"codec": OURS, "quality": quality, "effort": effort, **size(x, len(bitstream)), **measure(x, x_hat)}
     return Decoded(row, x_hat)

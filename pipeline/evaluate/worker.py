@@ -4,21 +4,18 @@ Plain classes that know nothing of Ray. A shard becomes one Parquet file, a row 
 cannot be read or coded is a row with the reason.
 """
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 
-from bls.codec import Codec, make_header
+from bls.codec import Codec
 from bls.entropy.coders import CODERS
-from bls.measures import images as measures
 from bls.pixels import Pixels
-from pipeline import baselines, images
+from pipeline import images
 from pipeline.baselines import BASELINES
-from pipeline.images import ImageError
+from pipeline.evaluate.coding import OURS, Row, code_other, code_ours
 from pipeline.ledger.damage import read_tables
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output
@@ -35,15 +32,6 @@ from pipeline.work.codec import WorkerCrashError, configure_process, other_bundl
 from pipeline.work.commit import Results, commit_once
 from pipeline.work.stages import Item
 
-OURS = "bls"
-
-Row = dict[str, Any]
-
-
-def our_name(coder: str) -> str:
-    """Return the name of our codec with an entropy coder, beside the others."""
-    return f"{OURS}-{coder}"
-
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -56,7 +44,7 @@ class EvaluationConfig:
     bundle: str | None
     bundle_fingerprint: str
     max_pixels: int
-    effort: int = 0
+    efforts: tuple[int, ...] = (0,)
     columns: Columns | None = None
     device: str = "cpu"
     num_threads: int = 1
@@ -76,7 +64,9 @@ class ShardEvaluator:
         self._config = config
         self._codec = _load_codec(config)
         for coder in CODERS:
-            try_out(self._codec, quality=config.qualities[0], coder=coder, effort=config.effort)
+            try_out(self._codec, quality=config.qualities[0], coder=coder, effort=max(config.efforts))
+        for quality in config.qualities:  # the first images have no longer times than others
+            try_out(self._codec, quality=quality, coder=CODERS[0], effort=max(config.efforts))
         self._source = open_source(config.input, config.columns)
         self._output = Output(config.output)
         self._pool = ThreadPoolExecutor(config.num_threads)
@@ -118,47 +108,30 @@ class ShardEvaluator:
             yield source.row
             return
         source.row.update(width=x.shape[1], height=x.shape[0], gray=x.ndim == 2)
-        jobs = [(OURS, quality) for quality in self._config.qualities]
-        jobs += [(codec, setting) for codec in self._config.codecs for setting in BASELINES[codec].settings]
+        config = self._config
+        jobs: list[tuple[str, float, int | None]]
+        jobs = [(OURS, quality, effort) for effort in config.efforts for quality in config.qualities]
+        jobs += [(codec, setting, None) for codec in config.codecs for setting in BASELINES[codec].settings]
         for rows in self._pool.map(lambda job: self._measure(x, source.row, *job), jobs):
             yield from rows
 
-    def _measure(self, x: Pixels, source: Row, codec: str, setting: float) -> list[Row]:
+    def _measure(self, x: Pixels, source: Row, codec: str, quality: float, effort: int | None) -> list[Row]:
         """Code an image; return a row per entropy coder for our codec, one for the others."""
-        item = Item(0, {**source, "codec": codec, "quality": setting})
+        item = Item(0, {**source, "codec": codec, "quality": quality, "effort": effort})
         with item.stage():
-            if codec == OURS:
-                files, columns = self._code(x, setting)
+            if effort is not None:
+                rows = code_ours(self._codec, x, quality=quality, effort=effort)
             else:
-                data = baselines.encode(x, codec, setting)
-                files, columns = {codec: data}, measure(x, baselines.decode(data, gray=x.ndim == 2))
-            height, width = x.shape[:2]
-            return [
-                {
-                    **item.row,
-                    **columns,
-                    "codec": name,
-                    "num_bytes": len(data),
-                    "bpp": measures.bpp(len(data), height=height, width=width),
-                }
-                for name, data in files.items()
-            ]
+                rows = [code_other(x, codec, quality)]
+            return [{**item.row, **row, **self._no_times} for row in rows]
         item.fit(EVALUATION)
         return [item.row]
 
-    def _code(self, x: Pixels, quality: float) -> tuple[dict[str, bytes], Row]:
-        """Return the bitstream of each entropy coder, and the measures of the picture that all of them give."""
-        (symbols,) = self._codec.analyze([x], quality=quality, effort=self._config.effort)
-        headers = {coder: make_header(x, quality=quality, coder=coder) for coder in CODERS}
-        bitstreams = {coder: self._codec.encode(symbols, header=header) for coder, header in headers.items()}
-        decoded = {coder: self._codec.decode(bitstream) for coder, bitstream in bitstreams.items()}
-        for coder, (_, given) in decoded.items():
-            if not (given == symbols).all():
-                raise ImageError(Status.FAILED, f"the {coder} bitstream does not give its symbols back")
-        (x_hat,) = self._codec.synthesize([decoded[CODERS[0]]])
-        bits = self._codec.estimate_bits(symbols, quality=quality)
-        columns = {**measure(x, x_hat), "estimated_bpp": bits / (x.shape[0] * x.shape[1])}
-        return {our_name(coder): bitstream for coder, bitstream in bitstreams.items()}, columns
+    @property
+    def _no_times(self) -> Row:
+        """Return nothing where CPU seconds of the process are those of one thread; else columns without times."""
+        one_thread = self._config.num_threads == 1 and self._config.device == "cpu"
+        return {} if one_thread else {"encode_seconds": None, "decode_seconds": None}
 
 
 def _load_codec(config: EvaluationConfig) -> Codec:
@@ -166,18 +139,6 @@ def _load_codec(config: EvaluationConfig) -> Codec:
     if (fingerprint := bundle.fingerprint.hex()) != config.bundle_fingerprint:
         raise other_bundle("bundle", fingerprint, config.bundle_fingerprint)
     return Codec(bundle, device=config.device, max_pixels=config.max_pixels)
-
-
-def measure(x: Pixels, x_hat: Pixels) -> Row:
-    """Return the measures of a decoded image; PSNR is None without an error, MS-SSIM is None for small images."""
-    mse_255, psnr_luma_db = measures.mse_255(x, x_hat), measures.psnr_luma_db(x, x_hat)
-    return {
-        "mse_255": mse_255,
-        "psnr_db": measures.psnr_db(mse_255) if mse_255 > 0 else None,
-        "psnr_luma_db": psnr_luma_db if math.isfinite(psnr_luma_db) else None,
-        "ms_ssim": measures.ms_ssim(x, x_hat),
-        "nlpd": measures.nlpd(x, x_hat),
-    }
 
 
 def summarize(rows_by_image: Iterable[Sequence[Row]]) -> Summary:

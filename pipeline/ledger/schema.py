@@ -194,6 +194,7 @@ EVALUATION = pa.schema(
         _field("gray", pa.bool_(), "the image is grayscale"),
         _field("codec", pa.string(), "'bls-' and an entropy coder, or another codec; null: the image cannot be read"),
         _field("quality", pa.float64(), "of our codec, from 1 to 8; of another codec its own setting"),
+        _field("effort", pa.int32(), "of our encoder, 0 (the analysis alone) to 3; null: another codec"),
         _field("num_bytes", pa.int64(), "size of the bitstream or file, every byte counted", unit="byte"),
         _BPP,
         _ESTIMATED_BPP,
@@ -202,6 +203,9 @@ EVALUATION = pa.schema(
         _field("psnr_luma_db", pa.float64(), "PSNR of the luma; null where there is no error", unit="dB"),
         _MS_SSIM,
         _field("nlpd", pa.float64(), "normalized Laplacian pyramid distance of the luma; 0 for equal images"),
+        _field("ssimulacra2", pa.float64(), "100 for equal images; null without its package, or below 8 pixels a side"),
+        _field("encode_seconds", pa.float64(), "CPU time, pixels to file; null: not of one thread", unit="second"),
+        _field("decode_seconds", pa.float64(), "CPU time, file to pixels; null: not of one thread", unit="second"),
     ]
 )
 

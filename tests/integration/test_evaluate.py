@@ -17,7 +17,7 @@ from skimage import data
 from bls.bundle import save_bundle
 from bls.entropy.coders import CODERS
 from jobs import evaluate
-from pipeline.evaluate.worker import our_name
+from pipeline.evaluate.coding import our_name
 from tests.bundles import small_network
 
 pytestmark = pytest.mark.integration
@@ -107,6 +107,9 @@ def test_a_rerun_does_only_what_is_missing(
         (("--codecs", "bpg"), "--codecs has bpg, expected some of jpeg-420"),
         (("--curves", "new"), "reference has no codec new: expected some of old other"),
         (("--reference", "nowhere.csv"), "nowhere.csv is not there"),
+        (("--reference", ROOT / "tests"), "tests cannot be read"),
+        (("--reference", ROOT / "tests" / "golden" / "found" / "tiff-3000000000-wide.images"), "reference"),
+        (("--effort", 0, 4), "effort is 4"),
         (("--input", "nowhere"), "is not there, or does not hold images"),
         (("--cpus-per-worker", 0), "--cpus-per-worker is 0, expected 1 or more"),
     ],

@@ -78,6 +78,12 @@ def test_every_curve_is_named() -> None:
         assert f"<!-- {name} -->" in text
 
 
+def test_efforts_of_ours_are_curves_of_one_colour() -> None:
+    efforts = [Curve("bls", (0.2, 1.0), (28.0, 35.0 + effort), effort=effort) for effort in (0, 3)]
+    svg = plot_rate_distortion(efforts, ours="bls", quality_label="PSNR", title="kodak", image_format="svg").decode()
+    assert "<!-- bls, effort 0 -->" in svg and "<!-- bls, effort 3 -->" in svg
+
+
 def test_names_are_moved_apart_and_no_further() -> None:
     moved = plots._spread([0.5, 0.51, 0.1, 0.505], gap=0.1)
     assert moved[2] == 0.1

@@ -82,6 +82,31 @@ def test_published_points_are_read_by_name() -> None:
         read_reference(b"codec,rate\na,1\n")
 
 
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        (b"\xff\xfe\x00binary", "reference is not a CSV file"),
+        (b"", "reference has columns none, expected codec, bpp"),
+        (b"codec,bpp,psnr_rgb_db,ms_ssim\n", "reference has no codec a: expected some of none"),
+        (b"codec,bpp,psnr_rgb_db,ms_ssim\na,0.5,30,0.9\na,fast,30,0.9\n", "line 3 has bpp 'fast', expected a number"),
+        (b"codec,bpp,psnr_rgb_db,ms_ssim\na,-0.5,30,0.9\n", "line 2 has bpp '-0.5', expected a number"),
+        (b"codec,bpp,psnr_rgb_db,ms_ssim\na,,30,0.9\n", "line 2 has no bpp above 0"),
+        (b"codec,bpp,psnr_rgb_db,ms_ssim\na,0.5,nan,0.9\n", "line 2 has psnr_rgb_db 'nan', expected a number"),
+        (b"codec,bpp,psnr_rgb_db,ms_ssim\na,0.5,30,9\n", "line 2 has ms_ssim '9', expected a number of at most 1"),
+        (b"codec,bpp,psnr_rgb_db,ms_ssim\n,0.5,30,0.9\n", "line 2 has no codec"),
+    ],
+)
+def test_a_bad_reference_is_one_clear_line(reference: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        read_reference(reference, ["a"])
+    assert "\n" not in str(error.value)
+
+
+def test_a_short_line_lacks_what_it_lacks() -> None:
+    (point,) = read_reference(b"\xef\xbb\xbfcodec,bpp,psnr_rgb_db,ms_ssim\na,0.5,30\n")
+    assert (point["bpp"], point["psnr_db"], point["ms_ssim_db"]) == (0.5, 30.0, None)
+
+
 OURS = Curve("ours", (0.1, 0.2, 0.4, 0.8), (26.0, 29.0, 32.0, 34.5))
 
 
@@ -105,6 +130,12 @@ def test_curves_that_cannot_be_compared_have_a_reason(other: Curve) -> None:
     found = bd_rate_row(OURS, other, "psnr_db")
     assert found["bd_rate_percent"] is None and found["from"] is None
     assert "expected" in found["reason"]
+
+
+def test_scores_without_a_unit_must_share_more() -> None:
+    near = Curve("webp", OURS.bpp, tuple(quality + 6 for quality in OURS.quality))
+    reason = bd_rate_row(OURS, near, "ssimulacra2")["reason"]
+    assert reason == "the curves share 2.50, expected 5 or more"
 
 
 def test_less_than_a_decibel_in_common_is_no_result() -> None:

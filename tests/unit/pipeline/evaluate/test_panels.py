@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from bls.bundle import Bundle
 from bls.codec import Codec
 from bls.measures import images as measures
 from bls.pixels import Pixels
@@ -19,6 +20,7 @@ from pipeline.evaluate.panel_pages import PanelWork, caption, draw, section
 from pipeline.evaluate.panels import Panel, code_at, first_at_or_above, make_panel, most_detailed
 from pipeline.sources.opening import open_source
 from pipeline.storage.opening import open_folder
+from tests.bundles import small_network
 from tests.codecs import skip_if_missing
 
 _CELL, _GAP = 288, 8
@@ -127,7 +129,7 @@ def test_a_folder_becomes_panels_of_its_kind_and_a_page(codec: Codec, colour: Pi
     Image.fromarray(colour[..., 1]).save(tmp_path / "in" / "gray.png")
     Image.fromarray(colour[:40, :50]).save(tmp_path / "in" / "small.png")
     (tmp_path / "in" / "broken.png").write_text("no image")
-    work = PanelWork(open_source(str(tmp_path / "in")), codec, (2, 4), ("jpeg-420", "webp"), None, 10**6)
+    work = PanelWork(open_source(str(tmp_path / "in")), codec, (2, 4), (0,), ("jpeg-420", "webp"), None, 10**6)
     num_panels, failures = work.write(open_folder(str(tmp_path / "out")), name="in", provenance={"commit": "abc"})
     assert num_panels == 4 and list(failures) == ["broken.png"]
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -142,7 +144,7 @@ def test_a_folder_becomes_panels_of_its_kind_and_a_page(codec: Codec, colour: Pi
     assert all(f"]({name})" in text for name in names[:4])
     assert "Left out: broken.png: " in text and "| - |" in text  # MS-SSIM of the small one
     with pytest.raises(ValueError, match="1 images cannot be read"):
-        PanelWork(work.source, codec, (2,), (), None, 10**6, max_failures=0).write(
+        PanelWork(work.source, codec, (2,), (0,), (), None, 10**6, max_failures=0).write(
             open_folder(str(tmp_path / "none")), name="in", provenance={}
         )
     assert not (tmp_path / "none" / "README.md").exists()
@@ -153,6 +155,18 @@ def test_a_crop_or_curves_are_for_one_of_the_two_modes() -> None:
         Evaluate(InputOptions("in"), "out", crop=(0, 0))
     with pytest.raises(ValueError, match="--reference is for curves"):
         Evaluate(InputOptions("in"), "out", panels=True, reference="curves.csv")
+
+
+def test_a_higher_effort_stands_beside_at_no_more_bytes(colour: Pixels) -> None:
+    codec = Codec(Bundle([small_network(2, 5)]))
+    panel = make_panel(colour, key="a.png", codec=codec, quality=3, efforts=(0, 2), others=("webp",), corner=(0, 0))
+    first, refined, other = (decoded.row for decoded in panel.decoded)
+    assert [row["effort"] for row in (first, refined, other)] == [0, 2, None]
+    assert 0.9 * first["num_bytes"] < refined["num_bytes"] <= first["num_bytes"]
+    assert refined["mse_255"] < first["mse_255"]
+    text = "\n".join(section(panel, "a.png"))
+    assert "| bls, quality 3, effort 0 |" in text and ", effort 2 |" in text
+    assert caption(panel.decoded[2])[0].startswith("webp, quality ")
 
 
 @pytest.mark.parametrize("panels_", [False, True])

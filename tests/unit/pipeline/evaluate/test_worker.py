@@ -13,7 +13,8 @@ from bls.codec import Codec
 from bls.entropy.coders import CODERS
 from bls.measures import images as measures
 from pipeline.baselines import BASELINES
-from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, measure, our_name, read_rows, summarize
+from pipeline.evaluate.coding import our_name
+from pipeline.evaluate.worker import EvaluationConfig, ShardEvaluator, read_rows, summarize
 from pipeline.ledger.manifest import Manifest, Plan
 from pipeline.ledger.output import Output
 from pipeline.ledger.shard import Shard
@@ -120,11 +121,22 @@ def test_another_bundle_is_refused(config: EvaluationConfig) -> None:
         ShardEvaluator(replace(config, bundle_fingerprint="00"))
 
 
-def test_measures_that_do_not_exist_are_none() -> None:
-    x = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    same = measure(x, x)
-    assert (same["mse_255"], same["psnr_db"], same["psnr_luma_db"], same["ms_ssim"]) == (0, None, None, None)
-    assert measure(x, x + np.uint8(1))["psnr_db"] == pytest.approx(48.13, abs=0.01)
+def test_every_effort_has_rows_of_its_own(config: EvaluationConfig) -> None:
+    rows = [row for row in evaluate(replace(config, efforts=(0, 1), codecs=("webp",))) if row["key"] == "a.png"]
+    ours = [(row["quality"], row["effort"]) for row in rows if row["codec"] == our_name(CODERS[0])]
+    assert ours == [(2, 0), (4, 0), (2, 1), (4, 1)]
+    assert {row["effort"] for row in rows if row["codec"] == "webp"} == {None}
+    loss = {row["effort"]: row["bpp"] + 0.01 * row["mse_255"] for row in rows if row["quality"] == 4}
+    assert loss[0] != loss[1]
+
+
+@pytest.mark.parametrize(("num_threads", "are_timed"), [(1, True), (2, False)])
+def test_times_are_those_of_one_thread(config: EvaluationConfig, num_threads: int, are_timed: bool) -> None:
+    rows = evaluate(replace(config, num_threads=num_threads))
+    for row in rows:
+        if row["status"] == "ok":
+            for name in ("encode_seconds", "decode_seconds"):
+                assert (row[name] is not None) == are_timed and (not are_timed or 0 < row[name] < 10)
 
 
 def test_an_image_counts_as_failed_when_any_row_of_it_did() -> None:
