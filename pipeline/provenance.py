@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ def provenance() -> dict[str, Any]:
     }
 
 
+@cache
 def code_version() -> str:
-    """Return the version of this package."""
+    """Return the version of this package; it is looked up once."""
     try:
         return version("bls-codec")
     except PackageNotFoundError:

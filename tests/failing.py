@@ -16,6 +16,7 @@ import pytest
 from pipeline.console.exits import UsageError, WorkError
 from pipeline.ledger.markers import Marker
 from pipeline.ledger.output import Output, OutputError
+from pipeline.storage.folder import list_names
 from pipeline.storage.retries import Retrying
 from tests.faulty_disk import DeathError, Fault, FaultyDisk
 from tests.jobs import comparable
@@ -34,42 +35,46 @@ class Faulty(Protocol):
 class Trial:
     """A job, which appends the markers that it is told to a list, and what is checked of its output.
 
-    `check_there` is called after the failure, `check_end` after the rerun, with the output of an undisturbed run.
-    `prepare` makes of an empty output the one that the job finds; nothing fails meanwhile.
+    `check_there` is called after the failure. `contents` returns what is in an output after the rerun, which must be
+    the same as after an undisturbed run. `prepare` makes of an empty output the one that the job finds, once: the
+    others are copies.
     """
 
     job: Callable[[Output, list[Marker]], None]
     check_there: Callable[[Output], None]
-    check_end: Callable[[Output, Output], None]
+    contents: Callable[[Output], object]
     prepare: Callable[[Output], None] = lambda _: None
 
     def on_a_disk(self, root: Path, fault: Fault) -> int:
         """Let every call fail once; return how many there are."""
 
-        def make(number: int) -> tuple[Output, Faulty]:
+        def make(number: int) -> Faulty:
             folder = root / str(number)
-            folder.mkdir()
-            return Output(str(folder)), FaultyDisk(folder, number, fault)
+            folder.mkdir(exist_ok=True)
+            return FaultyDisk(folder, number, fault)
 
-        return self._repeat(make, Output(f"{root}/undisturbed"))
+        return self._repeat(make, lambda name: Output(f"{root}/{name}"))
 
     def in_a_store(self, name: str, *, is_done: bool) -> int:
         """Let every request fail once, before it was done or after; return how many there are."""
 
-        def make(number: int) -> tuple[Output, Faulty]:
-            return Output(f"memory://{name}-{number}"), FaultyStore(number, is_done)
+        def make(number: int) -> Faulty:
+            return FaultyStore(number, is_done)
 
-        return self._repeat(make, Output(f"memory://{name}-undisturbed"))
+        return self._repeat(make, lambda which: Output(f"memory://{name}-{which}"))
 
-    def _repeat(self, make: Callable[[int], tuple[Output, Faulty]], undisturbed: Output) -> int:
-        self.prepare(undisturbed)
+    def _repeat(self, make: Callable[[int], Faulty], output_of: Callable[[object], Output]) -> int:
+        prepared, undisturbed = output_of("prepared"), output_of("undisturbed")
+        self.prepare(prepared)
+        _copy(prepared, undisturbed)
         self.job(undisturbed, [])
+        expected = self.contents(undisturbed)
         for number in itertools.count(1):
-            output, faulty = make(number)
-            self.prepare(output)
+            output, faulty = output_of(number), make(number)
+            _copy(prepared, output)
             self._run_once(output, faulty)
             self.job(output, [])
-            self.check_end(output, undisturbed)
+            assert self.contents(output) == expected
             if not faulty.has_failed:
                 break
         return number
@@ -84,6 +89,11 @@ class Trial:
                 assert faulty.has_failed
         check_committed(output, told)
         self.check_there(output)
+
+
+def _copy(source: Output, target: Output) -> None:
+    for name in list_names(source.folder):
+        target.folder.write(name, source.folder.read(name))
 
 
 def check_committed(output: Output, told: list[Marker]) -> None:

@@ -15,6 +15,7 @@ from jobs import compress_dataset, verify_dataset
 from jobs.verify_dataset import VerifyDataset
 from pipeline.console.exits import ExitCode
 from pipeline.ledger.output import Output
+from pipeline.provenance import code_version
 from tests.datasets import commit_instead, pixels
 from tests.inline import run_inline
 
@@ -158,10 +159,17 @@ def test_damage_is_found_given_back_and_mended(
 
 
 def test_the_command_that_is_told_after_a_repair_mends(
-    root: Path, undamaged: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    root: Path,
+    undamaged: Path,
+    tiny_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """By another release, too: the schema decides."""
     monkeypatch.setattr("pipeline.provenance.version", lambda _: "9.9")
+    code_version.cache_clear()
+    request.addfinalizer(code_version.cache_clear)
     path = root / "ds" / "manifest.json"  # it names the folder that was copied
     path.write_text(path.read_text().replace(str(undamaged), str(root)))
     delete_bitstreams(root)
