@@ -25,6 +25,7 @@ from pipeline.storage.uris import absolute
 
 _FILES_AT_ONCE = 64
 _NUM_NAMED = 3  # keys in a message
+_SUBQUERY = "a subquery"  # may draw a sample, and sees the state of the database
 # SQL writes these without brackets, as if they were columns.
 _VALUES_OF_NOW = frozenset(("current_timestamp", "current_date", "current_time", "localtime", "localtimestamp"))
 
@@ -143,14 +144,14 @@ def _check_is_of_the_row(where: str, connection: Any) -> None:
     """Refuse a condition that may choose other images the next time: a job that goes on would mix both.
 
     Raises:
-        ValueError: names the functions that are not of the row alone.
+        ValueError: names what is not of the row alone.
     """
     (parsed,) = connection.execute("SELECT json_serialize_sql(?)", [f"SELECT 1 WHERE {where}"]).fetchone()
     changing = connection.execute(
         "SELECT function_name FROM duckdb_functions() WHERE function_type = 'scalar' "
         "GROUP BY function_name HAVING bool_and(stability <> 'CONSISTENT')"
     ).fetchall()
-    names = {name for (name,) in changing} | _VALUES_OF_NOW
+    names = {name for (name,) in changing} | _VALUES_OF_NOW | {_SUBQUERY}
     if found := sorted(names.intersection(_names(json.loads(parsed)))):
         raise ValueError(
             f"condition {where!r} has {', '.join(found)}, which may differ each time: expected a condition on the "
@@ -159,10 +160,12 @@ def _check_is_of_the_row(where: str, connection: Any) -> None:
 
 
 def _names(node: Any) -> Iterator[str]:
-    """Return the names of functions, and of columns, in a statement as DuckDB parses it."""
+    """Return the names of functions and columns, and subqueries, in a statement as DuckDB parses it."""
     if isinstance(node, dict):
         if "function_name" in node:
             yield node["function_name"].lower()
+        if node.get("class") == "SUBQUERY":
+            yield _SUBQUERY
         if node.get("class") == "COLUMN_REF":
             yield node["column_names"][-1].lower()
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():

@@ -5,7 +5,6 @@ import os
 import socket
 import tarfile
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs import compress_dataset, decompress_dataset, query_metrics
-from pipeline.cluster.run import run_to_end
+from jobs import compress_dataset, decompress_dataset, query_metrics, recode_dataset, verify_dataset
 from pipeline.console.exits import ExitCode
 from pipeline.ledger.output import Output
 from tests.hostile import FILES, write_folder, write_table
-from tests.inline import InlineCluster
+from tests.inline import run_inline
 
 
 @pytest.fixture(autouse=True)
 def inline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for job in (compress_dataset, decompress_dataset):
-        monkeypatch.setattr(job, "Cluster", InlineCluster)
-        monkeypatch.setattr(job, "run_to_end", partial(run_to_end, run=InlineCluster.run))
+    run_inline(monkeypatch, compress_dataset, decompress_dataset, recode_dataset, verify_dataset)
 
 
 @pytest.fixture
@@ -77,6 +73,12 @@ def test_a_folder_of_all_of_them(
     for path in (restored / "images").iterdir():
         with Image.open(path) as image:
             image.load()
+
+    assert verify_dataset.main([*given, "--decode"]) == ExitCode.DONE
+    copy = ["--output", str(tmp_path / "copy"), "--coder", "static"]
+    assert recode_dataset.main([*given, *copy]) == ExitCode.DONE_WITH_QUARANTINED
+    check_rows(tmp_path / "copy", expected)
+    capfd.readouterr()
 
     assert query_metrics.main(["--input", str(tmp_path / "out"), "SELECT key FROM images", "--format", "csv"]) == 0
     assert not any(line.startswith(("=", '"=')) for line in capfd.readouterr().out.splitlines())
