@@ -221,7 +221,7 @@ def _least_squares(terms: np.ndarray, seconds: np.ndarray) -> list[float]:
 def _table(config: Predict) -> list[str]:
     measured = _result("scaling")["compress"]
     costs = Costs(**measured[max(measured, key=lambda name: int(name.partition("_")[0]))]["costs"])
-    planning_seconds = _result("planning")["plan_1000000_seconds_per_100000"] / 1e5
+    planning_seconds = _result("planning")["plan_1000000_cpu_seconds_per_100000"] / 1e5
     driver_seconds = max(run["run_cpu_milliseconds_per_shard"] for run in _result("driver")["runs"]) / 1e3
     heads = ["images", "worker hours", *(f"workers: {num_workers:,}" for num_workers in config.num_workers)]
     rows = []
