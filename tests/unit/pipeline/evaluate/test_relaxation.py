@@ -9,6 +9,7 @@ from bls.codec import Codec
 from bls.entropy.coders import CODERS
 from pipeline.evaluate.relaxation import RelaxationCheck, markdown, summary_rows
 from pipeline.ledger.schema import RELAXATION
+from tests.bundles import small_network
 from tests.images import random_fields
 
 
@@ -35,6 +36,20 @@ def test_noise_and_rounding_give_about_the_same_error_and_rate(bundle: Bundle) -
         # 16 latents for 256 pixels: a bias of 0.15 bits each is the most that narrow densities give.
         assert -0.01 < float(str(row["noisy_bpp"])) - float(str(row["rounded_bpp"])) < 0.15 * 16 / 256 + 0.01
         assert row["noisy_bpp"] != row["rounded_bpp"]
+
+
+def test_a_network_of_a_range_is_measured_at_each_quality() -> None:
+    bundle = Bundle([small_network(4, 6)])
+    low, high = measured(bundle, 4), measured(bundle, 6)
+
+    def mean(rows: list[dict[str, object]], name: str) -> float:
+        return float(np.mean([float(str(row[name])) for row in rows]))
+
+    assert mean(high, "rounded_bpp") > 1.2 * mean(low, "rounded_bpp")
+    assert mean(high, "rounded_mse_255") < mean(low, "rounded_mse_255")
+    for x, row in zip(images(), high, strict=True):
+        num_bytes = len(Codec(bundle).compress(x, quality=6))
+        assert row[f"{CODERS[0]}_bpp"] == 8 * num_bytes / (x.shape[0] * x.shape[1])
 
 
 def test_bitstreams_are_those_of_the_codec(bundle: Bundle, tiny_bundle: Path) -> None:
