@@ -25,11 +25,12 @@ from torch import Tensor
 
 from bls import bitstream
 from bls.bitstream import MAX_PIXELS, BitstreamError, Header
-from bls.bundle import Bundle, FittedNetwork, load_bundle, network_number
+from bls.bundle import Bundle, load_bundle, network_number
 from bls.entropy.coders import CODERS, coder_of
 from bls.forking import run_forks_on_one_thread
 from bls.ladder import QualityError, index_of, lmbda_of, quality_of
 from bls.measures import images as measures
+from bls.network import FittedNetwork
 from bls.pixels import Pixels, as_pixels, padded_shape, to_pixels, to_planes, to_uint8
 from bls.refinement.descent import MAX_EFFORT, check_effort
 from bls.refinement.refiner import Refiner

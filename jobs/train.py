@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Literal
 
-from bls.bundle import FittedNetwork
 from bls.ladder import QualityRange, check_disjoint, lmbda_of, quality_text
+from bls.network import FittedNetwork
 from bls.training.trainer import Bfloat16, TrainingConfig
 from bls.transforms.networks import TransformConfig
 from jobs.options import ImageColumn, check_at_least, parse

@@ -2,8 +2,8 @@
 
 import torch
 
-from bls.bundle import FittedNetwork
 from bls.ladder import QualityRange, lmbda_of
+from bls.network import FittedNetwork
 from bls.training.finish import make_fitted_network
 from bls.training.model import Model
 from bls.training.starts.klt import initialize_from_klt

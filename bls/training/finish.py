@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bls.bundle import FittedNetwork, TransformWeights
 from bls.entropy.adaptive.fitting import fit_adaptive_model
 from bls.entropy.coders import StartingStates
 from bls.entropy.mixed.fitting import fit_mixed_model
 from bls.entropy.table import ProbabilityTable
 from bls.ladder import QualityRange, index_of
+from bls.network import FittedNetwork, TransformWeights
 from bls.training.density import Density
 from bls.training.model import Model
 from bls.training.thumbnails import block_means, with_thumbnails

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from bls.bundle import FittedNetwork
+from bls.network import FittedNetwork
 from bls.transforms.layers import mirror_pad
 from bls.transforms.quantization import quantize
 from bls.transforms.thumbnails import SUPPORT, ThumbnailFilter

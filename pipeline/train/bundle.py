@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bls.bundle import MANIFEST, FittedNetwork, load_bundle, network_file, read_bundle, save_bundle
+from bls.bundle import MANIFEST, load_bundle, network_file, read_bundle, save_bundle
 from bls.ladder import QualityRange
+from bls.network import FittedNetwork
 from pipeline.ledger.written import check_replaceable, write_results
 from pipeline.storage.folder import Folder
 from pipeline.train.curve_plot import plot_training_curve

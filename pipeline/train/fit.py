@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from bls.bundle import Bundle, FittedNetwork
+from bls.bundle import Bundle
 from bls.codec import Codec
 from bls.ladder import MAX_QUALITY, QualityRange, lmbda_of
 from bls.measures import images as quality
 from bls.measures.nlp import nlp
+from bls.network import FittedNetwork
 from bls.training import distortion
 from bls.training.finish import STATES_SPACING, make_fitted_network
 from bls.training.model import Model

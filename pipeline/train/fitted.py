@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bls.bundle import MANIFEST, FittedNetwork, read_bundle, save_bundle
+from bls.bundle import MANIFEST, read_bundle, save_bundle
 from bls.ladder import QualityRange
+from bls.network import FittedNetwork
 from pipeline.ledger.damage import parsing
 from pipeline.ledger.schema import TRAINING_CURVE, to_parquet
 from pipeline.storage.folder import Folder, list_names

@@ -17,8 +17,8 @@ import ray
 import ray.train
 import ray.train.torch
 
-from bls.bundle import FittedNetwork
 from bls.ladder import QualityRange
+from bls.network import FittedNetwork
 from pipeline.console.exits import WorkError, describe_error
 from pipeline.console.printing import say
 from pipeline.console.text import reasons_text

@@ -15,8 +15,8 @@ import ray.train
 import ray.train.torch
 import torch
 
-from bls.bundle import FittedNetwork
 from bls.ladder import quality_text
+from bls.network import FittedNetwork
 from bls.training.parallel import BatchPart
 from pipeline.console.text import duration_text
 from pipeline.storage.folder import Folder

@@ -1,7 +1,8 @@
 """Bundles of models from any storage."""
 
 from bls import bundle
-from bls.bundle import Bundle, FittedNetwork
+from bls.bundle import Bundle
+from bls.network import FittedNetwork
 from pipeline.storage.opening import open_folder
 from pipeline.storage.uris import absolute
 

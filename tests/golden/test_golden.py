@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bls.bundle import TransformWeights, load_bundle, save_bundle
+from bls.bundle import load_bundle, save_bundle
 from bls.codec import Codec
+from bls.network import TransformWeights
 from tests.golden.write import symbols_hash
 
 GOLDEN = Path(__file__).parent
