@@ -78,7 +78,7 @@ def kept_row(summary: Summary) -> list[tuple[str, str]]:
 def _ratio_text(num_bytes: int, of: int) -> str:
     if not of:
         return ""
-    return f", {100 * num_bytes / of:.1f} % of it" if num_bytes <= of else f", {num_bytes / of:.1f} times as much"
+    return f", {100 * num_bytes / of:.1f} % of it" if num_bytes < 2 * of else f", {num_bytes / of:.1f} times as much"
 
 
 def counts_text(verb: str, total: Summary, *, num_left: int) -> str:

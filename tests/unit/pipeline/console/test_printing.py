@@ -30,7 +30,12 @@ def test_sizes_have_a_unit(num_bytes: int, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("num_bytes_in", "num_bytes_out", "text"),
-    [(1000, 69, "69 B, 6.9 % of it"), (148, 3530, "3.53 kB, 23.9 times as much"), (0, 0, "0 B")],
+    [
+        (1000, 69, "69 B, 6.9 % of it"),
+        (1240, 1280, "1.28 kB, 103.2 % of it"),
+        (148, 3530, "3.53 kB, 23.9 times as much"),
+        (0, 0, "0 B"),
+    ],
 )
 def test_sizes_are_compared(num_bytes_in: int, num_bytes_out: int, text: str) -> None:
     summary = Summary(num_bytes_in=num_bytes_in, num_bytes_out=num_bytes_out)
