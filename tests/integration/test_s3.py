@@ -165,6 +165,23 @@ def test_images_come_back_from_there(storage: StorageServer, photographs: str, c
         assert psnr_db(mse_255(x, x_hat)) == pytest.approx(row["psnr_db"], abs=0.01)
 
 
+def test_damage_is_found_and_mended_there(
+    storage: StorageServer, photographs: str, compressed: str, tiny_bundle: Path
+) -> None:
+    filesystem, output = storage.filesystem(), f"s3://{BUCKET}/damaged"
+    filesystem.copy(compressed, output, recursive=True)
+    first, second, *_ = Output(output).markers()
+    filesystem.rm_file(f"{output}/{first.files['bitstreams'].name}")
+    filesystem.pipe_file(f"{output}/{second.files['metrics'].name}", b"PAR1")
+    verify = ("verify_dataset", "--input", output, "--bundle", tiny_bundle)
+    done = run(*verify, "--repair")
+    assert done.returncode == 4, done.stderr
+    assert run("compress_dataset", *arguments(photographs, output, tiny_bundle)).returncode == 3
+    done = run(*verify, "--decode")
+    assert done.returncode == 0, done.stderr
+    assert rows(storage, output) == rows(storage, compressed)
+
+
 def test_a_report_is_made_and_written_there(storage: StorageServer, compressed: str, bundle: str) -> None:
     output = f"s3://{BUCKET}/reports/report.html"
     done = run("report", "--input", compressed, "--output", output, "--bundle", bundle, "--compare", "1")
