@@ -13,13 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from skimage.data import astronaut
 
 from bls import bitstream
 from bls.bitstream import BitstreamError
-from bls.bundle import Bundle, BundleError, save_bundle
+from bls.bundle import Bundle, BundleError, load_bundle, save_bundle
 from bls.codec import Codec, make_header
 from bls.entropy.coders import CODERS
 from bls.ladder import QualityError, index_of, lmbda_of
+from bls.measures.images import psnr_db
 from bls.measures.luma import LUMA_WEIGHTS
 from bls.pixels import padded_shape
 from bls.training.thumbnails import add_thumbnails
@@ -351,6 +353,13 @@ def test_a_thumbnail_is_about_what_the_decoded_image_shrinks_to(scale: Scale, gr
     )
     error, error_of_decoded = (float(np.square(each - expected).mean() / expected.var()) for each in (small, shrunk))
     assert error < error_of_decoded + 0.02
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_thumbnails_of_the_shipped_bundle_are_near_shrunk_photographs(scale: Scale) -> None:
+    codec, x = Codec(load_bundle(None, quality=4)), astronaut()[:256, :256]
+    small = codec.thumbnail(codec.compress(x, quality=4, coder="adaptive"), scale=scale)
+    assert psnr_db(float(np.square(small - _shrunk(x, scale)).mean())) > 32
 
 
 @pytest.mark.parametrize("coder", CODERS)
