@@ -213,4 +213,5 @@ def arguments_of(config: Any, *, leave_out: Collection[str] = ()) -> Iterator[st
             yield from arguments_of(value, leave_out=leave_out)
         elif option.name not in leave_out and value != option.default:
             flag = f"--{option.name.replace('_', '-')}"
-            yield from [flag] if value is True else [flag, redact(str(value))]
+            text = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+            yield from [flag] if value is True else [flag, redact(text)]

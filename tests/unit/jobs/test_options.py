@@ -72,6 +72,11 @@ def test_options_of_groups_are_flags_like_all_others() -> None:
     assert "--key-column" not in list(arguments_of(config, leave_out=["key_column"]))
 
 
+def test_a_whole_number_is_written_as_one() -> None:
+    config = parse(CompressDataset, ["--input", "a", "--output", "b", "--quality", "4", "--effort", "2"])
+    assert [*arguments_of(config)] == ["--input", "a", "--output", "b", "--quality", "4", "--effort", "2"]
+
+
 def test_a_command_for_later_is_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     flags = "--input a/*.jpg --output b --bundle s3://id:secret@x/c --overwrite"
