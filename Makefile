@@ -22,8 +22,8 @@ demo: $(INSTALLED)  ## compress some photographs, report on them, query the metr
 	$(BIN)/python examples/demo.py
 
 test: check  ## all checks, and the tests that are not slow
-	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not integration and not slow'
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'integration and not slow'
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not integration and not slow' --durations 10
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'integration and not slow' --durations 10
 
 test-slow: check  ## all checks, and all tests
 	$(BIN)/python -m pytest

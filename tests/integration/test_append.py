@@ -28,6 +28,7 @@ def keys(output: Path, kind: str) -> list[str]:
     return sorted(key for file in files for key in pq.read_table(file)["key"].to_pylist())
 
 
+@pytest.mark.slow
 def test_an_append_that_is_killed_and_two_at_once_leave_each_image_once(
     tmp_path: Path, tiny_bundle: Path, cluster: str
 ) -> None:

@@ -49,6 +49,7 @@ def test_images_that_kill_are_isolated_and_all_others_done(tmp_path: Path) -> No
     assert done == {item for shard in shards for item in shard.items} - deadly
 
 
+@pytest.mark.slow
 def test_a_shard_that_kills_with_no_image_to_blame_ends_the_job(tmp_path: Path) -> None:
     shard = Shard(7, ("a", "b", "c", "d"))
     worker = make_worker({"a", "d"}, tmp_path / "log", deadly_together=True)

@@ -83,6 +83,7 @@ def test_a_folder_of_images_becomes_tables_and_plots(evaluated: tuple[Path, str]
     assert "3 measured, 1 left out" in printed and "BD-rate" in printed
 
 
+@pytest.mark.slow
 def test_a_rerun_does_only_what_is_missing(
     evaluated: tuple[Path, str], photographs: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
@@ -131,6 +132,7 @@ def test_wrong_usage_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_relaxation_is_checked(photographs: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     save_bundle(bundle, [small_network(4)])

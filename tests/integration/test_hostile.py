@@ -14,6 +14,7 @@ from tests.jobs import run
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "write"), [("photographs", write_folder), ("table.parquet", write_table)])
 def test_every_hostile_input_has_a_row(
     tmp_path: Path, tiny_bundle: Path, name: str, write: Callable[[Path], dict[str, str]]

@@ -135,6 +135,7 @@ def test_the_printed_commands_show_metrics_and_restore_images_of_that_quality(
         assert psnr_db(mse_255(x, x_hat)) == pytest.approx(row["psnr_db"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_job_that_was_stopped_and_then_killed_goes_on(
     photographs: Path, compressed: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:

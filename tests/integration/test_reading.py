@@ -108,6 +108,7 @@ def test_datasets_of_ray_data(dataset: Output, tiny_bundle: Path, cluster: str, 
     assert np.array_equal(np.load(tmp_path / "images.npy"), Codec.load(tiny_bundle).decompress(stored))
 
 
+@pytest.mark.slow
 def test_selected_images_become_tars_and_a_rerun_repeats_nothing(
     dataset: Output, tiny_bundle: Path, cluster: str, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from tests.jobs import job, run, wait_until
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_and_every_image_is_in_the_copy_once(
     tmp_path: Path, tiny_bundle: Path, cluster: str
 ) -> None:

@@ -165,6 +165,7 @@ def test_images_come_back_from_there(storage: StorageServer, photographs: str, c
         assert psnr_db(mse_255(x, x_hat)) == pytest.approx(row["psnr_db"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_damage_is_found_and_mended_there(
     storage: StorageServer, photographs: str, compressed: str, tiny_bundle: Path
 ) -> None:
@@ -191,6 +192,7 @@ def test_a_report_is_made_and_written_there(storage: StorageServer, compressed: 
     assert page.count("data:image/") > 9  # best, median and worst, beside their originals
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_goes_on_there(
     storage: StorageServer, photographs: str, compressed: str, tiny_bundle: Path, tmp_path: Path
 ) -> None:
