@@ -23,6 +23,8 @@ import pyarrow.parquet as pq
 import tyro
 
 from benchmarks.provenance import write_result
+from benchmarks.timing import images_per_second
+from bls.bitstream import MAX_PIXELS
 from bls.measures.images import mse_255
 from pipeline import baselines, images
 from pipeline.ledger.schema import STORED_SIZES
@@ -70,10 +72,7 @@ def _compress(config: Targets, *options: object) -> tuple[pa.Table, float]:
         paths = ("--input", config.images, "--output", output, "--num-workers", config.num_workers)
         command = [sys.executable, *map(str, (JOB, *paths, *options))]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        commits = sorted(Path(output, "commits").iterdir(), key=lambda path: path.stat().st_mtime)
-        sizes = [json.loads(path.read_bytes())["summary"]["num_images"] for path in commits]
-        seconds = commits[-1].stat().st_mtime - commits[0].stat().st_mtime
-        return pq.read_table(Path(output, "metrics")), sum(sizes[1:]) / seconds
+        return pq.read_table(Path(output, "metrics")), images_per_second(Path(output))
 
 
 def _met(rows: pa.Table, name: str, target: float) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def _budget(config: Targets, at_rate: pa.Table) -> dict[str, Any]:
 def _jpeg_within(config: Targets, budget: float) -> tuple[int, int, float]:
     """Return the highest quality of JPEG whose files of all images fit into a budget, their bytes, and their error."""
     source = open_source(str(config.images))
-    pixels = [images.decode(source.read(each), max_pixels=2**27).pixels for each in source.references()]
+    pixels = [images.decode(source.read(each), max_pixels=MAX_PIXELS).pixels for each in source.references()]
 
     def files(quality: int) -> list[bytes]:
         return [baselines.encode(x, config.jpeg, quality) for x in pixels]

@@ -10,7 +10,6 @@ sums up what the rows of the one worker's metrics say of each stage; stages over
 time that passed. Writes benchmarks/results/whole_job.json.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import torch
 import tyro
 
 from benchmarks.provenance import write_result
+from benchmarks.timing import images_per_second
 from bls.bitstream import MAX_PIXELS
 from bls.codec import Codec, make_header
 from bls.entropy.coders import CODERS
@@ -107,13 +107,10 @@ def _job(config: WholeJob, num_workers: int, *, num_cpus: int | None = None) -> 
         pin = partial(os.sched_setaffinity, 0, cpus)
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, preexec_fn=pin)
         wall_seconds = time.perf_counter() - start
-        commits = sorted(Path(output, "commits").iterdir(), key=lambda path: path.stat().st_mtime)
-        sizes = [json.loads(path.read_bytes())["summary"]["num_images"] for path in commits]
-        seconds = commits[-1].stat().st_mtime - commits[0].stat().st_mtime
         metrics = pq.read_table(Path(output, "metrics"))
         stages = [name for name in metrics.column_names if name.endswith("_seconds")]
         stage_seconds = {name: pc.sum(metrics[name]).as_py() for name in stages}
-        return sum(sizes[1:]) / seconds, wall_seconds, stage_seconds
+        return images_per_second(Path(output)), wall_seconds, stage_seconds
 
 
 if __name__ == "__main__":
