@@ -18,6 +18,7 @@ from bls.network import FittedNetwork
 from bls.training.trainer import Bfloat16, TrainingConfig
 from bls.transforms.networks import TransformConfig
 from jobs.options import ImageColumn, check_at_least, parse
+from pipeline.cluster.connection import cluster_address
 from pipeline.console.exits import ExitCode, exit_code, usage
 from pipeline.console.printing import job_command, print_commands, print_table, say
 from pipeline.console.text import reasons_text
@@ -158,7 +159,7 @@ class Train:
 
     def resources(self) -> Resources:
         """Return what each fit runs on."""
-        shared = 1 if os.environ.get("RAY_ADDRESS") else max(1, (os.cpu_count() or 1) // self.num_workers)
+        shared = 1 if cluster_address() else max(1, (os.cpu_count() or 1) // self.num_workers)
         cpus = self.cpus_per_worker or shared
         return Resources(self.num_workers, self.max_workers, cpus, self.use_gpu, self.max_worker_failures)
 

@@ -17,6 +17,12 @@ class ClusterError(UsageError):
     """There is no cluster, or it has no room for the workers that were asked for."""
 
 
+def cluster_address() -> str | None:
+    """Return where RAY_ADDRESS says that a cluster is; None where Ray is to start on this machine."""
+    address = os.environ.get("RAY_ADDRESS", "local")
+    return None if address in ("", "local") else address
+
+
 def connect(*, num_cpus: int | None = None) -> bool:
     """Join the cluster of RAY_ADDRESS, else start Ray here, unless it runs; return whether nodes may join later.
 
@@ -32,10 +38,10 @@ def connect(*, num_cpus: int | None = None) -> bool:
 
 def _connect(num_cpus: int | None) -> bool:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = os.environ.get("RAY_ADDRESS")
+    address = cluster_address()
     if ray.is_initialized():
-        return bool(address) or len(ray.nodes()) > 1
-    if address:
+        return address is not None or len(ray.nodes()) > 1
+    if address is not None:
         say(f"joining the Ray cluster at {address}")
         try:
             check_cluster(address)
@@ -50,4 +56,4 @@ def _connect(num_cpus: int | None) -> bool:
             raise WorkError(
                 f"Ray cannot start on this machine ({describe_error(error)}): if it is very busy, try again later"
             ) from error
-    return bool(address)
+    return address is not None

@@ -17,6 +17,15 @@ def test_the_warm_up_is_an_option() -> None:
         replace(config, warmup_steps=-1)
 
 
+@pytest.mark.parametrize(("address", "cpus"), [("", 4), ("local", 4), ("10.0.0.1:6379", 1)])
+def test_workers_share_the_cpus_of_this_machine_unless_they_run_on_a_cluster(
+    address: str, cpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert Train(data=("x",), output="y", storage="z", num_workers=2).resources().cpus_per_worker == cpus
+
+
 @pytest.mark.parametrize(
     ("output", "bundle"),
     [("models/mine", "models/mine"), ("file:///models/mine", "/models/mine"), ("s3://b/mine/", "s3://b/mine")],

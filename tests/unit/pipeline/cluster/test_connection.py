@@ -30,6 +30,22 @@ def test_settings_of_ray_are_made_before_it_is_imported(job: str) -> None:
     assert ran.stdout.splitlines() == [str(SETTINGS)]
 
 
+@pytest.mark.parametrize("address", [None, "", "local"])
+def test_ray_is_started_here_unless_an_address_names_a_cluster(
+    address: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if address is None:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    else:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    started: list[dict[str, object]] = []
+    monkeypatch.setattr("ray.init", lambda **options: started.append(options))
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    assert not connect(num_cpus=3), "no nodes join this machine later"
+    assert [(options["address"], options["num_cpus"]) for options in started] == [("local", 3)]
+    assert capsys.readouterr().err == "starting Ray on this machine\n"
+
+
 def test_ray_that_does_not_start_is_a_failure_and_not_wrong_usage(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
