@@ -71,6 +71,9 @@ class Train:
     about a fifth more time."""
     lmbda_scale: float | None = None
     """Factor on every lmbda, as distortions have different units. Default: 1 for mse, 2500 for ms-ssim, 300 for nlp."""
+    gain_slope: float = TrainingConfig.gain_slope
+    """How steeply the quantiser's gains rise over a range, relative to theory: above 1 a network reaches lower and
+    higher rates, which narrows the gap between neighbouring networks (docs/decisions/0013)."""
     steps: int = 6000
     """Optimiser steps per network."""
     batch_size: int = 8
@@ -140,6 +143,7 @@ class Train:
                     schedule=self.schedule,
                     learning_rate=self.learning_rate or default_learning_rate(lmbda_of(qualities.middle)),
                     warmup_steps=self.warmup_steps,
+                    gain_slope=self.gain_slope,
                     bfloat16=self.bfloat16,
                     seed=self.seed,
                 ),

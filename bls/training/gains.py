@@ -41,14 +41,15 @@ class Gains(nn.Module):
         return torch.lerp(log_gain[above - 1], log_gain[above], part).exp()[:, :, None, None]
 
     @torch.no_grad()
-    def project(self, used: Bool[Tensor, " c"]) -> None:
+    def project(self, used: Bool[Tensor, " c"], *, slope: float = 1.0) -> None:
         """Make the gains rise with quality again after an optimiser step, and those of used channels as theory has it.
 
         That is on average: a channel may differ. Left alone, the gains at both ends of a range move inwards, where the
-        transforms are good, and the range's lowest and highest rates are lost (docs/decisions/0013).
+        transforms are good, and the range's lowest and highest rates are lost (docs/decisions/0013). A slope above 1
+        draws the ends further apart than theory does, in the logarithm.
         """
         if used.any():
-            self.log_gain.sub_((self.log_gain - self.theory)[:, used].mean(1, keepdim=True))
+            self.log_gain.sub_((self.log_gain - slope * self.theory)[:, used].mean(1, keepdim=True))
         flipped, _ = self.log_gain.flip(0).clamp(max=0).cummin(0)
         self.log_gain.copy_(flipped.flip(0))
 

@@ -58,12 +58,17 @@ class TrainingConfig:
     and with it the rate stay what they are (docs/decisions/0007-rounding.md)."""
     lmbda_scale: float = 1.0
     """Factor on the ladder's weights, for distortions that are not squared errors."""
+    gain_slope: float = 1.0
+    """How steeply the gains rise over a range, relative to theory: above 1 the network reaches lower and higher rates
+    (docs/decisions/0013)."""
     seed: int = 0
     """Seed of the quantisation noise and the patches' qualities."""
 
     def __post_init__(self) -> None:
         if self.lmbda_scale <= 0:
             raise ValueError(f"lmbda_scale is {self.lmbda_scale}, expected a positive number")
+        if not 0.5 <= self.gain_slope <= 2:
+            raise ValueError(f"gain_slope is {self.gain_slope}, expected 0.5 to 2")
         if self.steps < 1:
             raise ValueError(f"steps is {self.steps}, expected at least 1")
         for name in ("decay_fraction", "rounding_fraction"):
@@ -214,7 +219,7 @@ class Trainer:
         self.optimizer.step()
         apply_constraints(self.model, self.model.config)
         self.model.density.update(relaxed.y, of_all_processes=True)
-        self.model.gains.project(self.model.used_channels())
+        self.model.gains.project(self.model.used_channels(), slope=self.config.gain_slope)
         self.schedule.observe(loss)
         self.step += 1
         return StepMetrics(self.step, loss, bpp, 10 * math.log10(255**2 / max(mse_255, 1e-9)), learning_rate)

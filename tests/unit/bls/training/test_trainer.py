@@ -163,6 +163,13 @@ def test_rounded_latents_at_the_end_fit_the_synthesis_alone(x: torch.Tensor) -> 
     assert metrics[-1].psnr_db == pytest.approx(-10 * (x - x_hat).square().mean().log10().item(), abs=0.1)
 
 
+def test_the_gains_of_a_fit_rise_as_steeply_as_it_says(x: torch.Tensor) -> None:
+    trainer = _trainer(x, TrainingConfig(steps=40, warmup_steps=2, gain_slope=1.2), low=2, high=5)
+    _train(trainer, x, 3)
+    gains, used = trainer.model.gains, trainer.model.used_channels()
+    torch.testing.assert_close(gains.log_gain[:, used].mean(1), 1.2 * gains.theory[:, 0], rtol=0.01, atol=0)
+
+
 def test_a_range_is_fitted_at_all_its_qualities(x: torch.Tensor) -> None:
     trainer = _trainer(x, low=2, high=5)
     before = trainer.model.gains.log_gain.detach().clone()
@@ -198,7 +205,7 @@ def test_plateau_schedule_divides_by_ten_when_the_loss_stalls() -> None:
     assert schedule.learning_rate(0) == MIN_LEARNING_RATE
 
 
-@pytest.mark.parametrize("settings", [{"lmbda_scale": 0.0}, {"steps": 0}, {"decay_fraction": 1.5}])
+@pytest.mark.parametrize("settings", [{"lmbda_scale": 0.0}, {"steps": 0}, {"decay_fraction": 1.5}, {"gain_slope": 0.0}])
 def test_an_impossible_configuration_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         TrainingConfig(**{"steps": 1, **settings})  # type: ignore[arg-type]

@@ -41,15 +41,16 @@ def test_projected_gains_rise_with_quality() -> None:
     assert torch.equal(gains.log_gain, before)
 
 
-def test_projected_gains_of_used_channels_are_those_of_theory_on_average() -> None:
+@pytest.mark.parametrize("slope", [1.0, 1.2])
+def test_projected_gains_of_used_channels_are_those_of_theory_on_average(slope: float) -> None:
     gains, used = Gains(50, QualityRange(1, 8)), torch.arange(50) < 20
     theory = gains.log_gain.detach().clone()
     with torch.no_grad():
         noise = 0.01 * torch.randn(gains.log_gain.shape, generator=torch.Generator().manual_seed(0))
         gains.log_gain.mul_(0.7).add_(noise)  # as if both ends had moved inwards
-    gains.project(used)
-    torch.testing.assert_close(gains.log_gain[:, used].mean(1), theory[:, 0])
-    deviation = gains.log_gain[:, used] - theory[:, used]
+    gains.project(used, slope=slope)
+    torch.testing.assert_close(gains.log_gain[:, used].mean(1), slope * theory[:, 0])
+    deviation = gains.log_gain[:, used] - slope * theory[:, used]
     torch.testing.assert_close(deviation, noise[:, used] - noise[:, used].mean(1, keepdim=True))
 
 
