@@ -15,7 +15,7 @@ install: $(INSTALLED)  ## make .venv and install the project into it, once
 $(INSTALLED): pyproject.toml
 	@echo "Installing into .venv; the first time this takes a few minutes."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev,demo]'
 	@touch $@
 
 demo: $(INSTALLED)  ## compress some photographs, report on them, query the metrics, decompress them

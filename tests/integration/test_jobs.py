@@ -203,7 +203,7 @@ def test_wrong_usage_is_refused(
 
 
 def test_rows_of_parquet_files_are_compressed_with_what_is_beside_their_images(
-    photographs: Path, tiny_bundle: Path, tmp_path: Path
+    photographs: Path, tiny_bundle: Path, tmp_path: Path, cluster: str
 ) -> None:
     images = [(photographs / name).read_bytes() for name in ("0.png", "text.jpg", "2.webp")]
     table = pa.table({"image": [*images, None], "id": list("wxyz"), "label": pa.array([3, 2, 1, 0], pa.int8())})
@@ -211,7 +211,7 @@ def test_rows_of_parquet_files_are_compressed_with_what_is_beside_their_images(
         (tmp_path / "in").mkdir(exist_ok=True)
         pq.write_table(rows, tmp_path / "in" / f"{name}.parquet")
     arguments = ("--input", f"{tmp_path}/in/*.parquet", "--output", tmp_path / "out", "--bundle", tiny_bundle)
-    done = run("compress_dataset", *arguments, "--key-column", "id")
+    done = run("compress_dataset", *arguments, "--key-column", "id", RAY_ADDRESS=cluster)
     assert done.returncode == 3, done.stderr
     statuses = {row["key"]: row["status"] for row in metrics(tmp_path / "out")}
     assert statuses == {"w": "ok", "x": "not_an_image", "y": "ok", "z": "no_image"}

@@ -147,6 +147,7 @@ def test_arrow_and_duckdb_read_the_metrics_where_they_are(storage: StorageServer
         assert connection.sql(query).fetchall() == [(NUM_IMAGES, NUM_IMAGES - 2)]
 
 
+@pytest.mark.slow
 def test_images_come_back_from_there(storage: StorageServer, photographs: str, compressed: str, bundle: str) -> None:
     output = f"s3://{BUCKET}/restored"
     done = run("decompress_dataset", "--input", compressed, "--output", output, "--bundle", bundle, "--log-json")

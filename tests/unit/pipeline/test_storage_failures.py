@@ -34,6 +34,10 @@ from tests.faulty_disk import Fault
 from tests.inline import InlineCluster
 
 STORED = ("metrics", "bitstreams")
+FAULTS = [Fault.POWER_CUT, *(pytest.param(each, marks=pytest.mark.slow) for each in Fault if each != Fault.POWER_CUT)]
+"""A power cut loses most: the other faults are left to the slow tests."""
+REFUSED = pytest.param(False, marks=pytest.mark.slow, id="refused")
+ANSWER_LOST = pytest.param(True, id="answer lost")
 
 
 @pytest.fixture(scope="module")
@@ -189,26 +193,30 @@ def test_every_request_to_an_object_store_fails_once(compression: Trial, is_done
     assert compression.in_a_store(f"compress-{is_done}", is_done=is_done) > 30, "the requests are counted"
 
 
-@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_every_call_to_the_disk_of_an_append_fails_once(addition: Trial, tmp_path: Path, fault: Fault) -> None:
     assert addition.on_a_disk(tmp_path, fault) > 50, "the calls are counted"
 
 
-@pytest.mark.parametrize("is_done", [False, True], ids=["refused", "answer lost"])
+@pytest.mark.parametrize("is_done", [REFUSED, ANSWER_LOST])
 def test_every_request_to_an_object_store_of_an_append_fails_once(addition: Trial, is_done: bool) -> None:
     assert addition.in_a_store(f"append-{is_done}", is_done=is_done) > 30, "the requests are counted"
 
 
-@pytest.mark.parametrize(
-    ("container", "fault"), [*(("files", fault) for fault in Fault), ("webdataset", Fault.POWER_CUT)]
-)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_every_call_to_the_disk_of_a_restore_fails_once(
-    restore: Callable[[str], Trial], tmp_path: Path, container: str, fault: Fault
+    restore: Callable[[str], Trial], tmp_path: Path, fault: Fault
 ) -> None:
-    assert restore(container).on_a_disk(tmp_path, fault) > 50, "the calls are counted"
+    assert restore("files").on_a_disk(tmp_path, fault) > 50, "the calls are counted"
 
 
-@pytest.mark.parametrize("is_done", [False, True], ids=["refused", "answer lost"])
+def test_every_call_to_the_disk_of_a_restore_to_tars_fails_once(
+    restore: Callable[[str], Trial], tmp_path: Path
+) -> None:
+    assert restore("webdataset").on_a_disk(tmp_path, Fault.POWER_CUT) > 50, "the calls are counted"
+
+
+@pytest.mark.parametrize("is_done", [REFUSED, ANSWER_LOST])
 def test_every_request_to_an_object_store_of_a_restore_fails_once(
     restore: Callable[[str], Trial], is_done: bool
 ) -> None:
